@@ -1,0 +1,48 @@
+# make reproduce   sets up, trains FSQ and VQ at matched codebook sizes on two CPU cores, evaluates, reports
+# make test        sets up and runs all tests
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+RUNS ?= runs
+RESULTS ?= results
+SEEDS ?= 1
+
+.PHONY: reproduce reproduce-levels test test-slow smoke lint benchmark tfds clean
+
+reproduce: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
+
+reproduce-levels: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/levels.py:bits=10,scale=cpu --workdir=$(RUNS)/levels_10 --seeds=$(SEEDS)
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/levels_10 --out=$(RESULTS)/levels_10
+
+test: $(VENV)/ready lint
+	$(BIN)/python -m pytest
+
+test-slow: $(VENV)/ready
+	$(BIN)/python -m pytest -m slow
+
+smoke: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=smoke --workdir=$(RUNS)/smoke
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke --out=$(RUNS)/smoke/report
+
+benchmark: $(VENV)/ready
+	$(BIN)/python scripts/benchmark.py --config=configs/tradeoff_autoencoder.py:scale=cpu
+
+lint: $(VENV)/ready
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+# What the embedded data do without: building TFDS sets, TensorBoard.
+tfds: $(VENV)/ready
+	$(BIN)/pip install -q -r requirements-tfds.txt
+
+$(VENV)/ready: requirements.txt requirements-dev.txt pyproject.toml
+	test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install -q --disable-pip-version-check -r requirements-dev.txt
+	$(BIN)/pip install -q --disable-pip-version-check --no-deps -e .
+	touch $@
+
+clean:
+	rm -rf $(VENV) .jax_cache

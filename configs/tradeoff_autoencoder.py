@@ -1,0 +1,154 @@
+"""Stage I of the trade-off study: autoencoders on ImageNet 128 with FSQ or VQ at matched codebook sizes.
+
+Reproduces: Fig. 3a (reconstruction FID) and 3c (codebook usage), and stage I of Fig. 10, of arXiv 2309.15505.
+Published: figures only, no table; FSQ improves up to 2^16 codes, VQ gets worse beyond 2^11 (section 4.2).
+Hardware: the paper gives none. One point is 500k steps of batch 256 at 128 px.
+
+    python scripts/train.py --config=configs/tradeoff_autoencoder.py:quantizer=fsq,bits=10 --workdir=runs/fsq_10
+
+Argument: quantizer=fsq|vq|vq_no_entropy|ema_vq, bits=4|6|8|9|10|11|12|14|16 (log2 of the codebook size to match),
+scale=paper|cpu|smoke. `cpu` trains the same modules on embedded photographs in minutes on two cores.
+"""
+
+from ml_collections import ConfigDict
+
+from fsq_repro.quantizers import suggest_levels
+from fsq_repro.runtime.arguments import parse_arg
+
+BITS = (10, 4, 6, 8, 9, 11, 12, 14, 16)
+
+
+def get_config(arg: str = "") -> ConfigDict:
+    a = parse_arg(
+        arg, quantizer=("fsq", "vq", "vq_no_entropy", "ema_vq"), bits=BITS, scale=("paper", "cpu", "smoke")
+    )
+    c = ConfigDict()
+    c.experiment = "tradeoff_autoencoder"
+    c.trainer = "autoencoder"
+    c.scale = a.scale
+    c.target_bits = a.bits
+    c.seed = 42  # maskgit/configs/base_config.py
+    c.steps = 500_000  # "100 epochs" of ImageNet at batch 256, A.4.1
+    c.batch_size = 256
+    c.quantizer = quantizer(a.quantizer, a.bits)
+
+    c.model = ConfigDict()  # maskgit/configs/vqgan_config.py
+    c.model.filters = 128
+    c.model.channel_multipliers = (1, 1, 2, 2, 4)
+    c.model.num_res_blocks = 2
+    c.model.stem_patch = 1
+    c.model.faithful_shortcut = True
+    c.model.dtype = "float32"
+
+    c.discriminator = ConfigDict({"channel_multiplier": 1.0})
+
+    c.loss = ConfigDict()
+    c.loss.l2 = 1.0
+    c.loss.perceptual = 0.1
+    # MaskGIT's is ImageNet ResNet-50 ("resnet50" with perceptual_path); its weights are not public in this form.
+    c.loss.perceptual_network = "lpips_vgg16"
+    c.loss.perceptual_path = ""
+    c.loss.gan = 0.1
+    c.loss.r1 = 10.0
+
+    c.optimizer = ConfigDict()
+    c.optimizer.learning_rate = 1e-4  # generator and discriminator
+    c.optimizer.beta1 = 0.0
+    c.optimizer.beta2 = 0.99
+    c.optimizer.schedule = "constant"  # or "cosine", to 0
+    c.optimizer.warmup_steps = 0
+    c.ema_decay = 0.999
+
+    c.data = ConfigDict()
+    c.data.source = "imagenet2012"
+    c.data.resolution = 128
+    c.data.flip = True
+    # Not stated by the paper; MaskGIT's tokenizer was trained with "weak augmentation" (LTH14/mage issue 6).
+    c.data.crop = "random_resized"
+    c.data.num_workers = 16
+
+    c.eval = ConfigDict()
+    c.eval.batch_size = 128
+    c.eval.batches = 8  # of the check during training; scripts/evaluate.py takes the whole split
+    c.eval.networks = ("alexnet",)  # never the network in the loss
+
+    c.mesh = ConfigDict({"fsdp": 1})
+    c.log_every = 100
+    c.eval_every = 10_000
+    c.checkpoint_every = 10_000
+
+    if a.scale != "paper":
+        scale_down(c)
+    if a.scale == "smoke":
+        smoke(c)
+    return c
+
+
+def quantizer(name: str, bits: int) -> ConfigDict:
+    """FSQ's level set, or the VQ codebook, of 2^bits codes."""
+    if name == "fsq":
+        return ConfigDict({"name": "fsq", "levels": suggest_levels(2**bits), "bound": "paper"})
+    if name == "ema_vq":  # UViM's: big_vision/models/proj/uvim/vit.py
+        return ConfigDict(
+            {
+                "name": "ema_vq",
+                "codebook_size": 2**bits,
+                "embedding_dim": 256,
+                "momentum": 0.995,
+                "commitment_cost": 0.0,
+                "splitting": True,
+            }
+        )
+    return ConfigDict(  # maskgit/configs/vqgan_config.py
+        {
+            "name": "vq",
+            "codebook_size": 2**bits,
+            "embedding_dim": 256,
+            "commitment_cost": 0.25,
+            "codebook_cost": 1.0,
+            "entropy_ratio": 0.0 if name == "vq_no_entropy" else 0.1,
+            "entropy_temperature": 0.01,
+        }
+    )
+
+
+def scale_down(c: ConfigDict) -> None:
+    """The same modules on crops of embedded photographs, in minutes on two cores; L2 only."""
+    c.steps = 1_400
+    c.batch_size = 64
+    c.model.filters = 64
+    c.model.channel_multipliers = (1, 2)
+    c.model.stem_patch = 4
+    c.model.num_res_blocks = 1
+    c.loss.perceptual = 0.0
+    c.loss.gan = 0.0
+    c.optimizer.learning_rate = 4e-4
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup_steps = 50
+    c.ema_decay = 0.98
+    c.data.source = "photos"
+    c.data.resolution = 32
+    c.data.crop = "none"
+    c.data.num_workers = 0
+    c.eval.batch_size = 128
+    c.eval.batches = 4
+    c.log_every = 50
+    c.eval_every = 350
+    c.checkpoint_every = 350
+
+
+def smoke(c: ConfigDict) -> None:
+    """Seconds: every loss on, tiny widths."""
+    c.steps = 50
+    c.batch_size = 8
+    c.optimizer.warmup_steps = 5
+    c.model.filters = 32
+    c.model.channel_multipliers = (1, 1)
+    c.discriminator.channel_multiplier = 0.0625
+    c.loss.perceptual = 0.1
+    c.loss.gan = 0.1
+    c.eval.batch_size = 32
+    c.eval.batches = 2
+    c.log_every = 10
+    c.eval_every = 25
+    c.checkpoint_every = 25

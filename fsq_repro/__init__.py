@@ -1,0 +1,1 @@
+"""Finite Scalar Quantization: VQ-VAE Made Simple, reproduced in JAX and Flax."""

@@ -1,0 +1,67 @@
+"""Data sets made on first use: written once to the cache directory as `.npy` files, memory-mapped ever after."""
+
+import hashlib
+import json
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
+
+import numpy as np
+from absl import logging
+
+Progress = Callable[[Iterable], Iterable]  # wraps the loop of a build, as `tqdm.tqdm` does
+ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
+
+
+def cache_dir() -> pathlib.Path:
+    """Returns the default cache directory: `$FSQ_REPRO_CACHE`, else `~/.cache/fsq_repro`."""
+    return pathlib.Path(os.environ.get("FSQ_REPRO_CACHE") or "~/.cache/fsq_repro").expanduser()
+
+
+def cached_arrays(
+    name: str,
+    key: Mapping[str, Any],
+    specs: Mapping[str, ArraySpec],
+    fill: Callable[[dict[str, np.ndarray]], None],
+    directory: str | os.PathLike | None = None,
+) -> dict[str, np.ndarray]:
+    """Returns read-only memory-mapped arrays, building them if this key was never built.
+
+    The arrays of one key live in one directory. It is filled under a temporary name beside its final one and renamed
+    when complete, so a reader never sees half a data set, and of two processes that build at once the first to finish
+    wins and the other takes its files.
+
+    Args:
+      name: readable prefix of the directory.
+      key: JSON-serialisable values that determine every byte of the arrays, a version among them.
+      specs: shape and dtype of each array.
+      fill: writes every element of the arrays it is given.
+      directory: the cache directory; `cache_dir()` if None.
+    """
+    root = cache_dir() if directory is None else pathlib.Path(directory)
+    digest = hashlib.sha256(json.dumps([key, specs], sort_keys=True).encode()).hexdigest()[:12]
+    final = root / f"{name}-{digest}"
+    if not final.is_dir():
+        logging.info("Building %s in %s (once)", name, root)
+        root.mkdir(parents=True, exist_ok=True)
+        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
+        try:
+            partial.chmod(0o755)
+            arrays = {
+                field: np.lib.format.open_memmap(partial / f"{field}.npy", mode="w+", shape=shape, dtype=dtype)
+                for field, (shape, dtype) in specs.items()
+            }
+            fill(arrays)
+            for array in arrays.values():
+                array.flush()
+            try:
+                partial.rename(final)
+            except OSError:
+                if not final.is_dir():
+                    raise
+        finally:
+            shutil.rmtree(partial, ignore_errors=True)
+    return {field: np.load(final / f"{field}.npy", mmap_mode="r") for field in specs}

@@ -1,0 +1,166 @@
+"""Source `photos`: textured crops of the real photographs that the scikit-image wheel ships. Label = photograph.
+
+Taken are the photographs named in `PHOTOGRAPHS`, micrograph and astronomical images included: they are what a lens
+drew. Left out of the directory are drawings and computed pictures (colour wheel, logo, horse, phantom, chessboards,
+the `no_time_for_that` cartoon), scanned or photographed writing (page, text), the right half of the stereo pair
+(almost a copy of the left), microaneurysms (102 pixels small), cell and clock_motion, each one blurred blob on a plain
+ground, and moon and retina, of which the rule below would leave a few craters and the rim. The files are read
+with Pillow; nothing is downloaded.
+
+Training and validation share no pixel: each photograph is cut into a grid of 4 x 4 cells, of which one in every row
+and column (25%, drawn from the seed) belongs to validation. A validation crop lies inside one such cell, a training
+crop touches none of them. Crops are squares at a random place with a side uniform between the resolution and the
+side of a cell (about a quarter of the photograph), reduced to the resolution with antialiasing (Pillow, bicubic); where
+a cell is smaller than the resolution the crop has the cell's side and is enlarged.
+
+Mostly flat crops (sky, black background) are left out, since they would occupy a handful of codes and blur what the
+quantizers are compared on: a crop is cut into 4 x 4 patches, and drawn again when more than half of them have a
+standard deviation of luma below 5 grey levels. Every photograph gives the same number of crops (plus or minus one).
+
+Only integer arithmetic decides a pixel (Philox draws, Pillow's fixed-point resampling, integer variances), so the
+crops are the same on every machine.
+"""
+
+import importlib.util
+import os
+import pathlib
+
+import numpy as np
+from PIL import Image
+
+from fsq_repro.data.cache import Progress, cached_arrays
+
+PHOTOGRAPHS = (
+    "astronaut.png",
+    "brick.png",
+    "camera.png",
+    "chelsea.png",
+    "coffee.png",
+    "coins.png",
+    "grass.png",
+    "gravel.png",
+    "hubble_deep_field.jpg",
+    "ihc.png",
+    "motorcycle_left.png",
+    "rocket.jpg",
+)
+VERSION = 1  # raise when a crop changes
+SEED = 2309
+GRID = 4
+PATCHES = 4  # patches along a crop's side
+FLAT_STD = 5  # grey levels
+MAX_DRAWS = 2000  # per crop; only a photograph without texture comes near
+TRAIN_CROPS = 24_000  # at up to 32 px; fewer above, so that a set stays below 300 MB up to 128 px
+VALIDATION_CROPS = 2_560
+
+Box = tuple[int, int, int, int]  # top, left, bottom, right
+
+
+def default_size(split: str, resolution: int) -> int:
+    """Returns the number of crops of a split."""
+    return VALIDATION_CROPS if split == "validation" else TRAIN_CROPS * 32 // max(resolution, 32)
+
+
+def load_photograph(file_name: str) -> Image.Image:
+    """Returns a photograph of the scikit-image wheel as RGB (grey ones with three equal channels)."""
+    package = importlib.util.find_spec("skimage")  # located, not imported: that would cost half a second
+    path = pathlib.Path(package.submodule_search_locations[0]) / "data" / file_name
+    with Image.open(path) as image:
+        return image.convert("RGB")
+
+
+def validation_cells(label: int, height: int, width: int) -> list[Box]:
+    """Returns the cells of photograph `label` that belong to validation: one in every row and column of the grid."""
+    columns = np.random.Generator(np.random.Philox(key=[SEED, label])).permutation(GRID)
+    return [
+        (height * r // GRID, width * c // GRID, height * (r + 1) // GRID, width * (c + 1) // GRID)
+        for r, c in enumerate(columns)
+    ]
+
+
+def draw_box(rng: np.random.Generator, split: str, cells: list[Box], size: tuple[int, int], resolution: int) -> Box:
+    """Draws a square crop: inside one of the validation `cells`, or (training) clear of all of them."""
+    height, width = size
+    largest = min(height, width) // GRID
+    side = int(rng.integers(min(resolution, largest), largest, endpoint=True))
+    if split == "validation":
+        top, left, bottom, right = cells[rng.integers(len(cells))]
+        y = int(rng.integers(top, bottom - side, endpoint=True))
+        x = int(rng.integers(left, right - side, endpoint=True))
+        return y, x, y + side, x + side
+    while True:
+        y = int(rng.integers(height - side, endpoint=True))
+        x = int(rng.integers(width - side, endpoint=True))
+        if not any(y < b and t < y + side and x < r and l < x + side for t, l, b, r in cells):
+            return y, x, y + side, x + side
+
+
+def mostly_flat(crop: Image.Image) -> bool:
+    """Tells whether more than half of the crop's 4 x 4 patches have a luma deviation below `FLAT_STD`."""
+    p = crop.width // PATCHES
+    luma = np.asarray(crop.convert("L"), np.int64)[: p * PATCHES, : p * PATCHES]
+    patches = luma.reshape(PATCHES, p, PATCHES, p)
+    n = p * p
+    scaled_variance = n * (patches**2).sum((1, 3)) - patches.sum((1, 3)) ** 2  # n^2 times the variance
+    return 2 * int((scaled_variance < (n * FLAT_STD) ** 2).sum()) > PATCHES**2
+
+
+class Photos:
+    """Random-access crops: `image` uint8 (resolution, resolution, 3), `label` int32 (); item i has label i mod 12."""
+
+    name = "photos"
+    class_names = tuple(pathlib.Path(file_name).stem for file_name in PHOTOGRAPHS)
+    num_classes = len(PHOTOGRAPHS)
+
+    def __init__(
+        self,
+        split: str,
+        resolution: int,
+        *,
+        size: int | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        progress: Progress = iter,
+    ):
+        """Opens the crops, making them on first use.
+
+        Args:
+          split: `train` or `validation`.
+          resolution: side of the crops in pixels.
+          size: number of crops; `default_size(split, resolution)` if None.
+          cache_dir: where the crops are kept.
+          progress: wraps the loop over the photographs.
+        """
+        self.split = split
+        size = default_size(split, resolution) if size is None else size
+        key = dict(version=VERSION, photographs=PHOTOGRAPHS, seed=SEED, split=split, resolution=resolution, size=size)
+        specs = {"image": ((size, resolution, resolution, 3), "uint8")}
+        name = f"photos-{split}-{resolution}px"
+        self._images = cached_arrays(name, key, specs, lambda arrays: self._fill(arrays["image"], progress), cache_dir)[
+            "image"
+        ]
+
+    def _fill(self, images: np.ndarray, progress: Progress) -> None:
+        resolution = images.shape[1]
+        for label in progress(range(self.num_classes)):
+            photograph = load_photograph(PHOTOGRAPHS[label])
+            size = photograph.height, photograph.width
+            cells = validation_cells(label, *size)
+            is_validation = int(self.split == "validation")
+            rng = np.random.Generator(np.random.Philox(key=[SEED, (1 + is_validation) * 1000 + label]))
+            for i in range(label, len(images), self.num_classes):
+                for _ in range(MAX_DRAWS):
+                    top, left, bottom, right = draw_box(rng, self.split, cells, size, resolution)
+                    # Cut first: resampling with a box would let pixels from outside the crop in.
+                    crop = photograph.crop((left, top, right, bottom))
+                    crop = crop.resize((resolution, resolution), Image.Resampling.BICUBIC)
+                    if not mostly_flat(crop):
+                        break
+                else:
+                    raise RuntimeError(f"{PHOTOGRAPHS[label]} has no textured {self.split} crop at {resolution} px.")
+                images[i] = np.asarray(crop)
+
+    def __len__(self) -> int:
+        return len(self._images)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"image": np.asarray(self._images[index]), "label": np.int32(index % self.num_classes)}

@@ -1,0 +1,137 @@
+"""From a source to batches: grain pipelines for training and one ordered pass for evaluation.
+
+Batches are dicts of numpy arrays: `image` float32 (B, H, W, 3) in [0, 1], `label` int32 (B,) and, for `scenes`, `depth`
+float32 (B, H, W) in metres, `semantics` and `instances` int32 (B, H, W). Evaluation adds `mask` bool (B,).
+"""
+
+import dataclasses
+from collections.abc import Iterator
+from typing import Literal
+
+import grain
+import numpy as np
+
+from fsq_repro.data import transforms
+from fsq_repro.data.sources import Source
+
+Batch = dict[str, np.ndarray]
+
+
+@dataclasses.dataclass(frozen=True)
+class Augmentation:
+    """What happens to a training item.
+
+    Attributes:
+      flip: mirror half of the items left to right.
+      crop: `none` brings items to the resolution by the evaluation crop; `random_resized` cuts a random box.
+      min_scale: smallest area of that box, as a share of the image (MaskBit 0.8; the Inception crop 0.05).
+      aspect: range of its width over its height, drawn log-uniformly.
+    """
+
+    flip: bool = True
+    crop: Literal["none", "random_resized"] = "none"
+    min_scale: float = 0.8
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)
+
+    def __post_init__(self):
+        if self.crop not in ("none", "random_resized"):
+            raise ValueError(f"augmentation crop must be 'none' or 'random_resized', not {self.crop!r}.")
+        if not 0 < self.min_scale <= 1:
+            raise ValueError(f"augmentation min_scale must be in (0, 1], not {self.min_scale}.")
+        if not 0 < self.aspect[0] <= self.aspect[1]:
+            raise ValueError(f"augmentation aspect must be a range of positive ratios, not {self.aspect}.")
+
+    def __call__(self, item: transforms.Item, resolution: int, rng: np.random.Generator) -> transforms.Item:
+        """Returns the augmented item at (resolution, resolution)."""
+        if self.crop == "random_resized":
+            item = transforms.random_resized_crop(item, resolution, rng, self.min_scale, self.aspect)
+        else:
+            item = transforms.center_crop(item, resolution)
+        return transforms.flip(item) if self.flip and rng.random() < 0.5 else item
+
+
+def train_iterator(
+    source: Source,
+    *,
+    batch_size: int,
+    resolution: int,
+    seed: int,
+    augmentation: Augmentation,
+    num_workers: int = 0,
+    process_index: int = 0,
+    process_count: int = 1,
+) -> grain.DatasetIterator:
+    """Returns an endless iterator over shuffled, augmented batches of this process's share of the source.
+
+    Order and augmentation follow from `seed` alone, whatever the number of workers; every epoch is shuffled anew. The
+    iterator's position is saved and restored with `get_state` / `set_state` or `grain.checkpoint`.
+
+    Args:
+      source: where items come from; item i goes to process i mod `process_count`.
+      batch_size: items a batch on this process.
+      resolution: side of the images in pixels.
+      seed: decides order and augmentation.
+      augmentation: what happens to each item.
+      num_workers: worker processes that decode; 0 reads with threads of this process, enough for embedded data.
+      process_index: this process.
+      process_count: processes that share the source.
+
+    Raises:
+      ValueError: fewer items than processes.
+    """
+    if len(source) < process_count:
+        raise ValueError(f"data source {source.name!r} has {len(source)} items, too few for {process_count} processes.")
+    dataset = (
+        grain.MapDataset.source(source)[process_index::process_count]
+        .seed(seed)
+        .shuffle()
+        .repeat()
+        .random_map(lambda item, rng: augmentation(item, resolution, rng))
+        .batch(batch_size, drop_remainder=True)
+        .map(_to_float)
+        # Few threads: small crops are bound by the interpreter, and decoding of large images releases it.
+        .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    )
+    if num_workers:
+        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
+    return iter(dataset)
+
+
+class eval_batches:  # noqa: N801 - reads as a function
+    """One pass over this process's share of a source, in order: iterate it as often as needed; `len` is the batches.
+
+    Every item of the source occurs once over all processes (item i on process i mod `process_count`) with `mask` True.
+    The last batches are filled up with masked copies, so that all batches have `batch_size` items and all processes
+    the same number of batches. Images are brought to the resolution by ADM's evaluation crop.
+    """
+
+    def __init__(
+        self, source: Source, *, batch_size: int, resolution: int, process_index: int = 0, process_count: int = 1
+    ):
+        self._num_mine = len(range(process_index, len(source), process_count))
+        self._num_batches = -(-len(source) // (process_count * batch_size))
+        self._batch_size = batch_size
+        # A process without a share of a tiny source still needs the shapes: it reads item 0 and masks it.
+        mine = slice(process_index, None, process_count) if self._num_mine else slice(0, 1)
+        self._dataset = (
+            grain.MapDataset.source(source)[mine]
+            .map(lambda item: transforms.center_crop(item, resolution))
+            .batch(batch_size, drop_remainder=False)
+            .map(_to_float)
+        )
+
+    def __len__(self) -> int:
+        return self._num_batches
+
+    def __iter__(self) -> Iterator[Batch]:
+        read = iter(self._dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8)))
+        batch = {}
+        for i in range(self._num_batches):
+            batch = next(read, batch)
+            valid = np.arange(self._batch_size) + i * self._batch_size < self._num_mine
+            wanted = np.arange(self._batch_size).clip(max=len(batch["label"]) - 1)
+            yield {**{k: v[wanted] for k, v in batch.items()}, "mask": valid}
+
+
+def _to_float(batch: Batch) -> Batch:
+    return {**batch, "image": batch["image"].astype(np.float32) / 255}

@@ -1,0 +1,189 @@
+"""Source `scenes`: ray-cast rooms with image, depth, semantic and instance ids; label = the solid seen most.
+
+A scene is a rectangular room with textured floor, walls and ceiling, two to six solids (spheres, boxes, cylinders,
+cones) that stand on the floor and cast shadows from one lamp, seen by a camera whose place, direction, roll and field
+of view vary. It stands in for NYU depth and COCO panoptic where these are not at hand.
+
+- `image`: uint8 (h, w, 3).
+- `depth`: float32 (h, w), metres along the camera's axis (not along the ray), within (0.1, 10); every pixel is valid.
+- `semantics`: int32 (h, w), index into `SEMANTIC_NAMES`; void (0) never occurs.
+- `instances`: int32 (h, w), 0 on floor, walls and ceiling; visible solids are numbered from 1, largest area first.
+- `label`: int32 (), index into `SOLIDS`: the kind of the solid with the largest visible area.
+
+Scene i of a split follows from (seed, split, i) alone, so sets of different sizes share their first scenes.
+"""
+
+import dataclasses
+import os
+
+import numpy as np
+
+from fsq_repro.data import raycast
+from fsq_repro.data.cache import Progress, cached_arrays
+
+SOLIDS = ("sphere", "box", "cylinder", "cone")
+SEMANTIC_NAMES = ("void", "floor", "wall", "ceiling", *SOLIDS)
+THINGS = tuple(SEMANTIC_NAMES.index(kind) for kind in SOLIDS)  # semantic ids that have instances
+MAX_INSTANCES = 6
+PLACE_DRAWS = 300  # per solid; the first, with the whole floor to itself, needs a few
+
+VERSION = 1  # raise when a scene changes
+SEED = 15505
+TRAIN_SCENES = 8_000
+VALIDATION_SCENES = 1_000
+
+
+def make_scene(seed: int, split: str, index: int) -> raycast.Scene:
+    """Draws scene `index` of a split."""
+    rng = np.random.Generator(np.random.Philox(key=[seed, 2 * index + (split == "validation")]))
+    width, height, depth = rng.uniform(3.2, 5.5), rng.uniform(2.4, 3.1), rng.uniform(4.5, 7.0)
+    eye = (width * rng.uniform(0.3, 0.7), rng.uniform(1.2, 1.8), rng.uniform(0.6, 0.9))
+    yaw, pitch, roll = rng.uniform(-0.3, 0.3), rng.uniform(0.12, 0.38), rng.uniform(-0.06, 0.06)
+    axes = _camera_axes(yaw, pitch, roll)
+    lamp = (width * rng.uniform(0.1, 0.9), height * rng.uniform(0.7, 0.9), depth * rng.uniform(0.15, 0.85))
+
+    walls = _material(rng, ("plain", "stripes", "bricks"), (0.15, 0.5), saturation=0.35, gloss=0.0)
+    surfaces = [walls] * raycast.FIRST_SOLID
+    surfaces[raycast.FLOOR] = _material(rng, ("checker", "tiles", "planks"), (0.2, 0.6), saturation=0.5, gloss=0.15)
+    surfaces[raycast.CEILING] = _material(rng, ("plain",), (1.0, 1.0), saturation=0.1, gloss=0.0)
+
+    scene = raycast.Scene(
+        room=(width, height, depth),
+        eye=eye,
+        axes=axes,
+        tangent=rng.uniform(0.5, 0.7),
+        lamp=lamp,
+        surfaces=tuple(surfaces),
+        solids=(),
+        noise=rng.random((64, 64), np.float32),
+    )
+    for _ in range(rng.integers(2, MAX_INSTANCES, endpoint=True)):
+        solid = _draw_solid(rng, scene)
+        if solid is not None:
+            scene = dataclasses.replace(scene, solids=(*scene.solids, solid))
+    return scene
+
+
+def render_item(scene: raycast.Scene, resolution: int) -> dict[str, np.ndarray]:
+    """Returns the scene's item as the module's docstring describes it."""
+    image, depth, surface = raycast.render(scene, resolution)
+    kinds = [SEMANTIC_NAMES.index(solid.kind) for solid in scene.solids]
+    areas = np.bincount(surface.ravel(), minlength=raycast.FIRST_SOLID + len(kinds))[raycast.FIRST_SOLID :]
+    by_area = np.argsort(-areas, kind="stable")
+    numbers = np.zeros(len(kinds), np.int32)
+    numbers[by_area] = np.arange(1, len(kinds) + 1)
+    floor, wall, ceiling = 1, 2, 3
+    room = np.full(raycast.FIRST_SOLID, wall)
+    room[[raycast.FLOOR, raycast.CEILING]] = floor, ceiling
+    return {
+        "image": image,
+        "depth": depth.astype(np.float32),
+        "semantics": np.concatenate([room, kinds]).astype(np.int32)[surface],
+        "instances": np.concatenate([np.zeros(raycast.FIRST_SOLID, np.int32), numbers])[surface],
+        "label": np.int32(SOLIDS.index(scene.solids[by_area[0]].kind)),
+    }
+
+
+class Scenes:
+    """Random-access scenes; the module's docstring describes the items."""
+
+    name = "scenes"
+    class_names = SOLIDS
+    num_classes = len(SOLIDS)
+
+    def __init__(
+        self,
+        split: str,
+        resolution: int,
+        *,
+        size: int | None = None,
+        cache_dir: str | os.PathLike | None = None,
+        progress: Progress = iter,
+    ):
+        """Opens the scenes, rendering them on first use.
+
+        Args:
+          split: `train` or `validation`.
+          resolution: side of the pictures in pixels.
+          size: number of scenes; 8,000 for training and 1,000 for validation if None.
+          cache_dir: where the scenes are kept.
+          progress: wraps the loop over the scenes.
+        """
+        self.split = split
+        if size is None:
+            size = VALIDATION_SCENES if split == "validation" else TRAIN_SCENES
+        key = dict(version=VERSION, seed=SEED, split=split, resolution=resolution, size=size)
+        shape = (size, resolution, resolution)
+        specs = {
+            "image": ((*shape, 3), "uint8"),
+            "depth": (shape, "float32"),
+            "semantics": (shape, "uint8"),
+            "instances": (shape, "uint8"),
+            "label": ((size,), "int32"),
+        }
+
+        def fill(arrays: dict[str, np.ndarray]) -> None:
+            for i in progress(range(size)):
+                for field, value in render_item(make_scene(SEED, split, i), resolution).items():
+                    arrays[field][i] = value
+
+        self._arrays = cached_arrays(f"scenes-{split}-{resolution}px", key, specs, fill, cache_dir)
+
+    def __len__(self) -> int:
+        return len(self._arrays["label"])
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        item = {field: np.asarray(array[index]) for field, array in self._arrays.items()}
+        return item | {field: item[field].astype(np.int32) for field in ("semantics", "instances", "label")}
+
+
+def _camera_axes(yaw: float, pitch: float, roll: float) -> tuple[tuple[float, float, float], ...]:
+    """Returns right, up and forward of a camera turned `yaw` to the right, `pitch` down and by `roll` (radians)."""
+    (cy, cp, cr), (sy, sp, sr) = np.cos([yaw, pitch, roll]), np.sin([yaw, pitch, roll])
+    right, up, forward = (cy, 0.0, -sy), (sy * sp, cp, cy * sp), (sy * cp, -sp, cy * cp)
+    rolled_right = tuple(cr * r + sr * u for r, u in zip(right, up, strict=True))
+    rolled_up = tuple(cr * u - sr * r for r, u in zip(right, up, strict=True))
+    return tuple(tuple(float(c) for c in axis) for axis in (rolled_right, rolled_up, forward))
+
+
+def _draw_solid(rng: np.random.Generator, scene: raycast.Scene) -> raycast.Solid | None:
+    """Draws a solid whose middle is in view and which touches no wall and no other solid; None if no place is found."""
+    kind = SOLIDS[rng.integers(len(SOLIDS))]
+    radius = rng.uniform(0.2, 0.5)
+    half = (radius, rng.uniform(0.2, 0.5) if kind == "box" else radius)
+    height = 2 * radius if kind == "sphere" else rng.uniform(0.4, 1.3)
+    angle = rng.uniform(0, np.pi)
+    patterns = ("plain", "plain", "stripes", "checker", "tiles")
+    material = _material(rng, patterns, (0.08, 0.25), saturation=0.9, gloss=rng.uniform(0, 0.5))
+    reach = float(np.hypot(*half)) if kind == "box" else radius
+    (width, _, depth), forward = scene.room, scene.axes[2]
+    for _ in range(PLACE_DRAWS):
+        away, aside = rng.uniform(1.3, 4.8), rng.uniform(-0.6, 0.6)
+        x = scene.eye[0] + away * (forward[0] + aside * forward[2])
+        z = scene.eye[2] + away * (forward[2] - aside * forward[0])
+        inside = reach < x < width - reach and reach < z < depth - reach
+        clear = all((x - o.x) ** 2 + (z - o.z) ** 2 > (reach + np.hypot(*o.half)) ** 2 for o in scene.solids)
+        if inside and clear and _in_view(scene, (x, height / 2, z)):
+            turn = (float(np.cos(angle)), float(np.sin(angle)))
+            return raycast.Solid(kind, float(x), float(z), half, float(height), turn, material)
+    return None
+
+
+def _in_view(scene: raycast.Scene, point: tuple[float, float, float]) -> bool:
+    """Tells whether a point projects into the picture, not too near its border."""
+    offset = [p - e for p, e in zip(point, scene.eye, strict=True)]
+    right, up, forward = (sum(a * o for a, o in zip(axis, offset, strict=True)) for axis in scene.axes)
+    return max(abs(right), abs(up)) < 0.9 * scene.tangent * forward
+
+
+def _material(
+    rng: np.random.Generator, patterns: tuple[str, ...], periods: tuple[float, float], saturation: float, gloss: float
+) -> raycast.Material:
+    """Draws a pattern and two colours, the second a darker or paler relative of the first."""
+    hue, strength, value = rng.uniform(0, 6), saturation * rng.uniform(0.5, 1), rng.uniform(0.35, 0.9)
+    wheel = np.clip(np.abs((hue - np.array([0, 2, 4]) + 3) % 6 - 3) - 1, 0, 1)  # 0 at the hue's own channel
+    first = value * (1 - strength * wheel)
+    second = first * 0.35 if value > 0.6 else 0.4 * first + 0.6
+    return raycast.Material(
+        np.stack([first, second]), patterns[rng.integers(len(patterns))], rng.uniform(*periods), gloss
+    )

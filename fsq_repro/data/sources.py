@@ -1,0 +1,74 @@
+"""What a data source is, and `make_source`, which opens one by name."""
+
+import os
+from collections.abc import Sequence
+from typing import Literal, Protocol
+
+import numpy as np
+
+from fsq_repro.data.cache import Progress
+
+Split = Literal["train", "validation"]
+SPLITS = ("train", "validation")
+
+
+class Source(Protocol):
+    """A random-access sequence of numpy dicts.
+
+    Every item has `image` uint8 (h, w, 3) and `label` int32 (); `scenes` adds `depth` float32 (h, w) in metres,
+    `semantics` int32 (h, w) and `instances` int32 (h, w). Images of one source may differ in size.
+    """
+
+    name: str
+    split: str
+    num_classes: int
+    class_names: Sequence[str]
+
+    def __len__(self) -> int: ...
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
+
+
+def make_source(
+    name: str,
+    split: Split,
+    resolution: int,
+    *,
+    cache_dir: str | os.PathLike | None = None,
+    progress: Progress = iter,
+) -> Source:
+    """Opens a data source by name.
+
+    Args:
+      name: `photos`, `scenes`, `folder:PATH`, or a TFDS name, plain or as `tfds:NAME`.
+      split: `train` or `validation`.
+      resolution: side in pixels at which `photos` and `scenes` are made; the others give their images as they are,
+        and the pipeline brings them to the resolution.
+      cache_dir: where `photos` and `scenes` keep what they make; by default `fsq_repro.data.cache.cache_dir()`.
+      progress: wraps the loop of a build or of a folder's check, e.g. `tqdm.tqdm`.
+
+    Raises:
+      ValueError: unknown name or split, resolution out of range, folder without a readable image, TFDS set that is
+        not prepared.
+      FileNotFoundError: missing folder.
+    """
+    if split not in SPLITS:
+        raise ValueError(f"data split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    if resolution < 8:
+        raise ValueError(f"data.resolution must be at least 8 pixels, not {resolution}.")
+    # Imported here so that each source pays only for what it needs.
+    if name == "photos":
+        from fsq_repro.data.photos import Photos
+
+        return Photos(split, resolution, cache_dir=cache_dir, progress=progress)
+    if name == "scenes":
+        from fsq_repro.data.scenes import Scenes
+
+        return Scenes(split, resolution, cache_dir=cache_dir, progress=progress)
+    if name.startswith("folder:"):
+        from fsq_repro.data.folder import Folder
+
+        return Folder(name.removeprefix("folder:"), split, cache_dir=cache_dir, progress=progress)
+    from fsq_repro.data.tfds_source import TfdsSource
+
+    return TfdsSource(name.removeprefix("tfds:"), split)

@@ -1,0 +1,74 @@
+"""Feature networks for Frechet distances: ImageNet AlexNet and VGG16 on images of 64 px.
+
+Their distances are called FD-alexnet and FD-vgg16 and cannot be compared with published FID, which is measured on
+Inception features. They need no download: the weights come with an installed package (`pretrained.py`).
+"""
+
+import dataclasses
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array, lax
+
+from fsq_repro.models.conv_stacks import STACKS, conv_taps
+from fsq_repro.models.pretrained import FILE_HASHES, load_lpips_weights
+
+IMAGENET_MEAN = (0.485, 0.456, 0.406)
+IMAGENET_STD = (0.229, 0.224, 0.225)
+FEATURE_SIDE = 64
+
+
+@dataclasses.dataclass(frozen=True)
+class FeatureNetwork:
+    """A feature network for Frechet distances, with what a record must say about it.
+
+    Attributes:
+      name: "alexnet" or "vgg16".
+      dim: features an image: 256 or 512.
+      file_hash: SHA-256 of the weight file.
+      resize: the resize in words.
+      params: the weights, to be handed to `apply` (an argument of the jitted function, not a constant in it).
+    """
+
+    name: str
+    dim: int
+    file_hash: str
+    resize: str
+    params: Any = dataclasses.field(repr=False, compare=False)
+
+    def apply(self, params: Any, images: Array) -> Array:
+        """Float32 images (B, H, W, 3) in [0, 1] -> float32 features (B, dim); pure, to be jitted by the caller.
+
+        Resize to 64 px, ImageNet mean and standard deviation, last convolution after ReLU, mean over space. Full
+        float32 precision on every device, so that distances measured on different machines can be compared.
+        """
+        x = normalize_imagenet(resize_antialiased(images, FEATURE_SIDE, "bicubic"))
+        taps = conv_taps(STACKS[self.name], params["convolutions"], x, precision=lax.Precision.HIGHEST)
+        return jnp.mean(taps[-1], axis=(1, 2))
+
+
+def load_feature_network(name: str) -> FeatureNetwork:
+    """The feature network "alexnet" or "vgg16"; raises as `load_lpips_weights`."""
+    weights = load_lpips_weights(name)
+    return FeatureNetwork(
+        name=name,
+        dim=STACKS[name].layers[-1].filters,
+        file_hash=FILE_HASHES[name],
+        resize=f"antialiased bicubic to {FEATURE_SIDE} px (jax.image.resize), none at {FEATURE_SIDE} px",
+        params={"convolutions": weights["convolutions"]},
+    )
+
+
+def resize_antialiased(images: Array, side: int, method: str) -> Array:
+    """(B, H, W, C) -> (B, side, side, C) by `jax.image.resize`; images that have the size already are left alone."""
+    B, H, W, C = images.shape
+    if H == W == side:
+        return images
+    return jax.image.resize(images, (B, side, side, C), method, antialias=True)
+
+
+def normalize_imagenet(images: Array) -> Array:
+    """[0, 1] -> zero mean and unit variance of ImageNet's channels, as torchvision's models expect."""
+    mean, std = (jnp.asarray(v, jnp.float32).reshape(1, 1, 1, 3) for v in (IMAGENET_MEAN, IMAGENET_STD))
+    return (images - mean) / std

@@ -1,0 +1,82 @@
+"""What all quantizers share: their output, the straight-through estimator, and how much of the codebook a batch uses.
+
+A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z, what
+the encoder must emit) and `codebook_size`, and the methods `indices_to_codes` and `codes_to_indices`.
+"""
+
+import jax
+import jax.numpy as jnp
+from flax import struct
+
+
+@struct.dataclass
+class Quantized:
+    """Output of a quantizer for z of shape (..., num_channels).
+
+    Attributes:
+      codes: (..., num_channels) in z's dtype, what the decoder reads; the gradient passes straight through to z.
+      indices: (...) int32 in [0, codebook_size).
+      loss: float32 scalar to be added to the training loss; 0 where the quantizer has none.
+      metrics: float32 scalars to be logged.
+    """
+
+    codes: jax.Array
+    indices: jax.Array
+    loss: jax.Array
+    metrics: dict[str, jax.Array]
+
+
+@jax.custom_jvp
+def straight_through(z: jax.Array, quantized: jax.Array) -> jax.Array:
+    """Value of `quantized`, gradient of `z` (same shape and dtype).
+
+    `z + stop_gradient(quantized - z)`, the usual form, rounds: its value is not exactly a code. NaN in z stays NaN, so
+    that a diverged encoder is seen in the loss instead of being rounded to a valid code.
+    """
+    return jnp.where(jnp.isnan(z), z, quantized)
+
+
+@straight_through.defjvp
+def _straight_through_jvp(primals, tangents):
+    return straight_through(*primals), tangents[0]
+
+
+def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array]:
+    """Share of the codebook that one batch of indices uses, and the perplexity of the batch.
+
+    Both depend on how many tokens the batch has (it cannot use more codes than tokens): they are to watch a run by, the
+    evaluation counts over a whole data set. Counting runs of the sorted indices takes memory for the tokens only, however
+    large the codebook.
+    """
+    indices_N = jnp.sort(indices.reshape(-1))
+    starts_N = jnp.concatenate([jnp.ones(1, bool), indices_N[1:] != indices_N[:-1]])
+    run_N = jnp.cumsum(starts_N, dtype=jnp.int32) - 1
+    counts_N = jnp.zeros(indices_N.shape, jnp.float32).at[run_N].add(1.0)
+    p_N = counts_N / indices_N.size
+    used = jnp.sum(starts_N, dtype=jnp.float32)
+    return {"usage": used / codebook_size, "perplexity": jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p_N, p_N)))}
+
+
+def mean_square(x: jax.Array) -> jax.Array:
+    return jnp.mean(jnp.square(x))
+
+
+def check_codebook(codebook_size: int, embedding_dim: int) -> None:
+    """Raises ValueError unless both sizes of a learned codebook are positive integers."""
+    for name, value in (("codebook_size", codebook_size), ("embedding_dim", embedding_dim)):
+        if not isinstance(value, int) or value < 1:
+            raise ValueError(f"{name} is {value!r}, but must be an integer of at least 1.")
+
+
+def check_channels(name: str, x: jax.Array, num_channels: int) -> None:
+    """Raises ValueError unless x is floating point with `num_channels` on its last axis."""
+    if x.ndim < 1 or x.shape[-1] != num_channels:
+        raise ValueError(f"{name} has shape {x.shape}, but its last axis must have {num_channels} channels.")
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        raise ValueError(f"{name} has dtype {x.dtype}, but must be floating point.")
+
+
+def check_indices(indices: jax.Array) -> None:
+    """Raises ValueError unless the indices are integers."""
+    if not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ValueError(f"indices has dtype {indices.dtype}, but must be integers.")

@@ -1,0 +1,151 @@
+"""The vector quantizer of UViM, the paper's baseline for dense prediction: a codebook of running averages.
+
+Follows google-research/big_vision (models/proj/uvim/vit.py). The codebook is no parameter: each code has a discounted
+count of the tokens that were assigned to it and a discounted sum of them, and codes that have gone unused are revived by
+splitting the most used one (Linde, Buzo and Gray). Statistics are of the global batch: under jit with a sharded batch
+the sums below already are. Two deviations, which change nothing that the published code could go on from: splitting
+stops where no code has enough tokens for two (the published loop would not end), and without splitting the state of an
+unused code stops decaying before it underflows to 0 / 0.
+"""
+
+import flax.linen as nn
+import jax
+import jax.numpy as jnp
+
+from fsq_repro.quantizers.base import (
+    Quantized,
+    check_channels,
+    check_codebook,
+    check_indices,
+    mean_square,
+    straight_through,
+    usage_metrics,
+)
+from fsq_repro.quantizers.nearest import nearest_codes
+
+COUNT_FLOOR = 1e-12  # counts and sums below are not decayed any further
+
+
+class EmaVectorQuantizer(nn.Module):
+    """Nearest unit-norm codeword of the standardised encoder output.
+
+    State, in the collection `quantizer`: `dictionary` (codebook_size, embedding_dim), the discounted sums, and `counts`
+    (codebook_size,). A codeword is its sum / count, scaled to length 1. Both are updated when `train` and the collection
+    is mutable; splitting draws from the rng stream `quantizer`. Codes are those of the state before the update.
+
+    Attributes:
+      codebook_size: number of codes.
+      embedding_dim: channels of a code.
+      momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
+        log(min_count) / log(momentum) steps: 460 with the defaults.
+      min_count: codes with a lower count are replaced by splitting.
+      perturbation: relative size of the random difference between the two halves of a split code.
+      commitment_cost: weight of mean((z - sg(q))^2), z standardised; all of UViM's configs have 0.
+      splitting: whether unused codes are replaced.
+      standardize: whether each vector of the encoder's output is brought to zero mean and unit variance first.
+    """
+
+    codebook_size: int
+    embedding_dim: int
+    momentum: float = 0.995
+    min_count: float = 0.1
+    perturbation: float = 0.001
+    commitment_cost: float = 0.0
+    splitting: bool = True
+    standardize: bool = True
+
+    @property
+    def num_channels(self) -> int:
+        return self.embedding_dim
+
+    def setup(self):
+        check_codebook(self.codebook_size, self.embedding_dim)
+        for name, below in (("momentum", 1), ("perturbation", 1), ("min_count", 1), ("commitment_cost", float("inf"))):
+            if not 0 <= getattr(self, name) < below:
+                raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 and less than {below}.")
+        K, D = self.codebook_size, self.embedding_dim
+        normal = nn.initializers.normal(stddev=K**-0.5)
+        self.dictionary = self.variable("quantizer", "dictionary", lambda: normal(self.make_rng("quantizer"), (K, D)))
+        self.counts = self.variable("quantizer", "counts", lambda: jnp.ones(K, jnp.float32))
+
+    def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
+        """z float (..., embedding_dim) -> `Quantized`; updates the state if `train` and the collection is mutable."""
+        check_channels("z", z, self.embedding_dim)
+        z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        if self.standardize:
+            z_NxD = jax.nn.standardize(z_NxD, axis=-1)
+        codebook_KxD = self.codebook()
+        indices_N = nearest_codes(z_NxD, codebook_KxD)
+        q_NxD = codebook_KxD[indices_N]
+        indices = indices_N.reshape(z.shape[:-1])
+        metrics = usage_metrics(indices, self.codebook_size)
+        loss = jnp.zeros((), jnp.float32)
+        if train and self.commitment_cost:
+            loss = metrics["commitment_loss"] = self.commitment_cost * mean_square(z_NxD - q_NxD)
+        if train and not self.is_initializing() and self.is_mutable_collection("quantizer"):
+            metrics |= self._update(jax.lax.stop_gradient(z_NxD), indices_N)
+        codes = straight_through(z_NxD, q_NxD).astype(z.dtype).reshape(z.shape)
+        return Quantized(codes, indices, loss, metrics)
+
+    def _update(self, z_NxD: jax.Array, indices_N: jax.Array) -> dict[str, jax.Array]:
+        batch_counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
+        batch_sums_KxD = jnp.zeros_like(self.dictionary.value).at[indices_N].add(z_NxD)
+        decay_K = jnp.where(self.counts.value < COUNT_FLOOR, 1.0, self.momentum)
+        counts_K = decay_K * self.counts.value + batch_counts_K
+        sums_KxD = decay_K[:, None] * self.dictionary.value + batch_sums_KxD
+        metrics = {
+            "zeros_ratio": jnp.mean(batch_counts_K == 0, dtype=jnp.float32),
+            "max_ratio": jnp.max(batch_counts_K) / indices_N.size,
+        }
+        if self.splitting:
+            key = self.make_rng("quantizer")
+            sums_KxD, counts_K, splits = split_codes(key, sums_KxD, counts_K, self.min_count, self.perturbation)
+            metrics["splits"] = splits.astype(jnp.float32)
+        self.dictionary.value, self.counts.value = sums_KxD, counts_K
+        return metrics
+
+    def codebook(self) -> jax.Array:
+        """The codewords, float32 (codebook_size, embedding_dim), of length 1; no gradient."""
+        mean_KxD = jax.lax.stop_gradient(self.dictionary.value / self.counts.value[:, None])
+        return mean_KxD / jnp.linalg.norm(mean_KxD, axis=-1, keepdims=True)
+
+    def indices_to_codes(self, indices: jax.Array) -> jax.Array:
+        """Integer (...) -> float32 (..., embedding_dim)."""
+        check_indices(indices)
+        return self.codebook()[indices]
+
+    def codes_to_indices(self, codes: jax.Array) -> jax.Array:
+        """Float (..., embedding_dim) -> int32 (...), the nearest codeword; codes are not standardised."""
+        check_channels("codes", codes, self.embedding_dim)
+        codes_NxD = codes.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        return nearest_codes(codes_NxD, self.codebook()).reshape(codes.shape[:-1])
+
+
+def split_codes(
+    key: jax.Array, sums_KxD: jax.Array, counts_K: jax.Array, min_count: float, perturbation: float
+) -> tuple[jax.Array, jax.Array, jax.Array]:
+    """Replaces each code with a count below `min_count` by one half of the code that is then the most used.
+
+    The least used code takes the sum of the most used, each entry times U(1 - perturbation, 1 + perturbation); sum and
+    count of both are then halved. One code at a time, until all counts reach `min_count` or none could spare it.
+
+    Returns (sums, counts, number of splits int32).
+    """
+
+    def unfinished(state):
+        _, _, counts_K, _ = state
+        return jnp.any(counts_K < min_count) & (jnp.max(counts_K) >= 2 * min_count)
+
+    def split(state):
+        key, sums_KxD, counts_K, splits = state
+        key, noise_key = jax.random.split(key)
+        most, least = jnp.argmax(counts_K), jnp.argmin(counts_K)
+        noise_D = jax.random.uniform(noise_key, sums_KxD.shape[1:], jnp.float32, 1 - perturbation, 1 + perturbation)
+        half_D, half_count = sums_KxD[most] / 2, counts_K[most] / 2
+        sums_KxD = sums_KxD.at[most].set(half_D).at[least].set(half_D * noise_D)
+        counts_K = counts_K.at[most].set(half_count).at[least].set(half_count)
+        return key, sums_KxD, counts_K, splits + 1
+
+    state = (key, sums_KxD, counts_K, jnp.zeros((), jnp.int32))
+    _, sums_KxD, counts_K, splits = jax.lax.while_loop(unfinished, split, state)
+    return sums_KxD, counts_K, splits

@@ -1,0 +1,137 @@
+"""Groups of runs that may share a table (one setting) or a mean (they differ in nothing but the seed)."""
+
+import dataclasses
+import json
+import statistics
+import warnings
+from collections.abc import Iterable
+from typing import Any
+
+from fsq_repro.reporting.records import RunRecord
+
+# Feature networks in the order of trust: only the first one's distance may be called FID.
+FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
+REFERENCES = ("train", "validation")
+
+
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """What runs must share to be set side by side."""
+
+    experiment: str
+    data_source: str
+    resolution: str
+    steps: int
+    batch_size: int
+
+    def __str__(self) -> str:
+        data = f"{self.data_source} at {self.resolution} px"
+        return f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
+
+
+@dataclasses.dataclass(frozen=True)
+class Statistic:
+    """Mean over seeds, sample standard deviation (None for one seed) and the number of seeds."""
+
+    mean: float
+    std: float | None
+    count: int
+
+
+@dataclasses.dataclass(frozen=True)
+class Group:
+    """Runs of one quantizer, codebook and protocol that differ in their seed; at least one."""
+
+    records: tuple[RunRecord, ...]
+
+    @property
+    def first(self) -> RunRecord:
+        return self.records[0]
+
+    @property
+    def seeds(self) -> list[int]:
+        return [r.seed for r in self.records]
+
+    def statistic(self, name: str) -> Statistic | None:
+        """Mean and deviation of a figure over the seeds; None if any run lacks it or its protocol."""
+        measured = [r.measured(name) for r in self.records]
+        if any(m is None for m in measured):
+            return None
+        values = [m.value for m in measured]
+        return Statistic(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+
+    def protocol(self, name: str) -> dict[str, Any] | None:
+        """The protocol of a figure, the same for all runs of the group; None where `statistic` is."""
+        return self.first.measured(name).protocol if self.statistic(name) is not None else None
+
+
+def split_by_setting(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
+    """Records by setting, the settings in order."""
+    settings: dict[Setting, list[RunRecord]] = {}
+    for r in records:
+        setting = Setting(
+            r.experiment,
+            str(r.data.get("source", "unknown data")),
+            str(r.data.get("resolution", "unknown")),
+            r.steps or 0,
+            r.batch_size or 0,
+        )
+        settings.setdefault(setting, []).append(r)
+    return dict(sorted(settings.items()))
+
+
+def group_runs(records: Iterable[RunRecord]) -> list[Group]:
+    """Groups the records of one setting, ordered by target bits, quantizer and levels.
+
+    Runs share a group if quantizer, levels, codebook size, target bits, parameters, tokens and the protocols of all
+    figures agree: numbers measured differently never enter one mean. A seed that occurs twice in a group is named in a
+    warning and counted once, since a copied run would make the deviation look small.
+    """
+    groups: dict[tuple, dict[int, RunRecord]] = {}
+    for r in records:
+        protocols = json.dumps({name: f.protocol for name, f in r.figures.items()}, sort_keys=True)
+        key = (
+            r.target_bits,
+            r.quantizer,
+            r.levels or (),
+            r.codebook_size,
+            r.parameters or 0,
+            r.num_tokens or 0,
+            protocols,
+        )
+        by_seed = groups.setdefault(key, {})
+        if r.seed in by_seed:
+            warnings.warn(f"left out {r.path}: the same run as {by_seed[r.seed].path}", stacklevel=2)
+        else:
+            by_seed[r.seed] = r
+    return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
+
+
+def frechet_names(records: Iterable[RunRecord]) -> list[str]:
+    """Names of the reconstruction Frechet distances in the records, most trusted network first, training reference
+    first."""
+    present = {name for r in records for name in r.figures if name.startswith("rfd_")}
+    known = [f"rfd_{n}_{ref}" for n in FEATURE_NETWORKS for ref in REFERENCES]
+    return [name for name in known if name in present] + sorted(present - set(known))
+
+
+def frechet_label(name: str) -> str:
+    """`rfd_alexnet_train` -> `rFD-alexnet (train)`; Inception's alone is called rFID."""
+    network, _, reference = name.removeprefix("rfd_").partition("_")
+    distance = "rFID" if network == "inception" else f"rFD-{network}"
+    return f"{distance} ({reference})"
+
+
+def display_quantizer(name: str) -> str:
+    """A record's quantizer as tables and legends call it."""
+    known = {"fsq": "FSQ", "vq": "VQ", "vq_no_entropy": "VQ, no entropy term", "vq_ema": "VQ-EMA"}
+    return known.get(name, name)
+
+
+def protocol_text(protocol: dict[str, Any]) -> str:
+    """A protocol in one line; hashes are cut to 12 digits (the record has them whole)."""
+    parts = []
+    for key, value in protocol.items():
+        text = f"{value:,}" if isinstance(value, int) and not isinstance(value, bool) else str(value)
+        parts.append(f"{key.replace('_', ' ')} {text[:12] + '...' if key.endswith('sha256') else text}")
+    return ", ".join(parts)

@@ -1,0 +1,94 @@
+"""Checkpoints of the train state and of the data iterator's position (orbax's CheckpointManager behind one door)."""
+
+import pathlib
+from typing import Any
+
+import grain
+import jax
+import orbax.checkpoint as ocp
+
+from fsq_repro.runtime.errors import UserError
+
+
+class Checkpoints:
+    """Checkpoints of one run directory; a step is saved whole or not at all (orbax renames when it is complete)."""
+
+    def __init__(self, directory: pathlib.Path, *, keep: int = 2, create: bool = True):
+        # Saving is synchronous: the loop donates the state's buffers to the next step, and a save takes seconds
+        # in an hour of training.
+        options = ocp.CheckpointManagerOptions(
+            max_to_keep=keep, create=create, enable_async_checkpointing=False, read_only=not create
+        )
+        self._directory = pathlib.Path(directory).resolve()
+        if not create and not self._directory.is_dir():
+            raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
+        self._manager = ocp.CheckpointManager(
+            self._directory,
+            options=options,
+            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()},
+        )
+
+    @property
+    def steps(self) -> list[int]:
+        return sorted(self._manager.all_steps())
+
+    def latest_step(self) -> int | None:
+        return self._manager.latest_step()
+
+    def save(self, step: int, state: Any, data_iterator: Any) -> None:
+        """Saves the state and where the data iterator stands (call it before the next batch is drawn)."""
+        if step in self._manager.all_steps():
+            return
+        self._manager.save(
+            step,
+            args=ocp.args.Composite(
+                state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data_iterator)
+            ),
+        )
+
+    def restore(self, abstract_state: Any, *, data_iterator: Any = None, step: int | None = None) -> Any:
+        """Returns the state of `step` (default: the last); moves `data_iterator`, if given, to its place.
+
+        Args:
+          abstract_state: pytree of `jax.ShapeDtypeStruct` with the shardings wanted.
+          data_iterator: a grain iterator over the same pipeline as when saving.
+          step: one of `steps`.
+
+        Raises:
+          UserError: no such checkpoint, or one of another architecture.
+        """
+        step = self.latest_step() if step is None else step
+        if step is None:
+            raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
+        if step not in self._manager.all_steps():
+            raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {self.steps}")
+        self._check_architecture(step, abstract_state)
+        items = {"state": ocp.args.StandardRestore(abstract_state)}
+        if data_iterator is not None:
+            items["data"] = grain.checkpoint.CheckpointRestore(data_iterator)
+        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+
+    def _check_architecture(self, step: int, abstract_state: Any) -> None:
+        stored = _shapes(self._manager.item_metadata(step)["state"].tree)
+        wanted = _shapes(abstract_state)
+        for name in sorted(stored.keys() | wanted.keys()):
+            if stored.get(name) != wanted.get(name):
+                raise UserError(
+                    f"the checkpoint of step {step} in {self._directory} does not fit the config: {name} has shape "
+                    f"{stored.get(name, 'nothing')} there and {wanted.get(name, 'nothing')} by the config"
+                )
+
+    def close(self) -> None:
+        self._manager.close()
+
+
+def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
+    """Path -> shape, paths alike for the state's dataclasses and named tuples and for orbax's dicts and lists."""
+    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
+    return {jax.tree_util.keystr(path, simple=True, separator="/"): _stored_shape(leaf) for path, leaf in leaves}
+
+
+def _stored_shape(leaf: Any) -> tuple[int, ...]:
+    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # typed keys are stored as their data
+        return jax.eval_shape(jax.random.key_data, leaf).shape
+    return tuple(leaf.shape)

@@ -1,0 +1,42 @@
+"""How the scripts start: what a user can mend is printed as one sentence, with exit code 2 and no traceback."""
+
+import re
+import sys
+from collections.abc import Callable
+
+from absl import app, flags
+
+from fsq_repro.runtime.errors import UserError
+
+
+def run(main: Callable[[], int | None]) -> None:
+    """Parses the flags and calls `main`; its return value is the exit code."""
+
+    def parse(argv: list[str]) -> list[str]:
+        try:
+            rest = flags.FLAGS(argv)
+        except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as e:
+            _exit(_one_sentence(e))
+        if rest[1:]:
+            _exit(f"argument {rest[1]!r} is not a flag; flags begin with --")
+        return rest
+
+    def guarded(_: list[str]) -> int | None:
+        try:
+            return main()
+        except UserError as e:
+            return _exit(str(e))
+
+    app.run(guarded, flags_parser=parse)
+
+
+def _exit(sentence: str) -> None:
+    print(f"error: {sentence}", file=sys.stderr)
+    sys.exit(2)
+
+
+def _one_sentence(error: Exception) -> str:
+    """config_flags wraps what a config file raises into a message with its traceback; the last line says it."""
+    message = str(error.args[0]) if isinstance(error, KeyError) and error.args else str(error)
+    raised = re.findall(r"^\s*\w*(?:Error|Exception): (.+)$", message, re.MULTILINE)
+    return raised[-1] if raised else " ".join(message.split())

@@ -1,0 +1,98 @@
+"""The run directory: `config.json`, `record.json` and where the rest lies.
+
+    config.json      the config as resolved, with its file, argument, overrides and versions
+    record.json      what reports are made from: the run's facts and every evaluated figure with its protocol
+    metrics.jsonl    one line a write
+    checkpoints/     orbax
+    samples/*.png
+"""
+
+import json
+import pathlib
+from typing import Any
+
+from ml_collections import ConfigDict
+
+from fsq_repro.files import atomic_path
+from fsq_repro.runtime.errors import UserError
+
+# What a resumed run may change: how long and how often, not what is trained.
+RESUMABLE_CHANGES = ("steps", "log_every", "eval_every", "checkpoint_every", "eval", "data.num_workers", "mesh")
+
+
+def write_json(path: pathlib.Path, value: Any) -> None:
+    """Writes JSON whole or not at all."""
+    with atomic_path(path) as temporary:
+        temporary.write_text(json.dumps(value, indent=1) + "\n")
+
+
+def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
+    flat = {}
+    for key, value in tree.items():
+        flat.update(_flatten(value, f"{prefix}{key}.") if isinstance(value, dict) else {prefix + key: value})
+    return flat
+
+
+def config_as_json(config: ConfigDict) -> dict:
+    """The config as plain JSON values (tuples become lists)."""
+    return json.loads(config.to_json())
+
+
+def check_resumable(path: pathlib.Path, config: ConfigDict) -> None:
+    """Refuses to continue a run with another experiment's settings.
+
+    Raises:
+      UserError: `path` holds a run whose config differs in a field that resuming may not change; names each.
+    """
+    if not (path / "config.json").exists():
+        if path.exists() and not path.is_dir():
+            raise UserError(f"--workdir={path} is not a directory")
+        return
+    old, new = _flatten(_read(path / "config.json")["config"]), _flatten(config_as_json(config))
+    changed = [
+        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+        for key in sorted(old.keys() | new.keys())
+        if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
+    ]
+    if changed:
+        raise UserError(f"{path} holds a run with another config ({'; '.join(changed)}); resume it as it was, or choose "
+                        "another --workdir")
+
+
+def _read(path: pathlib.Path) -> dict:
+    try:
+        return json.loads(path.read_text())
+    except FileNotFoundError:
+        raise UserError(f"{path.parent} is not a run directory: it has no {path.name}") from None
+    except json.JSONDecodeError as e:
+        raise UserError(f"{path} is not valid JSON ({e})") from None
+
+
+def write_config(path: pathlib.Path, config: ConfigDict, **origin: Any) -> None:
+    """Writes `config.json`: the resolved config, and where it came from (file, command line, versions, revision)."""
+    write_json(pathlib.Path(path) / "config.json", {"config": config_as_json(config), **origin})
+
+
+def load_config(path: pathlib.Path) -> ConfigDict:
+    """The config a run was started with."""
+
+    def tuples(value: Any) -> Any:
+        if isinstance(value, dict):
+            return {k: tuples(v) for k, v in value.items()}
+        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+    return ConfigDict(tuples(_read(pathlib.Path(path) / "config.json")["config"]))
+
+
+def load_record(path: pathlib.Path) -> dict:
+    return _read(pathlib.Path(path) / "record.json")
+
+
+def update_record(path: pathlib.Path, *, figures: dict[str, dict] | None = None, **facts: Any) -> dict:
+    """Merges facts, and figures ({name: {"value", "protocol"}}), into `record.json`; returns the record."""
+    file = pathlib.Path(path) / "record.json"
+    record = _read(file) if file.exists() else {"figures": {}}
+    record.update(facts)
+    record["figures"].update(figures or {})
+    write_json(file, record)
+    return record

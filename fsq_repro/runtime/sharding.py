@@ -1,0 +1,59 @@
+"""One mesh with the axes `data` and `fsdp`; jit with NamedSharding does the rest (no pmap).
+
+Batches are split over both axes. Parameters and optimiser states are replicated over `data` and, where `fsdp` > 1,
+split over `fsdp` along their largest divisible axis.
+"""
+
+from typing import Any
+
+import jax
+import numpy as np
+from jax.sharding import AxisType, Mesh, NamedSharding
+from jax.sharding import PartitionSpec as P
+
+SMALL = 2**14  # arrays under this many elements are not worth a gather
+
+
+def make_mesh(fsdp: int = 1, devices: list | None = None) -> Mesh:
+    """Mesh (data = devices / fsdp, fsdp) over all devices, or those given.
+
+    Axes are Auto: `jax.make_mesh` alone makes them Explicit, under which a gather from a codebook does not trace.
+
+    Raises:
+      ValueError: `fsdp` does not divide the number of devices.
+    """
+    devices = jax.devices() if devices is None else devices
+    if fsdp < 1 or len(devices) % fsdp:
+        raise ValueError(f"mesh.fsdp = {fsdp} must divide the number of devices, {len(devices)}")
+    return jax.make_mesh(
+        (len(devices) // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
+    )
+
+
+def batch_sharding(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P(("data", "fsdp")))
+
+
+def replicated(mesh: Mesh) -> NamedSharding:
+    return NamedSharding(mesh, P())
+
+
+def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
+    """Pytree of shardings for a train state: split over `fsdp` along the largest axis that it divides."""
+    size = mesh.shape["fsdp"]
+
+    def one(x: jax.ShapeDtypeStruct) -> NamedSharding:
+        axes = [i for i in np.argsort(x.shape)[::-1] if x.shape[i] % size == 0]
+        if size == 1 or x.size < SMALL or not axes:
+            return replicated(mesh)
+        spec = [None] * len(x.shape)
+        spec[axes[0]] = "fsdp"
+        return NamedSharding(mesh, P(*spec))
+
+    return jax.tree.map(one, abstract_state)
+
+
+def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
+    """This process's part of a batch -> global arrays, split over the mesh."""
+    sharding = batch_sharding(mesh)
+    return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}

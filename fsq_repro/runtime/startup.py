@@ -1,0 +1,63 @@
+"""What a process does before it touches an array: logging, compilation cache, `jax.distributed`."""
+
+import importlib.metadata
+import logging
+import os
+import pathlib
+import platform
+import subprocess
+import sys
+
+import jax
+
+from fsq_repro.data.cache import cache_dir
+
+PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-image", "pillow")
+
+
+def start(log_file: pathlib.Path | None = None) -> None:
+    """Sets up logging, the persistent compilation cache and, where several processes are told of, `jax.distributed`.
+
+    Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each.
+    """
+    handlers = [logging.StreamHandler(sys.stderr)]
+    if log_file is not None:
+        handlers.append(logging.FileHandler(log_file))
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True)
+    for noisy in ("absl", "orbax", "jax", "grain"):
+        logging.getLogger(noisy).setLevel(logging.ERROR)
+    jax.config.update("jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla"))
+    jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
+    if processes > 1:
+        jax.distributed.initialize(
+            os.environ["JAX_COORDINATOR_ADDRESS"], processes, int(os.environ["JAX_PROCESS_ID"])
+        )
+
+
+def versions() -> dict[str, str]:
+    """Versions of Python and of the packages that decide the numbers."""
+    found = {"python": platform.python_version()}
+    for name in PACKAGES:
+        found[name] = importlib.metadata.version(name)
+    return found
+
+
+def git_revision() -> str:
+    """Commit of the source tree, with "+changes" if it differs from it; "unknown" outside a git checkout."""
+    root = pathlib.Path(__file__).resolve().parent
+
+    def git(*args: str) -> str:
+        return subprocess.run(["git", "-C", str(root), *args], capture_output=True, text=True, check=True).stdout.strip()
+
+    try:
+        return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")
+    except (OSError, subprocess.CalledProcessError):
+        return "unknown"
+
+
+def device_description() -> str:
+    """E.g. "4 x cpu (x86_64, 2 cores)" or "8 x NVIDIA H100 80GB HBM3"."""
+    kind = jax.devices()[0].device_kind
+    cores = f" ({platform.machine()}, {os.cpu_count()} cores)" if kind == "cpu" else ""
+    return f"{jax.device_count()} x {kind}{cores}"

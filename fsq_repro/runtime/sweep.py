@@ -1,0 +1,133 @@
+"""Sweeps: a list of runs, each trained and evaluated in processes of its own, one by one.
+
+A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Finished runs are
+skipped, an interrupted one resumes, a failed one is named at the end while the others go on.
+"""
+
+import dataclasses
+import importlib.util
+import json
+import pathlib
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from fsq_repro.runtime.errors import UserError, explained
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One point of a sweep.
+
+    Attributes:
+      name: folder and name in tables.
+      config: config file, from the repository's root.
+      arg: the part behind the colon.
+      overrides: config fields -> values, as on the command line.
+      after: names of the runs that must have finished first.
+    """
+
+    name: str
+    config: str
+    arg: str = ""
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    after: tuple[str, ...] = ()
+
+
+def load_runs(sweep: str) -> list[Run]:
+    """Runs of FILE:ARG, each behind those that it needs.
+
+    Raises:
+      UserError: no such file, an argument that the file refuses, or a run behind one that does not exist.
+    """
+    file, _, arg = sweep.partition(":")
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(f"sweep file {file} does not exist; see configs/sweeps/")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with explained():
+        runs = module.get_runs(arg)
+    names = [r.name for r in runs]
+    for i, run in enumerate(runs):
+        if names.index(run.name) != i or not set(run.after) <= set(names[:i]):
+            raise UserError(f"sweep {file}: run {run.name!r} is there twice, or stands before a run of its {run.after}")
+    return runs
+
+
+def run_sweep(
+    runs: list[Run], workdir: pathlib.Path, *, sweep: str, seeds: int, on_finished: Callable[[pathlib.Path], None]
+) -> list[str]:
+    """Trains and evaluates every run with every seed; returns the names of those that failed.
+
+    Args:
+      runs: see `load_runs`.
+      workdir: DIR above.
+      sweep: the sweep's name, for the records.
+      seeds: number of seeds, 0 .. seeds - 1.
+      on_finished: called with each run's directory, also of those that had finished before.
+    """
+    todo = [(run, seed) for run in runs for seed in range(seeds)]
+    failed: list[str] = []
+    seconds: list[float] = []
+    for i, (run, seed) in enumerate(todo):
+        path, name = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}"
+        missing = [a for a in run.after if f"{a}/seed{seed}" in failed]
+        if missing:
+            print(f"[{i + 1}/{len(todo)}] {name}: left out, {missing[0]} failed", flush=True)
+            failed.append(name)
+            continue
+        if not _is_evaluated(path):
+            print(f"[{i + 1}/{len(todo)}] {name}", flush=True)
+            started = time.monotonic()
+            if not _train_and_evaluate(run, seed, path, sweep):
+                print(f"[{i + 1}/{len(todo)}] {name} FAILED; its output is in {path / 'log.txt'}", flush=True)
+                failed.append(name)
+                continue
+            seconds.append(time.monotonic() - started)
+            left = sum(not _is_evaluated(workdir / r.name / f"seed{s}") for r, s in todo[i + 1 :])
+            print(
+                f"[{i + 1}/{len(todo)}] {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about "
+                f"{left * sum(seconds) / len(seconds) / 60:.0f} min",
+                flush=True,
+            )
+        on_finished(path)
+    return failed
+
+
+def _is_evaluated(path: pathlib.Path) -> bool:
+    try:
+        record = json.loads((path / "record.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return record.get("status") == "finished" and bool(record.get("figures"))
+
+
+def _train_and_evaluate(run: Run, seed: int, path: pathlib.Path, sweep: str) -> bool:
+    overrides = {"seed": seed} | run.overrides
+    train = [
+        "scripts/train.py",
+        f"--config={run.config}:{run.arg}",
+        f"--workdir={path.resolve()}",
+        f"--run={run.name}",
+        f"--sweep={sweep}",
+        *(f"--config.{key}={value}" for key, value in overrides.items()),
+    ]
+    path.mkdir(parents=True, exist_ok=True)
+    return all(_call(command, path / "log.txt") for command in (train, ["scripts/evaluate.py", f"--workdir={path.resolve()}"]))
+
+
+def _call(command: list[str], log_file: pathlib.Path) -> bool:
+    """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
+    process = subprocess.Popen(
+        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+    )
+    with open(log_file, "a") as log:
+        for line in process.stdout:
+            print("    " + line, end="", flush=True)
+            log.write(line)
+    return process.wait() == 0

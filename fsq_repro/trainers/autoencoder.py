@@ -1,0 +1,219 @@
+"""Stage I: the autoencoder with any quantizer, against L2, perceptual and adversarial losses (paper A.4.1).
+
+Generator (encoder, quantizer, decoder) and discriminator are updated in every step from one forward pass through the
+autoencoder, as the published training code of the same group does (magvit `vqgan_trainer.py`). A term of weight 0 is
+not built: no perceptual network is loaded and no discriminator initialised.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import linen as nn
+from flax import struct
+from jax.sharding import Mesh
+
+from fsq_repro.evaluation.images import to_uint8
+from fsq_repro.evaluation.pictures import reconstruction_grid
+from fsq_repro.evaluation.usage import CodebookUsage
+from fsq_repro.models.autoencoder import Autoencoder
+from fsq_repro.models.perceptual import load_perceptual
+from fsq_repro.runtime import sharding
+from fsq_repro.trainers import gan
+
+Metrics = dict[str, jax.Array]
+
+
+@struct.dataclass
+class AutoencoderState:
+    """All that a bitwise resume needs; empty dicts where the GAN or a quantizer's state is not in use."""
+
+    step: jax.Array
+    rng: jax.Array
+    params: Any
+    ema_params: Any
+    quantizer_state: Any
+    opt_state: Any
+    discriminator_params: Any
+    discriminator_opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class LossWeights:
+    """Weights of the loss terms (the paper's by default); 0 switches a term off. `r1` acts where `gan` does."""
+
+    l2: float = 1.0
+    perceptual: float = 0.1
+    gan: float = 0.1
+    r1: float = 10.0
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoencoderTrainer:
+    """Stage-I trainer.
+
+    Attributes:
+      model: the autoencoder.
+      discriminator: used where `weights.gan` > 0.
+      optimizer, discriminator_optimizer: optax transformations.
+      weights: of the loss terms.
+      resolution: image side in pixels.
+      ema_decay: decay of the average of the parameters that evaluation uses.
+      perceptual_network, perceptual_path: see `load_perceptual`.
+    """
+
+    model: Autoencoder
+    discriminator: nn.Module
+    optimizer: optax.GradientTransformation
+    discriminator_optimizer: optax.GradientTransformation
+    weights: LossWeights
+    resolution: int
+    ema_decay: float
+    perceptual_network: str
+    perceptual_path: str = ""
+
+    def load_frozen(self) -> Any:
+        """Arrays that the step reads and never changes: the perceptual network's weights, {} without one."""
+        return self._perceptual.params if self.weights.perceptual else {}
+
+    @property
+    def _perceptual(self) -> Any:
+        return load_perceptual(self.perceptual_network, self.perceptual_path)
+
+    def init_state(self, rng: jax.Array) -> AutoencoderState:
+        """Initial state from a typed key; the discriminator's weights do not depend on the quantizer."""
+        model_key, discriminator_key, state_key = jax.random.split(rng, 3)
+        images = jnp.zeros((1, self.resolution, self.resolution, 3), jnp.float32)
+        variables = self.model.init({"params": model_key, "quantizer": model_key}, images, train=False)
+        discriminator_params, discriminator_opt_state = {}, {}
+        if self.weights.gan:
+            discriminator_params = self.discriminator.init(discriminator_key, images)["params"]
+            discriminator_opt_state = self.discriminator_optimizer.init(discriminator_params)
+        return AutoencoderState(
+            step=jnp.zeros((), jnp.int32),
+            rng=state_key,
+            params=variables["params"],
+            ema_params=jax.tree.map(jnp.copy, variables["params"]),
+            quantizer_state=variables.get("quantizer", {}),
+            opt_state=self.optimizer.init(variables["params"]),
+            discriminator_params=discriminator_params,
+            discriminator_opt_state=discriminator_opt_state,
+        )
+
+    def train_step(
+        self, state: AutoencoderState, frozen: Any, batch: dict[str, jax.Array]
+    ) -> tuple[AutoencoderState, Metrics]:
+        """One step on `batch["image"]` (B, H, W, 3) in [0, 1]; returns the new state and float32 scalars."""
+        images = batch["image"]
+        rng = jax.random.fold_in(state.rng, state.step)
+        generator_grad = jax.value_and_grad(self.generator_loss, has_aux=True)
+        (_, (reconstruction, quantizer_state, metrics)), grads = generator_grad(state.params, state, frozen, images, rng)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        params = optax.apply_updates(state.params, updates)
+        metrics["gradient_norm"] = optax.global_norm(grads)
+
+        discriminator_params, discriminator_opt_state = state.discriminator_params, state.discriminator_opt_state
+        if self.weights.gan:
+            discriminator_grad = jax.value_and_grad(self.discriminator_loss, has_aux=True)
+            (_, more), grads = discriminator_grad(state.discriminator_params, images, reconstruction)
+            updates, discriminator_opt_state = self.discriminator_optimizer.update(
+                grads, state.discriminator_opt_state, state.discriminator_params
+            )
+            discriminator_params = optax.apply_updates(state.discriminator_params, updates)
+            metrics |= more
+
+        return state.replace(
+            step=state.step + 1,
+            params=params,
+            ema_params=optax.incremental_update(params, state.ema_params, 1 - self.ema_decay),
+            quantizer_state=quantizer_state,
+            opt_state=opt_state,
+            discriminator_params=discriminator_params,
+            discriminator_opt_state=discriminator_opt_state,
+        ), metrics
+
+    def generator_loss(
+        self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
+        """Returns (total, (reconstruction, new quantizer state, metrics)); the discriminator is held fixed."""
+        (reconstruction, quantized), updated = self.model.apply(
+            {"params": params, "quantizer": state.quantizer_state},
+            images,
+            train=True,
+            mutable=["quantizer"],
+            rngs={"quantizer": rng},
+        )
+        terms = {"quantizer": quantized.loss}
+        weights = self.weights
+        if weights.l2:
+            terms["l2"] = weights.l2 * jnp.mean(jnp.square(reconstruction - images))
+        if weights.perceptual:
+            terms["perceptual"] = weights.perceptual * self._perceptual(frozen, images, reconstruction)
+        if weights.gan:
+            logits = self._discriminate(jax.lax.stop_gradient(state.discriminator_params), reconstruction)
+            terms["gan"] = weights.gan * gan.generator_loss(logits)
+        total = sum(terms.values())
+        metrics = {"loss": total} | {f"loss/{k}": v for k, v in terms.items()}
+        metrics |= {f"quantizer/{k}": v for k, v in quantized.metrics.items()}
+        return total, (reconstruction, updated.get("quantizer", {}), metrics)
+
+    def discriminator_loss(
+        self, params: Any, images: jax.Array, reconstruction: jax.Array
+    ) -> tuple[jax.Array, Metrics]:
+        """Returns (total, metrics); no gradient reaches the autoencoder through `reconstruction`."""
+        fake = self._discriminate(params, jax.lax.stop_gradient(reconstruction))
+        real = self._discriminate(params, images)
+        metrics = {"discriminator/loss": gan.discriminator_loss(real, fake)}
+        total = metrics["discriminator/loss"]
+        if self.weights.r1:
+            metrics["discriminator/r1"] = self.weights.r1 * gan.r1_penalty(self._discriminate, params, images)
+            total += metrics["discriminator/r1"]
+        metrics |= {"discriminator/real_logit": jnp.mean(real), "discriminator/fake_logit": jnp.mean(fake)}
+        return total, metrics
+
+    def _discriminate(self, params: Any, images: jax.Array) -> jax.Array:
+        return self.discriminator.apply({"params": params}, images)
+
+    def make_evaluator(self, mesh: Mesh) -> Callable[[AutoencoderState, Iterable[dict]], tuple[dict[str, float], dict]]:
+        """The check that the loop makes now and then: EMA weights on some batches -> (scalars, pictures)."""
+
+        def apply(params: Any, quantizer_state: Any, batch: dict) -> tuple[jax.Array, ...]:
+            reconstruction, indices = reconstruct(self.model, params, quantizer_state, batch["image"])
+            return batch["image"], reconstruction, indices, batch["mask"]
+
+        # Replicated outputs: each process then holds the figures of the global batch.
+        apply = jax.jit(apply, out_shardings=sharding.replicated(mesh))
+        codebook_size = self.model.quantizer.codebook_size
+
+        def evaluate(state: AutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
+            usage, squared_error, values, pictures = CodebookUsage(codebook_size), 0.0, 0, {}
+            for batch in batches:
+                arrays = apply(state.ema_params, state.quantizer_state, sharding.put_batch(batch, mesh))
+                images, reconstruction, indices, mask = map(np.asarray, arrays)
+                images, reconstruction = images[mask], reconstruction[mask]
+                usage.update(indices[mask])
+                squared_error += float(np.sum(np.square(images - reconstruction), dtype=np.float64))
+                values += images.size
+                if not pictures:
+                    pictures["reconstructions"] = reconstruction_grid(to_uint8(images[:16]), to_uint8(reconstruction[:16]))
+            found = usage.compute()
+            return {
+                "validation/mse": squared_error / values,
+                "validation/usage": found["usage"],
+                "validation/entropy_bits": found["entropy_bits"],
+            }, pictures
+
+        return evaluate
+
+
+def reconstruct(
+    model: Autoencoder, params: Any, quantizer_state: Any, images: jax.Array
+) -> tuple[jax.Array, jax.Array]:
+    """Images (B, H, W, 3) in [0, 1] -> (reconstructions clipped to [0, 1], indices (B, h, w) int32)."""
+    variables = {"params": params, "quantizer": quantizer_state}
+    reconstruction, quantized = model.apply(variables, images, train=False)
+    return jnp.clip(reconstruction, 0.0, 1.0), quantized.indices

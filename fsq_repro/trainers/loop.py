@@ -1,0 +1,209 @@
+"""The training loop of every trainer; read it from top to bottom.
+
+It never waits for a step before the next one is dispatched: the metrics of step t are read while step t + 1 runs.
+Only before a checkpoint is the last step's loss read first, so every checkpoint has a finite loss behind it.
+"""
+
+import dataclasses
+import logging
+import pathlib
+import signal
+import time
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import jax
+import numpy as np
+from clu import parameter_overview
+
+from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.runtime import sharding
+from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.errors import UserError
+from fsq_repro.runtime.writers import make_writer
+
+log = logging.getLogger(__name__)
+
+
+class Trainer(Protocol):
+    """What the loop needs of a trainer. The state is the trainer's own; the loop reads only `.step` and `.params`."""
+
+    def init_state(self, rng: jax.Array) -> Any: ...
+
+    def load_frozen(self) -> Any: ...
+
+    def train_step(self, state: Any, frozen: Any, batch: dict) -> tuple[Any, dict[str, jax.Array]]: ...
+
+    def make_evaluator(self, mesh: Any) -> Callable[[Any, Iterable[dict]], tuple[dict[str, float], dict]]: ...
+
+
+@dataclasses.dataclass(frozen=True)
+class LoopConfig:
+    """How long and how often; all in steps. `batch_size` is global. `fsdp`: see `runtime.sharding`."""
+
+    seed: int
+    steps: int
+    batch_size: int
+    log_every: int
+    eval_every: int
+    checkpoint_every: int
+    fsdp: int = 1
+
+
+class Interrupted(Exception):
+    """SIGTERM or SIGINT: the state was saved and the same command goes on from there."""
+
+
+def train(
+    trainer: Trainer,
+    data_iterator: Any,
+    evaluation_batches: Callable[[], Iterable[dict]],
+    run_path: pathlib.Path,
+    config: LoopConfig,
+) -> tuple[Any, float]:
+    """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one.
+
+    Args:
+      trainer: see `Trainer`.
+      data_iterator: grain iterator over this process's part of the batches; its state is saved and restored.
+      evaluation_batches: makes the iterable of validation batches for the check during training.
+      run_path: the run directory.
+      config: see `LoopConfig`.
+
+    Returns:
+      The final state and the seconds that this process spent in steps.
+
+    Raises:
+      UserError: a loss was not finite, or a checkpoint does not fit the config.
+      Interrupted: after SIGTERM or SIGINT.
+    """
+    is_main = jax.process_index() == 0
+
+    # ---- Mesh
+    mesh = sharding.make_mesh(config.fsdp)
+    if config.batch_size % jax.device_count():
+        raise UserError(f"batch_size = {config.batch_size} must be a multiple of the {jax.device_count()} devices")
+
+    # ---- State
+    key = jax.random.key(config.seed)
+    abstract = jax.eval_shape(trainer.init_state, key)
+    state_sharding = sharding.state_sharding(abstract, mesh)
+    replicated = sharding.replicated(mesh)
+    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, state_sharding)
+    checkpoints = Checkpoints(run_path / "checkpoints")
+    if checkpoints.latest_step() is None:
+        state = jax.jit(trainer.init_state, out_shardings=state_sharding)(key)
+        log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
+    else:
+        state = checkpoints.restore(abstract, data_iterator=data_iterator)
+        log.info("resumed from step %d", int(state.step))
+    step = first = int(state.step)
+    if step >= config.steps:
+        log.info("step %d of %d: the run is finished", step, config.steps)
+        return state, 0.0
+    frozen = jax.device_put(trainer.load_frozen(), replicated)
+
+    # ---- Compile
+    batch = sharding.put_batch(next(data_iterator), mesh)
+    started = time.monotonic()
+    train_step = (
+        jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(state_sharding, replicated))
+        .lower(state, frozen, batch)
+        .compile()
+    )
+    log.info("compiled the step in %.1f s", time.monotonic() - started)
+
+    # ---- Step, log, evaluate, save
+    evaluate = trainer.make_evaluator(mesh)
+    writer = make_writer(run_path, is_main_process=is_main)
+    window = _Window(config.steps, config.batch_size, step)
+    started = time.monotonic()
+    pending = None
+    with _StopSignal() as stop:
+        try:
+            while step < config.steps:
+                if step > first:
+                    batch = sharding.put_batch(next(data_iterator), mesh)
+                state, metrics = train_step(state, frozen, batch)
+                if pending is not None:
+                    window.add(*_read(pending, checkpoints), writer, config.log_every)
+                step += 1
+                pending = (step, metrics)
+
+                must_save = step % config.checkpoint_every == 0 or step == config.steps or stop.requested
+                must_evaluate = step % config.eval_every == 0 or step == config.steps
+                if must_save or must_evaluate:
+                    window.add(*_read(pending, checkpoints), writer, config.log_every)
+                    pending = None
+                if must_save:
+                    checkpoints.save(step, state, data_iterator)
+                if stop.requested:
+                    raise Interrupted(f"stopped by a signal after step {step}, which was saved; the same command resumes")
+                if must_evaluate:
+                    scalars, pictures = evaluate(state, evaluation_batches())
+                    log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
+                    writer.write_scalars(step, scalars)
+                    writer.write_images(step, pictures)
+                    if is_main:
+                        for name, picture in pictures.items():
+                            save_png(run_path / "samples" / f"{name}_{step:07d}.png", picture)
+                    window.restart(step)
+        finally:
+            writer.close()
+            checkpoints.close()
+    return state, time.monotonic() - started
+
+
+def _read(pending: tuple[int, dict[str, jax.Array]], checkpoints: Checkpoints) -> tuple[int, dict[str, float]]:
+    """Waits for a step's metrics and checks them."""
+    step, metrics = pending
+    values = {k: float(v) for k, v in metrics.items()}
+    bad = [k for k, v in values.items() if not np.isfinite(v)]
+    if bad:
+        last = checkpoints.latest_step()
+        where = f"the last good checkpoint is of step {last}" if last is not None else "there is no checkpoint yet"
+        raise UserError(f"{', '.join(bad)} not finite at step {step}; {where}; lower optimizer.learning_rate or look at "
+                        "metrics.jsonl")
+    return step, values
+
+
+class _Window:
+    """Means of the metrics since the last line, and the progress line itself."""
+
+    def __init__(self, steps: int, batch_size: int, step: int):
+        self._steps, self._batch_size = steps, batch_size
+        self.restart(step)
+
+    def restart(self, step: int) -> None:
+        self._values: list[dict[str, float]] = []
+        self._first, self._started = step, time.monotonic()
+
+    def add(self, step: int, values: dict[str, float], writer: Any, every: int) -> None:
+        self._values.append(values)
+        if step % every and step != self._steps:
+            return
+        means = {k: float(np.mean([v[k] for v in self._values])) for k in values}
+        rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
+        writer.write_scalars(step, means | {"images_per_second": rate * self._batch_size})
+        losses = "  ".join(f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss") or k == "discriminator/loss")
+        left = int((self._steps - step) / rate)
+        log.info(
+            "step %d/%d  %s  %.0f images/s  %d:%02d left", step, self._steps, losses, rate * self._batch_size, *divmod(left, 60)
+        )
+        self.restart(step)
+
+
+class _StopSignal:
+    """Notes SIGTERM and SIGINT, so that the loop can save and leave at the end of a step."""
+
+    def __enter__(self) -> "_StopSignal":
+        self.requested = False
+        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
+        return self
+
+    def _note(self, *_: Any) -> None:
+        self.requested = True
+
+    def __exit__(self, *_: Any) -> None:
+        for s, handler in self._previous.items():
+            signal.signal(s, handler)

@@ -1,0 +1,105 @@
+"""`load_tokenizer(run_dir)`: the Python door to a trained stage-I autoencoder.
+
+    tokenizer = load_tokenizer("runs/fsq_10")
+    indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h, w)
+    images = tokenizer.decode(indices)
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsq_repro.models.autoencoder import Autoencoder
+from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.trainers import factory
+from fsq_repro.trainers.autoencoder import reconstruct
+
+WEIGHTS = ("ema", "raw")
+
+
+class Tokenizer:
+    """Encodes and decodes with fixed weights; batches that divide by the devices are split over them.
+
+    Attributes:
+      model: the autoencoder module.
+      variables: {"params": ..., "quantizer": ...}, replicated over the devices.
+      step: training step of the weights.
+      resolution: image side in pixels.
+      codebook_size: number of codes.
+      levels: FSQ's levels, None for a learned codebook.
+      grid: tokens along one side.
+    """
+
+    def __init__(self, model: Autoencoder, variables: Any, *, step: int, resolution: int):
+        self.model = model
+        self.step = step
+        self.resolution = resolution
+        self.codebook_size = model.quantizer.codebook_size
+        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+        self.grid = resolution // model.stride
+        self._mesh = sharding.make_mesh()
+        self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
+
+        def encode(variables: Any, images: jax.Array) -> jax.Array:
+            z = model.apply(variables, images, method="encode")
+            return model.apply(variables, z, train=False, method="quantize").indices
+
+        def decode(variables: Any, indices: jax.Array) -> jax.Array:
+            codes = model.apply(variables, indices, method=lambda m, i: m.quantizer.indices_to_codes(i))
+            return jnp.clip(model.apply(variables, codes, method="decode"), 0.0, 1.0)
+
+        self._encode = jax.jit(encode)
+        self._decode = jax.jit(decode)
+        self._reconstruct = jax.jit(lambda v, x: reconstruct(model, v["params"], v["quantizer"], x))
+
+    def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
+        """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
+        return self._encode(self.variables, self._put(images))
+
+    def decode(self, indices: np.ndarray | jax.Array) -> jax.Array:
+        """Indices int (B, h, w) -> images float32 (B, H, W, 3), clipped to [0, 1]."""
+        return self._decode(self.variables, self._put(indices))
+
+    def reconstruct(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images (B, H, W, 3) -> (reconstructions clipped to [0, 1], indices (B, h, w)) in one pass."""
+        return self._reconstruct(self.variables, self._put(images))
+
+    def _put(self, x: np.ndarray | jax.Array) -> jax.Array:
+        if len(x) % self._mesh.size:
+            return jnp.asarray(x)
+        return jax.device_put(x, sharding.batch_sharding(self._mesh))
+
+
+def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
+    """Loads the autoencoder of a run directory.
+
+    Args:
+      path: the run directory.
+      weights: "ema" (as the paper's tables) or "raw".
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no run, no checkpoint, or a checkpoint that does not fit the run's config.
+    """
+    path = pathlib.Path(path)
+    if weights not in WEIGHTS:
+        raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
+    config = run_dir.load_config(path)
+    with explained():
+        trainer = factory.build_trainer(config)
+    checkpoints = Checkpoints(path / "checkpoints", create=False)
+    place = sharding.replicated(sharding.make_mesh())
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(trainer.init_state, jax.random.key(0)),
+    )
+    state = checkpoints.restore(abstract, step=step)
+    checkpoints.close()
+    params = state.ema_params if weights == "ema" else state.params
+    variables = {"params": params, "quantizer": state.quantizer_state}
+    return Tokenizer(trainer.model, variables, step=int(state.step), resolution=config.data.resolution)

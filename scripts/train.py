@@ -1,0 +1,68 @@
+"""Trains what a config file describes; the same command resumes.
+
+    python scripts/train.py --config=configs/tradeoff_autoencoder.py:quantizer=fsq,bits=10,scale=cpu \
+        --workdir=runs/fsq_10 [--config.optimizer.learning_rate=2e-4] [--config.quantizer.levels="(8,8,8)"]
+"""
+
+import itertools
+import pathlib
+import sys
+import time
+
+import jax
+from absl import flags
+from ml_collections import config_flags
+
+from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime.errors import explained
+from fsq_repro.trainers import factory, loop
+
+config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
+flags.DEFINE_string("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
+flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
+flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")
+flags.mark_flags_as_required(["config", "workdir"])
+FLAGS = flags.FLAGS
+
+
+def main() -> int:
+    path = pathlib.Path(FLAGS.workdir)
+    config = FLAGS.config
+    startup.start()
+    with explained():
+        trainer = factory.build_trainer(config)
+        loop_config = factory.build_loop(config)
+        run_dir.check_resumable(path, config)
+        sources = {split: factory.build_source(config, split) for split in ("train", "validation")}
+        data_iterator = factory.build_train_iterator(config, sources["train"])
+        factory.build_eval_batches(config, sources["validation"])
+        trainer.load_frozen()
+
+    is_main = jax.process_index() == 0
+    if is_main:
+        software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
+        file = config_flags.get_config_filename(FLAGS["config"])
+        run_dir.write_config(path, config, file=file, command=sys.argv, **software)
+        facts = factory.run_facts(config, trainer) | {"run": FLAGS.run or path.name, "sweep": FLAGS.sweep}
+        run_dir.update_record(path, status="training", device=startup.device_description(), **facts, **software)
+
+    def evaluation_batches():
+        return itertools.islice(factory.build_eval_batches(config, sources["validation"]), config.eval.batches)
+
+    started = time.monotonic()
+    status = "failed"
+    try:
+        loop.train(trainer, data_iterator, evaluation_batches, path, loop_config)
+        status = "finished"
+    except loop.Interrupted as e:
+        print(e, file=sys.stderr)
+        status = "interrupted"
+    finally:
+        if is_main:
+            before = run_dir.load_record(path).get("wall_time_s", 0.0)
+            run_dir.update_record(path, status=status, wall_time_s=before + time.monotonic() - started)
+    return 0 if status == "finished" else 130
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,81 @@
+import hashlib
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsq_repro.data import photos
+from fsq_repro.data.photos import Photos
+
+
+@pytest.fixture(scope="module")
+def train(tmp_path_factory):
+    return Photos("train", 32, size=240, cache_dir=tmp_path_factory.mktemp("cache"))
+
+
+def images_of(source):
+    return np.stack([source[i]["image"] for i in range(len(source))])
+
+
+def test_crops_are_the_same_on_every_machine(train, tmp_path):
+    validation = Photos("validation", 32, size=120, cache_dir=tmp_path)
+    digests = [hashlib.sha256(images_of(s).tobytes()).hexdigest()[:16] for s in (train, validation)]
+    assert digests == ["d278bb0682f9f13e", "7e4cc9b950532b46"]
+
+
+def test_items(train):
+    item = train[13]
+    assert item["image"].shape == (32, 32, 3) and item["image"].dtype == np.uint8
+    assert item["label"].dtype == np.int32 and item["label"] == 1
+    assert train.num_classes == len(train.class_names) == 12 and train.class_names[1] == "brick"
+    counts = np.bincount([train[i]["label"] for i in range(len(train))])
+    assert (counts == 20).all()
+
+
+@pytest.mark.parametrize("label", range(len(photos.PHOTOGRAPHS)))
+@pytest.mark.parametrize("resolution", [32, 128])
+def test_training_and_validation_share_no_pixel(label, resolution):
+    photograph = photos.load_photograph(photos.PHOTOGRAPHS[label])
+    size = photograph.height, photograph.width
+    cells = photos.validation_cells(label, *size)
+    seen = {}
+    for split in ("train", "validation"):
+        rng = np.random.default_rng(label)
+        seen[split] = np.zeros(size, bool)
+        for _ in range(300):
+            top, left, bottom, right = photos.draw_box(rng, split, cells, size, resolution)
+            assert 0 <= top < bottom <= size[0] and bottom - top == right - left and 0 <= left < right <= size[1]
+            seen[split][top:bottom, left:right] = True
+    assert not (seen["train"] & seen["validation"]).any()
+    # Both regions are used well: 25% of the pixels are validation's.
+    assert seen["validation"].mean() > 0.15 and seen["train"].mean() > 0.4
+
+
+def test_crops_have_texture(train):
+    grey = images_of(train).astype(np.float64) @ [0.299, 0.587, 0.114]
+    deviation = grey.reshape(-1, 4, 8, 4, 8).std(axis=(2, 4))
+    # Half a grey level of room: Pillow rounds luma to integers.
+    assert ((deviation > photos.FLAT_STD - 0.5).mean(axis=(1, 2)) >= 0.5).all()
+
+
+def test_mostly_flat():
+    noise = np.random.default_rng(0).integers(0, 255, (32, 32, 3), np.uint8)
+    half = noise.copy()
+    half[:16] = 90
+    mostly = half.copy()
+    mostly[16:24, :8] = 90
+    assert not photos.mostly_flat(Image.fromarray(noise))
+    assert not photos.mostly_flat(Image.fromarray(half))
+    assert photos.mostly_flat(Image.fromarray(mostly))
+
+
+@pytest.mark.parametrize("resolution", [16, 64, 128])
+def test_other_resolutions(resolution, tmp_path):
+    crops = images_of(Photos("validation", resolution, size=12, cache_dir=tmp_path))
+    assert crops.shape == (12, resolution, resolution, 3)
+    assert len(np.unique(crops.reshape(12, -1), axis=0)) == 12
+
+
+def test_default_sizes():
+    assert photos.default_size("train", 32) == 24_000 and photos.default_size("train", 128) == 6_000
+    assert photos.default_size("validation", 32) == photos.default_size("validation", 128) == 2_560

@@ -1,0 +1,155 @@
+import json
+import sys
+
+import grain
+import numpy as np
+import pytest
+from absl import flags
+
+from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
+
+PLAIN = Augmentation(flip=False)
+
+
+class Numbered:
+    """Items whose label is their index; images tell left from right."""
+
+    name, split, num_classes, class_names = "numbered", "train", 1, ("all",)
+
+    def __init__(self, size, dense=False):
+        self.size = size
+        self.dense = dense
+
+    def __len__(self):
+        return self.size
+
+    def __getitem__(self, i):
+        columns = np.broadcast_to(np.arange(8), (8, 8))
+        image = np.stack([columns * 10, np.full((8, 8), i % 256), columns.T], -1).astype(np.uint8)
+        item = {"image": image, "label": np.int32(i)}
+        if self.dense:
+            item |= {"depth": (columns / 2).astype(np.float32), "semantics": columns.astype(np.int32)}
+            item |= {"instances": (columns + 1).astype(np.int32)}
+        return item
+
+
+def batches(count, source=None, **changes):
+    settings = dict(batch_size=4, resolution=8, seed=0, augmentation=PLAIN) | changes
+    iterator = train_iterator(source or Numbered(24), **settings)
+    return [next(iterator) for _ in range(count)]
+
+
+def labels(bs):
+    return np.concatenate([b["label"] for b in bs]).tolist()
+
+
+def assert_same(a, b):
+    for x, y in zip(a, b, strict=True):
+        assert x.keys() == y.keys()
+        for key in x:
+            np.testing.assert_array_equal(x[key], y[key])
+
+
+def test_batches():
+    (batch,) = batches(1)
+    assert {k: (v.dtype.name, v.shape) for k, v in batch.items()} == {
+        "image": ("float32", (4, 8, 8, 3)),
+        "label": ("int32", (4,)),
+    }
+    np.testing.assert_array_equal(batch["image"][:, 0, 3, 0], np.full(4, np.float32(30) / 255))
+    np.testing.assert_array_equal(batch["image"][:, 0, 0, 1], batch["label"].astype(np.float32) / 255)
+
+
+def test_deterministic_for_a_seed():
+    augmented = dict(augmentation=Augmentation(flip=True, crop="random_resized"))
+    assert_same(batches(9, **augmented), batches(9, **augmented))
+    assert labels(batches(6, seed=0)) != labels(batches(6, seed=1))
+
+
+def test_every_epoch_has_every_item_once_in_a_new_order():
+    order = np.array(labels(batches(12))).reshape(2, 24)
+    np.testing.assert_array_equal(np.sort(order), np.tile(np.arange(24), (2, 1)))
+    assert (order[0] != order[1]).any() and (order[0] != np.arange(24)).any()
+
+
+def test_two_processes_share_the_source():
+    shares = [labels(batches(3, process_index=p, process_count=2)) for p in range(2)]
+    assert sorted(shares[0] + shares[1]) == list(range(24))
+
+
+def test_too_many_processes_are_refused():
+    with pytest.raises(ValueError, match="3 items, too few for 4 processes"):
+        batches(1, source=Numbered(3), process_count=4)
+
+
+@pytest.mark.parametrize("position", [0, 2, 8])  # start, mid-epoch, second epoch
+def test_resuming_gives_the_same_batches(position, tmp_path):
+    settings = dict(batch_size=4, resolution=8, seed=3, augmentation=Augmentation(flip=True, crop="random_resized"))
+    iterator = train_iterator(Numbered(24), **settings)
+    for _ in range(position):
+        next(iterator)
+    state = json.loads(json.dumps(iterator.get_state()))
+    (tmp_path / "data").mkdir()
+    grain.checkpoint.CheckpointHandler().save(tmp_path / "data", iterator)
+    expected = [next(iterator) for _ in range(5)]
+
+    by_state = train_iterator(Numbered(24), **settings)
+    by_state.set_state(state)
+    assert_same([next(by_state) for _ in range(5)], expected)
+    by_handler = train_iterator(Numbered(24), **settings)
+    grain.checkpoint.CheckpointHandler().restore(tmp_path / "data", by_handler)
+    assert_same([next(by_handler) for _ in range(5)], expected)
+
+
+def test_worker_processes_change_nothing(monkeypatch):
+    monkeypatch.setattr(sys, "argv", ["test"])
+    flags.FLAGS(sys.argv)  # grain's workers read absl flags, which scripts have parsed
+    augmented = dict(augmentation=Augmentation(flip=True, crop="random_resized"))
+    assert_same(batches(8, num_workers=2, **augmented), batches(8, **augmented))
+
+
+def test_flips_half_of_the_items_and_all_their_keys():
+    bs = batches(100, source=Numbered(24, dense=True), augmentation=Augmentation(flip=True))
+    flipped = np.concatenate([b["image"][:, 0, 0, 0] > 0 for b in bs])
+    assert 0.4 < flipped.mean() < 0.6
+    for b in bs:
+        columns = np.round(b["image"][..., 0] * 25.5)
+        np.testing.assert_array_equal(b["semantics"], columns)
+        np.testing.assert_array_equal(b["instances"], columns + 1)
+        np.testing.assert_array_equal(b["depth"], columns / 2)
+        assert b["depth"].dtype == np.float32 and b["semantics"].dtype == b["instances"].dtype == np.int32
+    # An item's augmentation changes from epoch to epoch.
+    by_label = {}
+    for b in bs:
+        for label, flip in zip(b["label"], b["image"][:, 0, 0, 0] > 0, strict=True):
+            by_label.setdefault(int(label), set()).add(bool(flip))
+    assert all(flips == {True, False} for flips in by_label.values())
+
+
+@pytest.mark.parametrize(
+    "bad, message", [(dict(crop="center"), "'center'"), (dict(min_scale=0.0), "0.0"), (dict(aspect=(2.0, 1.0)), "2.0")]
+)
+def test_bad_augmentation(bad, message):
+    with pytest.raises(ValueError, match=message):
+        Augmentation(**bad)
+
+
+@pytest.mark.parametrize("size", [1, 7, 8, 9, 16, 17])
+@pytest.mark.parametrize("process_count", [1, 2, 3])
+def test_eval_batches_cover_every_item_once(size, process_count):
+    seen, counts = [], set()
+    for process in range(process_count):
+        passes = eval_batches(
+            Numbered(size), batch_size=4, resolution=8, process_index=process, process_count=process_count
+        )
+        mine = list(passes)
+        assert len(mine) == len(passes)
+        counts.add(len(mine))
+        for batch in mine:
+            assert batch["image"].shape == (4, 8, 8, 3) and batch["image"].dtype == np.float32
+            assert batch["mask"].shape == (4,) and batch["mask"].dtype == bool
+            assert batch["label"].dtype == np.int32
+            seen += batch["label"][batch["mask"]].tolist()
+        assert_same(mine, list(passes))  # a second pass gives the same
+    assert sorted(seen) == list(range(size))
+    assert len(counts) == 1

@@ -1,0 +1,67 @@
+import json
+import pathlib
+
+import pytest
+
+from fsq_repro.runtime import sweep
+from fsq_repro.runtime.errors import UserError
+from fsq_repro.runtime.sweep import Run
+
+FAKE_SCRIPT = """
+import json, pathlib, sys
+args = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:])
+path = pathlib.Path(args["workdir"])
+calls = path.parent.parent / "calls.txt"
+calls.open("a").write(f"{sys.argv[0]} {path.parent.name}/{path.name}\\n")
+if path.parent.name == "broken":
+    sys.exit("out of luck")
+evaluated = "evaluate" in sys.argv[0]
+(path / "record.json").write_text(json.dumps({"status": "finished", "figures": {"x": 1} if evaluated else {}}))
+"""
+
+
+@pytest.fixture
+def fake_root(tmp_path, monkeypatch):
+    (tmp_path / "scripts").mkdir()
+    for name in ("train", "evaluate"):
+        (tmp_path / "scripts" / f"{name}.py").write_text(FAKE_SCRIPT)
+    monkeypatch.setattr(sweep, "ROOT", tmp_path)
+    return tmp_path
+
+
+def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake_root, capsys):
+    runs = [Run("broken", "c.py"), Run("needs_it", "c.py", after=("broken",)), Run("good", "c.py")]
+    workdir, seen = fake_root / "runs", []
+    failed = sweep.run_sweep(runs, workdir, sweep="s", seeds=2, on_finished=seen.append)
+    assert failed == ["broken/seed0", "broken/seed1", "needs_it/seed0", "needs_it/seed1"]
+    assert len(seen) == 2 and "out of luck" in (workdir / "broken" / "seed0" / "log.txt").read_text()
+    calls = (workdir / "calls.txt").read_text().splitlines()
+    assert len([c for c in calls if "good/seed0" in c]) == 2  # train, evaluate
+    sweep.run_sweep(runs, workdir, sweep="s", seeds=2, on_finished=seen.append)
+    again = (workdir / "calls.txt").read_text().splitlines()[len(calls) :]
+    assert not [c for c in again if "good" in c] and len(again) == 2
+    assert "min" in capsys.readouterr().out
+
+
+def test_all_sweep_files_name_runs_of_existing_configs():
+    root = pathlib.Path(__file__).resolve().parents[2]
+    for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
+        for scale in ("paper", "cpu", "smoke"):
+            runs = sweep.load_runs(f"{file}:scale={scale}")
+            assert runs and all((root / r.config).is_file() for r in runs)
+
+
+def test_bad_sweeps(tmp_path):
+    with pytest.raises(UserError, match="does not exist"):
+        sweep.load_runs(str(tmp_path / "nothing.py"))
+    file = tmp_path / "s.py"
+    file.write_text("from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', after=('a',))]\n")
+    with pytest.raises(UserError, match="run 'b'"):
+        sweep.load_runs(str(file))
+
+
+def test_overrides_reach_the_command_line(fake_root):
+    (fake_root / "scripts" / "train.py").write_text(FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))")
+    sweep.run_sweep([Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"})], fake_root / "runs", sweep="s", seeds=1, on_finished=lambda r: None)
+    argv = json.loads((fake_root / "runs" / "r" / "seed0" / "argv.json").read_text())
+    assert "--config=c.py:bits=8" in argv and "--config.quantizer.levels=(8, 8)" in argv and "--config.seed=0" in argv
