@@ -1,6 +1,6 @@
 """Evaluates a trained run on its whole validation split and merges the figures into its record.json.
 
-    python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=700]
+python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=700]
 """
 
 import pathlib

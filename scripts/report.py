@@ -1,34 +1,27 @@
-"""Makes tables and figures from run records: `python scripts/report.py --runs=DIR --out=DIR`.
+"""Writes the tables and figures of all finished runs below a directory, from their run records alone.
 
-Reads every `record.json` below --runs and writes Markdown tables and PNG figures to --out. Needs no accelerator and no
-JAX. Exit code 2 if there is nothing to report.
+    python scripts/report.py --runs=runs/tradeoff --out=results/tradeoff
 """
 
-import sys
-import warnings
-
-from absl import app, flags
+from absl import flags
 
 from fsq_repro.reporting.report import write_report
+from fsq_repro.runtime import cli
+from fsq_repro.runtime.errors import explained
 
-RUNS = flags.DEFINE_string("runs", None, "Directory with run directories, searched for record.json.", required=True)
-OUT = flags.DEFINE_string("out", None, "Directory for the tables and figures; made if missing.", required=True)
+flags.DEFINE_string("runs", None, "Directory with run directories, at any depth.", required=True)
+flags.DEFINE_string("out", None, "Directory for the tables (Markdown) and figures (PNG).", required=True)
+FLAGS = flags.FLAGS
 
 
-def main(argv: list[str]) -> int:
-    if len(argv) > 1:
-        print(f"report: unexpected argument {argv[1]!r}; give --runs=DIR and --out=DIR.", file=sys.stderr)
-        return 1
-    warnings.showwarning = lambda message, *_, **__: print(f"report: {message}", file=sys.stderr)
-    try:
-        files = write_report(RUNS.value, OUT.value)
-    except (ValueError, FileNotFoundError) as error:
-        print(f"report: {error}", file=sys.stderr)
-        return 2
+def main() -> None:
+    with explained():
+        files = write_report(FLAGS.runs, FLAGS.out)
     for file in files:
-        print(file)
-    return 0
+        if file.suffix == ".md":
+            print(file.read_text())
+    print("\n".join(map(str, files)))
 
 
 if __name__ == "__main__":
-    app.run(main)
+    cli.run(main)

@@ -1,6 +1,6 @@
 """Trains and evaluates all runs of a sweep, one by one; the same command goes on after an interruption.
 
-    python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=runs/tradeoff [--seeds=3]
+python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=runs/tradeoff [--seeds=3]
 """
 
 import pathlib

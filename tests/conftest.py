@@ -18,7 +18,7 @@ jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
 
 @pytest.fixture
 def strict_dtypes():
-    """Strict dtype promotion, for tests of quantizer, sampler and metric maths (optax and parts of flax fail under it)."""
+    """Strict dtype promotion, for tests of maths (parts of optax and flax fail under it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
 

@@ -21,6 +21,11 @@ def cache_dir() -> pathlib.Path:
     return pathlib.Path(os.environ.get("FSQ_REPRO_CACHE") or "~/.cache/fsq_repro").expanduser()
 
 
+def fingerprint(*values: Any) -> str:
+    """Twelve hexadecimal digits that change when one of the JSON-serialisable values does."""
+    return hashlib.sha256(json.dumps(values, sort_keys=True).encode()).hexdigest()[:12]
+
+
 def cached_arrays(
     name: str,
     key: Mapping[str, Any],
@@ -42,8 +47,7 @@ def cached_arrays(
       directory: the cache directory; `cache_dir()` if None.
     """
     root = cache_dir() if directory is None else pathlib.Path(directory)
-    digest = hashlib.sha256(json.dumps([key, specs], sort_keys=True).encode()).hexdigest()[:12]
-    final = root / f"{name}-{digest}"
+    final = root / f"{name}-{fingerprint(key, specs)}"
     if not final.is_dir():
         logging.info("Building %s in %s (once)", name, root)
         root.mkdir(parents=True, exist_ok=True)

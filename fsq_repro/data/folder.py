@@ -84,6 +84,8 @@ class Folder:
         self.class_names = tuple(classes)
         self.num_classes = len(classes)
         self._paths = [root / name for name in splits[split]]
+        stats = [(name, (root / name).stat()) for name in splits[split]]
+        self.fingerprint = cache.fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
         self._labels = [np.int32(classes.index(_class_name(name))) for name in splits[split].values()]
 
     def __len__(self) -> int:

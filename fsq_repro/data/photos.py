@@ -28,7 +28,7 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from fsq_repro.data.cache import Progress, cached_arrays
+from fsq_repro.data.cache import Progress, cached_arrays, fingerprint
 
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -133,6 +133,7 @@ class Photos:
         self.split = split
         size = default_size(split, resolution) if size is None else size
         key = dict(version=VERSION, photographs=PHOTOGRAPHS, seed=SEED, split=split, resolution=resolution, size=size)
+        self.fingerprint = fingerprint(key)
         specs = {"image": ((size, resolution, resolution, 3), "uint8")}
         name = f"photos-{split}-{resolution}px"
         self._images = cached_arrays(name, key, specs, lambda arrays: self._fill(arrays["image"], progress), cache_dir)[

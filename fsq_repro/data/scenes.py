@@ -19,7 +19,7 @@ import os
 import numpy as np
 
 from fsq_repro.data import raycast
-from fsq_repro.data.cache import Progress, cached_arrays
+from fsq_repro.data.cache import Progress, cached_arrays, fingerprint
 
 SOLIDS = ("sphere", "box", "cylinder", "cone")
 SEMANTIC_NAMES = ("void", "floor", "wall", "ceiling", *SOLIDS)
@@ -113,6 +113,7 @@ class Scenes:
         if size is None:
             size = VALIDATION_SCENES if split == "validation" else TRAIN_SCENES
         key = dict(version=VERSION, seed=SEED, split=split, resolution=resolution, size=size)
+        self.fingerprint = fingerprint(key)
         shape = (size, resolution, resolution)
         specs = {
             "image": ((*shape, 3), "uint8"),

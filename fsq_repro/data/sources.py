@@ -21,6 +21,7 @@ class Source(Protocol):
 
     name: str
     split: str
+    fingerprint: str  # changes when the items do
     num_classes: int
     class_names: Sequence[str]
 

@@ -42,6 +42,7 @@ class TfdsSource:
             ) from e
         self.name = name
         self.split = split
+        self.fingerprint = builder.info.full_name.replace("/", "-")
         self.class_names = tuple(features["label"].names) if self._labelled else ("all",)
         self.num_classes = len(self.class_names)
 

@@ -1,7 +1,8 @@
 """What all quantizers share: their output, the straight-through estimator, and how much of the codebook a batch uses.
 
-A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z, what
-the encoder must emit) and `codebook_size`, and the methods `indices_to_codes` and `codes_to_indices`.
+A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z,
+what the encoder must emit) and `codebook_size`, and the methods `indices_to_codes` and `codes_to_indices`. Inside
+everything is float32 and int32, whatever the dtype of z.
 """
 
 import jax
@@ -44,9 +45,9 @@ def _straight_through_jvp(primals, tangents):
 def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array]:
     """Share of the codebook that one batch of indices uses, and the perplexity of the batch.
 
-    Both depend on how many tokens the batch has (it cannot use more codes than tokens): they are to watch a run by, the
-    evaluation counts over a whole data set. Counting runs of the sorted indices takes memory for the tokens only, however
-    large the codebook.
+    Both depend on how many tokens the batch has (it cannot use more codes than tokens): they are to watch a run by,
+    the evaluation counts over a whole data set. Counting runs of the sorted indices takes memory for the tokens only,
+    however large the codebook.
     """
     indices_N = jnp.sort(indices.reshape(-1))
     starts_N = jnp.concatenate([jnp.ones(1, bool), indices_N[1:] != indices_N[:-1]])
@@ -58,14 +59,15 @@ def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array
 
 
 def mean_square(x: jax.Array) -> jax.Array:
+    """Mean over all entries of x^2."""
     return jnp.mean(jnp.square(x))
 
 
 def check_codebook(codebook_size: int, embedding_dim: int) -> None:
-    """Raises ValueError unless both sizes of a learned codebook are positive integers."""
+    """Raises ValueError unless both sizes of a learned codebook are integers in 1..2^31 - 1."""
     for name, value in (("codebook_size", codebook_size), ("embedding_dim", embedding_dim)):
-        if not isinstance(value, int) or value < 1:
-            raise ValueError(f"{name} is {value!r}, but must be an integer of at least 1.")
+        if not isinstance(value, int) or not 1 <= value < 2**31:
+            raise ValueError(f"{name} is {value!r}, but must be an integer in 1..2^31 - 1.")
 
 
 def check_channels(name: str, x: jax.Array, num_channels: int) -> None:

@@ -1,11 +1,11 @@
 """The vector quantizer of UViM, the paper's baseline for dense prediction: a codebook of running averages.
 
 Follows google-research/big_vision (models/proj/uvim/vit.py). The codebook is no parameter: each code has a discounted
-count of the tokens that were assigned to it and a discounted sum of them, and codes that have gone unused are revived by
-splitting the most used one (Linde, Buzo and Gray). Statistics are of the global batch: under jit with a sharded batch
-the sums below already are. Two deviations, which change nothing that the published code could go on from: splitting
-stops where no code has enough tokens for two (the published loop would not end), and without splitting the state of an
-unused code stops decaying before it underflows to 0 / 0.
+count of the tokens that were assigned to it and a discounted sum of them, and codes that have gone unused are revived
+by splitting the most used one (Linde, Buzo and Gray). Statistics are of the global batch, which under jit the sums
+below are by themselves. Two deviations, both only where the published code could not go on: splitting stops where no
+code has enough tokens for two (the published loop would not end), and without splitting the state of an unused code
+stops decaying before it underflows to 0 / 0.
 """
 
 import flax.linen as nn
@@ -30,8 +30,8 @@ class EmaVectorQuantizer(nn.Module):
     """Nearest unit-norm codeword of the standardised encoder output.
 
     State, in the collection `quantizer`: `dictionary` (codebook_size, embedding_dim), the discounted sums, and `counts`
-    (codebook_size,). A codeword is its sum / count, scaled to length 1. Both are updated when `train` and the collection
-    is mutable; splitting draws from the rng stream `quantizer`. Codes are those of the state before the update.
+    (codebook_size,). A codeword is its sum / count, scaled to length 1. Both are updated when `train` and the
+    collection is mutable; splitting draws from the rng stream `quantizer`. Codes are of the state before the update.
 
     Attributes:
       codebook_size: number of codes.
@@ -142,7 +142,9 @@ def split_codes(
         most, least = jnp.argmax(counts_K), jnp.argmin(counts_K)
         noise_D = jax.random.uniform(noise_key, sums_KxD.shape[1:], jnp.float32, 1 - perturbation, 1 + perturbation)
         half_D, half_count = sums_KxD[most] / 2, counts_K[most] / 2
-        sums_KxD = sums_KxD.at[most].set(half_D).at[least].set(half_D * noise_D)
+        # One scatter for both rows: with two, XLA copies the whole dictionary in every round.
+        rows_2xD = jnp.stack([half_D, half_D * noise_D])
+        sums_KxD = sums_KxD.at[jnp.stack([most, least])].set(rows_2xD, unique_indices=True)
         counts_K = counts_K.at[most].set(half_count).at[least].set(half_count)
         return key, sums_KxD, counts_K, splits + 1
 

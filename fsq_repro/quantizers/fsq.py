@@ -1,8 +1,8 @@
 """Finite Scalar Quantization (paper section 3 and appendix A.1).
 
-Each channel i of the encoder's output is bounded to a range that holds L_i integers and rounded; the code is the vector of
-integers, divided by L_i // 2 for the decoder. The product of the levels is the size of the codebook, which is implied by
-the levels: nothing is learned, there is no auxiliary loss.
+Each channel i of the encoder's output is bounded to a range that holds L_i integers and rounded; the code is the vector
+of integers, divided by L_i // 2 for the decoder. The codebook is implied by the levels, its size is their product:
+nothing is learned, there is no auxiliary loss.
 
 A digit is a channel's integer counted from 0, so digit = round(bounded) + L // 2. Digits are int32 from the rounding on
 and indices are made of digits by integer arithmetic: rebuilt from the normalised codes by a cast, as in the paper's
@@ -46,7 +46,7 @@ PAPER_LEVELS = {
 
 
 def suggest_levels(codebook_size: int) -> tuple[int, ...]:
-    """The paper's levels for the power of two nearest to `codebook_size` (Table 1 and A.4.1), e.g. 1024 -> (8, 5, 5, 5).
+    """The paper's levels for the power of two nearest to `codebook_size` (Table 1, A.4.1), e.g. 1024 -> (8, 5, 5, 5).
 
     All have levels of at least 5, which the paper recommends, but (5, 3) for 2^4.
 
@@ -114,8 +114,8 @@ def bound(z: jax.Array, levels: Sequence[int], variant: str = "paper") -> jax.Ar
 def quantize(z: jax.Array, levels: Sequence[int], variant: str = "paper") -> tuple[jax.Array, jax.Array]:
     """Quantizes z, float (..., d), to codes (..., d) in z's dtype and indices (...) int32.
 
-    The codes are bitwise those of `indices_to_codes` (cast to z's dtype). Their gradient is that of `bound(z) / (L // 2)`:
-    the rounding has derivative 1.
+    The codes are bitwise those of `indices_to_codes` (cast to z's dtype), jitted or not. Their gradient is that of
+    `bound(z) / (L // 2)`: the rounding has derivative 1. NaN in z stays NaN in the codes; its index is that of z = 0.
 
     Raises:
       ValueError: see `bound`.
@@ -123,8 +123,8 @@ def quantize(z: jax.Array, levels: Sequence[int], variant: str = "paper") -> tup
     bounded = bound(z, levels, variant)
     levels = check_levels(levels)
     half_width = _along_channels(np.array(levels) // 2, bounded)
-    finite = jnp.nan_to_num(jax.lax.stop_gradient(bounded))
-    digits = jnp.round(finite).astype(jnp.int32) + half_width.astype(np.int32)
+    no_nan = jnp.nan_to_num(jax.lax.stop_gradient(bounded))
+    digits = jnp.round(no_nan).astype(jnp.int32) + half_width.astype(np.int32)
     codes = straight_through(bounded / half_width, _digits_to_codes(digits, levels))
     return codes.astype(z.dtype), _digits_to_indices(digits, levels)
 

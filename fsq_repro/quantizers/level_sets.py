@@ -1,4 +1,4 @@
-"""Which levels give a codebook of a wanted size: for sweeps over dimensions and levels (paper section 5.1 and Fig. 10)."""
+"""Which levels give a codebook of a wanted size: for sweeps over dimensions and levels (section 5.1, Fig. 10)."""
 
 import itertools
 import math
@@ -16,9 +16,9 @@ def level_sets(
 
     For each number of dimensions d and each smallest level in min_level..8 there is at most one set: the one nearest to
     2^bits, the more even of equals, among those that are balanced (no level more than twice the smallest); the paper's
-    own set (Table 1, A.4.1) takes the place of its d and smallest level. Where d dimensions need more than 8 levels each,
-    there is also the most even set. Inside a set levels descend; sets are in the order of d, then of the smallest level,
-    descending.
+    own set (Table 1, A.4.1) takes the place of its d and smallest level. Where d dimensions need more than 8 levels
+    each, there is also the most even set. Inside a set levels descend; sets are in the order of d, then of the smallest
+    level, descending.
 
     Args:
       bits: log2 of the codebook size, in 1..31.

@@ -13,13 +13,14 @@ CHUNK_ELEMENTS = 2**25  # of a distance matrix: 128 MiB in float32
 
 
 def squared_distances(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
-    """||x||^2 - 2 x.e + ||e||^2, float32 (N, K)."""
+    """||x||^2 - 2 x.e + ||e||^2, float32 (N, K); products in full float32 on every device, not tf32 or bfloat16."""
     x2_Nx1 = jnp.sum(jnp.square(x_NxD), axis=1, keepdims=True)
     e2_1xK = jnp.sum(jnp.square(codebook_KxD), axis=1)[None]
-    return x2_Nx1 - 2 * x_NxD @ codebook_KxD.T + e2_1xK
+    dots_NxK = jnp.matmul(x_NxD, codebook_KxD.T, precision=jax.lax.Precision.HIGHEST)
+    return x2_Nx1 - 2 * dots_NxK + e2_1xK
 
 
-def nearest(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
+def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
     """Index of the nearest codeword by squared Euclidean distance, int32 (N,); of equal distances the lowest index."""
     x_NxD, codebook_KxD = jax.lax.stop_gradient((x_NxD, codebook_KxD))
 

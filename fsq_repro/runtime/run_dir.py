@@ -1,10 +1,10 @@
 """The run directory: `config.json`, `record.json` and where the rest lies.
 
-    config.json      the config as resolved, with its file, argument, overrides and versions
-    record.json      what reports are made from: the run's facts and every evaluated figure with its protocol
-    metrics.jsonl    one line a write
-    checkpoints/     orbax
-    samples/*.png
+config.json      the config as resolved, with its file, argument, overrides and versions
+record.json      what reports are made from: the run's facts and every evaluated figure with its protocol
+metrics.jsonl    one line a write
+checkpoints/     orbax
+samples/*.png
 """
 
 import json
@@ -55,8 +55,10 @@ def check_resumable(path: pathlib.Path, config: ConfigDict) -> None:
         if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
     ]
     if changed:
-        raise UserError(f"{path} holds a run with another config ({'; '.join(changed)}); resume it as it was, or choose "
-                        "another --workdir")
+        raise UserError(
+            f"{path} holds a run with another config ({'; '.join(changed)}); resume it as it was, or choose "
+            "another --workdir"
+        )
 
 
 def _read(path: pathlib.Path) -> dict:

@@ -118,7 +118,9 @@ def _train_and_evaluate(run: Run, seed: int, path: pathlib.Path, sweep: str) -> 
         *(f"--config.{key}={value}" for key, value in overrides.items()),
     ]
     path.mkdir(parents=True, exist_ok=True)
-    return all(_call(command, path / "log.txt") for command in (train, ["scripts/evaluate.py", f"--workdir={path.resolve()}"]))
+    return all(
+        _call(command, path / "log.txt") for command in (train, ["scripts/evaluate.py", f"--workdir={path.resolve()}"])
+    )
 
 
 def _call(command: list[str], log_file: pathlib.Path) -> bool:

@@ -74,5 +74,7 @@ def make_writer(run_path: pathlib.Path, *, is_main_process: bool) -> MultiWriter
     if all(importlib.util.find_spec(m) for m in ("tensorflow", "tensorboard")):
         writers.append(TensorBoardWriter(run_path / "tensorboard"))
     else:
-        log.info("TensorFlow is not installed: metrics go to metrics.jsonl only (requirements-tfds.txt adds TensorBoard)")
+        log.info(
+            "TensorFlow is not installed: metrics go to metrics.jsonl only (requirements-tfds.txt adds TensorBoard)"
+        )
     return MultiWriter(*writers)

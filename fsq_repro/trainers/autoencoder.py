@@ -111,7 +111,9 @@ class AutoencoderTrainer:
         images = batch["image"]
         rng = jax.random.fold_in(state.rng, state.step)
         generator_grad = jax.value_and_grad(self.generator_loss, has_aux=True)
-        (_, (reconstruction, quantizer_state, metrics)), grads = generator_grad(state.params, state, frozen, images, rng)
+        (_, (reconstruction, quantizer_state, metrics)), grads = generator_grad(
+            state.params, state, frozen, images, rng
+        )
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         metrics["gradient_norm"] = optax.global_norm(grads)
@@ -199,7 +201,9 @@ class AutoencoderTrainer:
                 squared_error += float(np.sum(np.square(images - reconstruction), dtype=np.float64))
                 values += images.size
                 if not pictures:
-                    pictures["reconstructions"] = reconstruction_grid(to_uint8(images[:16]), to_uint8(reconstruction[:16]))
+                    pictures["reconstructions"] = reconstruction_grid(
+                        to_uint8(images[:16]), to_uint8(reconstruction[:16])
+                    )
             found = usage.compute()
             return {
                 "validation/mse": squared_error / values,

@@ -34,8 +34,8 @@ def build_quantizer(c: ConfigDict) -> nn.Module:
     allowed = {f.name for f in dataclasses.fields(kind)} - {"parent", "name"}
     if not fields.keys() <= allowed:
         raise ValueError(
-            f"quantizer.{sorted(fields.keys() - allowed)[0]} is not a field of quantizer {c.name!r} ({', '.join(sorted(allowed))});"
-            " choose the quantizer in the config's argument, quantizer=..."
+            f"quantizer.{sorted(fields.keys() - allowed)[0]} is not a field of quantizer {c.name!r}, which has "
+            f"{', '.join(sorted(allowed))}; choose the quantizer in the config's argument, quantizer=..."
         )
     return kind(**fields)
 
@@ -64,7 +64,7 @@ def build_autoencoder(config: ConfigDict) -> Autoencoder:
     )
     if config.data.resolution < 1 or config.data.resolution % model.stride:
         raise ValueError(
-            f"data.resolution = {config.data.resolution} must be a multiple of the autoencoder's stride, {model.stride} "
+            f"data.resolution = {config.data.resolution} must be a multiple of the stride, {model.stride} "
             "(model.stem_patch times 2 for each of model.channel_multipliers but the last)"
         )
     # Shapes only: whatever the modules refuse is refused here.
@@ -83,8 +83,8 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
         raise ValueError(f"optimizer.schedule = {c.schedule!r} is not one of constant, cosine")
     if not c.learning_rate > 0 or not 0 <= c.warmup_steps < steps:
         raise ValueError(
-            f"optimizer.learning_rate = {c.learning_rate} must be positive and optimizer.warmup_steps = {c.warmup_steps} "
-            f"in 0 .. steps - 1 = {steps - 1}"
+            f"optimizer.learning_rate = {c.learning_rate} must be positive and optimizer.warmup_steps = "
+            f"{c.warmup_steps} in 0 .. steps - 1 = {steps - 1}"
         )
     warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
     schedule = optax.join_schedules([warmup, after], [c.warmup_steps]) if c.warmup_steps else after
@@ -107,13 +107,14 @@ def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
         )
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
+    model = build_autoencoder(config)
     resolution = config.data.resolution
     discriminator = Discriminator(channel_multiplier=config.discriminator.channel_multiplier)
     if weights.gan:
         image = jax.ShapeDtypeStruct((1, resolution, resolution, 3), jnp.float32)
         jax.eval_shape(lambda x: discriminator.init(jax.random.key(0), x), image)
     return AutoencoderTrainer(
-        model=build_autoencoder(config),
+        model=model,
         discriminator=discriminator,
         optimizer=build_optimizer(config.optimizer, config.steps),
         discriminator_optimizer=build_optimizer(config.optimizer, config.steps),
@@ -166,7 +167,8 @@ def build_eval_batches(config: ConfigDict, source: Source):
     processes = jax.process_count()
     if config.eval.batch_size < 1 or config.eval.batch_size % jax.device_count():
         raise ValueError(
-            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} devices"
+            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} "
+            "devices"
         )
     return eval_batches(
         source,

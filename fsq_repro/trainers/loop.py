@@ -138,7 +138,9 @@ def train(
                 if must_save:
                     checkpoints.save(step, state, data_iterator)
                 if stop.requested:
-                    raise Interrupted(f"stopped by a signal after step {step}, which was saved; the same command resumes")
+                    raise Interrupted(
+                        f"stopped by a signal after step {step}, which was saved; the same command resumes"
+                    )
                 if must_evaluate:
                     scalars, pictures = evaluate(state, evaluation_batches())
                     log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
@@ -162,8 +164,10 @@ def _read(pending: tuple[int, dict[str, jax.Array]], checkpoints: Checkpoints) -
     if bad:
         last = checkpoints.latest_step()
         where = f"the last good checkpoint is of step {last}" if last is not None else "there is no checkpoint yet"
-        raise UserError(f"{', '.join(bad)} not finite at step {step}; {where}; lower optimizer.learning_rate or look at "
-                        "metrics.jsonl")
+        raise UserError(
+            f"{', '.join(bad)} not finite at step {step}; {where}; lower optimizer.learning_rate or look at "
+            "metrics.jsonl"
+        )
     return step, values
 
 
@@ -185,10 +189,17 @@ class _Window:
         means = {k: float(np.mean([v[k] for v in self._values])) for k in values}
         rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
         writer.write_scalars(step, means | {"images_per_second": rate * self._batch_size})
-        losses = "  ".join(f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss") or k == "discriminator/loss")
+        losses = "  ".join(
+            f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss") or k == "discriminator/loss"
+        )
         left = int((self._steps - step) / rate)
         log.info(
-            "step %d/%d  %s  %.0f images/s  %d:%02d left", step, self._steps, losses, rate * self._batch_size, *divmod(left, 60)
+            "step %d/%d  %s  %.0f images/s  %d:%02d left",
+            step,
+            self._steps,
+            losses,
+            rate * self._batch_size,
+            *divmod(left, 60),
         )
         self.restart(step)
 

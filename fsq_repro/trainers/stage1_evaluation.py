@@ -1,4 +1,4 @@
-"""Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage over the whole validation split."""
+"""Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the validation split."""
 
 import logging
 import pathlib
@@ -64,7 +64,9 @@ def evaluate_run(path: pathlib.Path, *, weights: str = "ema", step: int | None =
     figures = {name: {"value": value, "protocol": protocol} for name, value in result.figures.items()}
     for network in networks:
         for split in REFERENCES:
-            reference = cached_reference(network, features, sources[split], config.data.resolution, lambda s=split: batches(s))
+            reference = cached_reference(
+                network, features, sources[split], config.data.resolution, lambda s=split: batches(s)
+            )
             figures[f"rfd_{network.name}_{split}"] = {
                 "value": frechet_distance(result.moments[network.name], reference),
                 "protocol": protocol
@@ -97,19 +99,12 @@ def cached_reference(
     network: FeatureNetwork, features: dict, source: Source, resolution: int, batches: Callable
 ) -> Moments:
     """Moments of a split's own images; made once for a source, resolution and network."""
-    if not getattr(source, "fingerprint", ""):
-        return _reference(network, features, source, batches)
-    name = f"{network.name}-{network.file_hash[:12]}-{getattr(source, "fingerprint", "")}-{source.split}-{resolution}.npz"
+    name = f"{network.name}-{network.file_hash[:12]}-{source.fingerprint}-{source.split}-{resolution}.npz"
     file = cache_dir() / "reference_moments" / name
     if file.exists():
         return Moments.load(file)
-    moments = _reference(network, features, source, batches)
-    file.parent.mkdir(parents=True, exist_ok=True)
-    moments.save(file)
-    return moments
-
-
-def _reference(network: FeatureNetwork, features: dict, source: Source, batches: Callable) -> Moments:
     log.info("features of %d images of %s/%s by %s", len(source), source.name, source.split, network.name)
     only = {network.name: features[network.name]}
-    return reference_moments(only, batches(), expected_count=len(source))[network.name]
+    moments = reference_moments(only, batches(), expected_count=len(source))[network.name]
+    moments.save(file)
+    return moments

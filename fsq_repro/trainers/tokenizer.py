@@ -1,8 +1,8 @@
 """`load_tokenizer(run_dir)`: the Python door to a trained stage-I autoencoder.
 
-    tokenizer = load_tokenizer("runs/fsq_10")
-    indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h, w)
-    images = tokenizer.decode(indices)
+tokenizer = load_tokenizer("runs/fsq_10")
+indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h, w)
+images = tokenizer.decode(indices)
 """
 
 import pathlib

@@ -13,7 +13,9 @@ def test_fsdp_splits_large_arrays_only_and_along_a_divisible_axis():
         "odd": jax.ShapeDtypeStruct((255, 129), jnp.float32),
         "bias": jax.ShapeDtypeStruct((256,), jnp.float32),
     }
-    specs = jax.tree.map(lambda s: tuple(s.spec), sharding.state_sharding(abstract, mesh), is_leaf=lambda x: hasattr(x, "spec"))
+    specs = jax.tree.map(
+        lambda s: tuple(s.spec), sharding.state_sharding(abstract, mesh), is_leaf=lambda x: hasattr(x, "spec")
+    )
     assert specs == {"kernel": (None, "fsdp", None), "odd": (), "bias": ()}
 
 

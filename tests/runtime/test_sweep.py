@@ -55,13 +55,23 @@ def test_bad_sweeps(tmp_path):
     with pytest.raises(UserError, match="does not exist"):
         sweep.load_runs(str(tmp_path / "nothing.py"))
     file = tmp_path / "s.py"
-    file.write_text("from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', after=('a',))]\n")
+    file.write_text(
+        "from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', after=('a',))]\n"
+    )
     with pytest.raises(UserError, match="run 'b'"):
         sweep.load_runs(str(file))
 
 
 def test_overrides_reach_the_command_line(fake_root):
-    (fake_root / "scripts" / "train.py").write_text(FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))")
-    sweep.run_sweep([Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"})], fake_root / "runs", sweep="s", seeds=1, on_finished=lambda r: None)
+    (fake_root / "scripts" / "train.py").write_text(
+        FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))"
+    )
+    sweep.run_sweep(
+        [Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"})],
+        fake_root / "runs",
+        sweep="s",
+        seeds=1,
+        on_finished=lambda r: None,
+    )
     argv = json.loads((fake_root / "runs" / "r" / "seed0" / "argv.json").read_text())
     assert "--config=c.py:bits=8" in argv and "--config.quantizer.levels=(8, 8)" in argv and "--config.seed=0" in argv

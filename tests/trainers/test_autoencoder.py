@@ -72,9 +72,13 @@ def test_generator_and_discriminator_gradients_are_disjoint():
     key = jax.random.key(1)
 
     def generator_total(params, discriminator_params):
-        return trainer.generator_loss(params, state.replace(discriminator_params=discriminator_params), {}, batch, key)[0]
+        return trainer.generator_loss(params, state.replace(discriminator_params=discriminator_params), {}, batch, key)[
+            0
+        ]
 
-    to_generator, to_discriminator = jax.jit(jax.grad(generator_total, (0, 1)))(state.params, state.discriminator_params)
+    to_generator, to_discriminator = jax.jit(jax.grad(generator_total, (0, 1)))(
+        state.params, state.discriminator_params
+    )
     assert np.abs(flat(to_generator)).max() > 0 and np.abs(flat(to_discriminator)).max() == 0
 
     def discriminator_total(discriminator_params, params):
@@ -149,6 +153,8 @@ def test_evaluator_masks_padding():
     padded = np.concatenate([real, np.full((2, 16, 16, 3), 50.0, np.float32)])
     mask = np.arange(8) < 6
     scalars, pictures = evaluate(state, [{"image": padded, "label": np.zeros(8, np.int32), "mask": mask}])
-    more, _ = evaluate(state, [{"image": np.concatenate([real, real[:2]]), "label": np.zeros(8, np.int32), "mask": mask}])
+    more, _ = evaluate(
+        state, [{"image": np.concatenate([real, real[:2]]), "label": np.zeros(8, np.int32), "mask": mask}]
+    )
     assert scalars == more and scalars["validation/mse"] < 10
     assert pictures["reconstructions"].dtype == np.uint8

@@ -1,0 +1,119 @@
+"""What every quantizer promises, whichever it is."""
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+
+from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer
+from fsq_repro.quantizers.base import usage_metrics
+from fsq_repro.quantizers.fsq import bound
+
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
+
+# name -> (module, the differentiable function whose gradient the codes have)
+QUANTIZERS = {
+    "fsq": (FSQ((8, 5, 4)), lambda z: bound(z, (8, 5, 4)) / jnp.array([[[4.0, 2.0, 2.0]]])),
+    "fsq_corrected": (
+        FSQ((8, 5, 4), bound="corrected"),
+        lambda z: bound(z, (8, 5, 4), "corrected") / jnp.array([[[4.0, 2.0, 2.0]]]),
+    ),
+    "vq": (VectorQuantizer(64, 6), lambda z: z),
+    "vq_no_loss": (VectorQuantizer(64, 6, commitment_cost=0.0, codebook_cost=0.0, entropy_ratio=0.0), lambda z: z),
+    "ema_vq": (EmaVectorQuantizer(64, 6), lambda z: jax.nn.standardize(z, axis=-1)),
+    "ema_vq_plain": (EmaVectorQuantizer(64, 6, splitting=False, standardize=False), lambda z: z),
+}
+HAS_LOSS = {"vq"}
+
+
+@pytest.fixture(params=QUANTIZERS, scope="module")
+def case(request):
+    module, smooth = QUANTIZERS[request.param]
+    z = 1.5 * jax.random.normal(jax.random.key(0), (5, 7, module.num_channels))
+    init = jax.jit(lambda key, z: module.init(key, z, train=True))
+    return request.param, module, smooth, z, init(jax.random.key(1), z)
+
+
+def apply(module, variables, z, train):
+    rngs = {"quantizer": jax.random.key(2)}
+    return module.apply(variables, z, train=train, mutable=["quantizer"], rngs=rngs)[0]
+
+
+jitted_apply = jax.jit(apply, static_argnums=(0, 3))
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16, jnp.float16])
+@pytest.mark.parametrize("train", [True, False])
+def test_shapes_dtypes_and_loss(case, dtype, train):
+    name, module, _, z, variables = case
+    z = z.astype(dtype)
+    quantized = jitted_apply(module, variables, z, train)
+    assert quantized.codes.shape == z.shape and quantized.codes.dtype == dtype
+    assert quantized.indices.shape == z.shape[:-1] and quantized.indices.dtype == jnp.int32
+    assert quantized.indices.min() >= 0 and quantized.indices.max() < module.codebook_size
+    for scalar in (quantized.loss, *quantized.metrics.values()):
+        assert scalar.shape == () and scalar.dtype == jnp.float32
+    assert (quantized.loss != 0) == (train and name in HAS_LOSS)
+    # Low precision changes what comes in and goes out, not what happens inside.
+    exact = jitted_apply(module, variables, z.astype(jnp.float32), train)
+    np.testing.assert_array_equal(quantized.indices, exact.indices)
+    np.testing.assert_array_equal(quantized.codes, exact.codes.astype(dtype))
+
+
+def test_forward_value_is_the_code_bitwise_jitted_or_not(case):
+    _, module, _, z, variables = case
+
+    def both(variables, z):
+        quantized = apply(module, variables, z, True)
+        return quantized, module.apply(variables, quantized.indices, method="indices_to_codes")
+
+    for function in (both, jax.jit(both)):
+        quantized, codes = function(variables, z)
+        assert codes.dtype == jnp.float32
+        np.testing.assert_array_equal(quantized.codes, codes)
+    np.testing.assert_array_equal(jax.jit(both)(variables, z)[0].indices, both(variables, z)[0].indices)
+
+
+@pytest.mark.parametrize("dtype", [jnp.float32, jnp.bfloat16])
+def test_every_index_survives_the_round_trip(case, dtype):
+    _, module, _, _, variables = case
+    indices = jnp.arange(module.codebook_size, dtype=jnp.int32).reshape(2, -1)
+    codes = module.apply(variables, indices, method="indices_to_codes")
+    assert codes.shape == (*indices.shape, module.num_channels)
+    back = module.apply(variables, codes.astype(dtype), method="codes_to_indices")
+    assert back.dtype == jnp.int32
+    np.testing.assert_array_equal(back, indices)
+
+
+def test_gradient_goes_straight_through(case):
+    _, module, smooth, z, variables = case
+    weights = jax.random.normal(jax.random.key(3), z.shape)
+    got = jax.jit(jax.grad(lambda z: jnp.sum(weights * apply(module, variables, z, True).codes)))(z)
+    want = jax.jit(jax.grad(lambda z: jnp.sum(weights * smooth(z))))(z)
+    np.testing.assert_allclose(got, want, rtol=1e-6, atol=1e-7)
+
+
+def test_nan_is_not_rounded_to_a_valid_code(case):
+    _, module, _, z, variables = case
+    quantized = jitted_apply(module, variables, z.at[0, 0].set(jnp.nan), False)
+    assert np.isnan(quantized.codes[0, 0]).all() and np.isfinite(quantized.codes[1:]).all()
+    assert quantized.indices.min() >= 0 and quantized.indices.max() < module.codebook_size
+
+
+def test_wrong_inputs_are_refused(case):
+    _, module, _, z, variables = case
+    with pytest.raises(ValueError, match=r"z has shape \(5, 7, \d\)"):
+        module.apply(variables, z[..., 1:], train=False)
+    with pytest.raises(ValueError, match="z has dtype int32"):
+        module.apply(variables, z.astype(jnp.int32), train=False)
+    with pytest.raises(ValueError, match="indices has dtype float32"):
+        module.apply(variables, z, method="indices_to_codes")
+
+
+def test_usage_metrics_equal_a_histogram():
+    indices = np.random.default_rng(0).integers(0, 50, (6, 11)).astype(np.int32)
+    counts = np.bincount(indices.ravel(), minlength=100)
+    p = counts[counts > 0] / indices.size
+    metrics = usage_metrics(jnp.asarray(indices), 100)
+    np.testing.assert_allclose(metrics["usage"], (counts > 0).mean(), rtol=1e-6)
+    np.testing.assert_allclose(metrics["perplexity"], np.exp(-(p * np.log(p)).sum()), rtol=1e-5)

@@ -1,0 +1,251 @@
+"""The scripts as a user calls them: SIGKILL and resume, bad input, two processes, the README's commands."""
+
+import json
+import os
+import pathlib
+import re
+import signal
+import socket
+import subprocess
+import sys
+import time
+
+import jax
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.trainers import factory
+from fsq_repro.trainers.tokenizer import load_tokenizer
+from tests.tiny import tiny_config
+from tests.trainers.test_loop import assert_same
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+CONFIG = "configs/tradeoff_autoencoder.py"
+# As tests.tiny, on the command line.
+TINY = {
+    "model.channel_multipliers": "(1,)",
+    "data.resolution": "16",
+    "batch_size": "8",
+    "loss.perceptual": "0.0",
+    "optimizer.warmup_steps": "0",
+    "eval.batch_size": "8",
+    "eval_every": "1000",
+}
+
+
+@pytest.fixture(scope="module")
+def pictures(tmp_path_factory) -> pathlib.Path:
+    folder = tmp_path_factory.mktemp("pictures")
+    rng = np.random.default_rng(0)
+    for i in range(40):
+        coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
+        coarse.resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    return folder
+
+
+def command(script: str, *flags: str) -> list[str]:
+    return [sys.executable, f"scripts/{script}.py", *flags]
+
+
+def train_command(
+    workdir: pathlib.Path, data: pathlib.Path, arg: str = "quantizer=fsq,bits=6", **overrides: str
+) -> list[str]:
+    fields = TINY | {"data.source": f"folder:{data}"} | {k.replace("__", "."): v for k, v in overrides.items()}
+    return command(
+        "train",
+        f"--config={CONFIG}:{arg},scale=smoke",
+        f"--workdir={workdir}",
+        *(f"--config.{k}={v}" for k, v in fields.items()),
+    )
+
+
+def environment(tmp_path: pathlib.Path) -> dict[str, str]:
+    return os.environ | {
+        "FSQ_REPRO_CACHE": str(tmp_path / "cache"),
+        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
+        "JAX_PLATFORMS": "cpu",
+    }
+
+
+def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen:
+    return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
+
+
+def finish(process: subprocess.Popen) -> str:
+    out, err = process.communicate(timeout=180)
+    assert process.returncode == 0, err
+    return out + err
+
+
+def final_state(path: pathlib.Path, gan: bool):
+    config = tiny_config("quantizer=fsq,bits=6", gan=gan)
+    config.optimizer.warmup_steps, config.steps = 0, 60
+    trainer = factory.build_trainer(config)
+    place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(trainer.init_state, jax.random.key(0)),
+    )
+    return Checkpoints(path / "checkpoints", create=False).restore(abstract)
+
+
+def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
+    """Params, discriminator, EMA, both optimisers and the order of the data."""
+    env = environment(tmp_path)
+    schedule = {"steps": "60", "checkpoint_every": "20"}
+    finish(start(train_command(tmp_path / "whole", pictures, **schedule), env))
+
+    killed = start(train_command(tmp_path / "killed", pictures, **schedule), env)
+    checkpoint = tmp_path / "killed" / "checkpoints" / "20"
+    deadline = time.monotonic() + 120
+    while not checkpoint.exists():
+        assert killed.poll() is None and time.monotonic() < deadline
+        time.sleep(0.01)
+    killed.send_signal(signal.SIGKILL)
+    killed.communicate()
+    assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 60
+    assert "resumed from step" in finish(start(train_command(tmp_path / "killed", pictures, **schedule), env))
+
+    assert_same(final_state(tmp_path / "whole", gan=True), final_state(tmp_path / "killed", gan=True))
+    positions = [
+        [p.read_text() for p in sorted((tmp_path / run / "checkpoints" / "60" / "data").rglob("*.json"))]
+        for run in ("whole", "killed")
+    ]
+    assert positions[0] == positions[1] and positions[0]
+
+    # The same run through the other doors.
+    tokenizer = load_tokenizer(tmp_path / "whole")
+    images = np.random.default_rng(0).random((4, 16, 16, 3), np.float32)
+    indices = tokenizer.encode(images)
+    assert indices.shape == (4, 4, 4) and indices.dtype == np.int32 and tokenizer.codebook_size == 64
+    reconstruction, again = tokenizer.reconstruct(images)
+    np.testing.assert_array_equal(indices, again)
+    np.testing.assert_allclose(tokenizer.decode(indices), reconstruction, atol=1e-6)
+    raw = load_tokenizer(tmp_path / "whole", weights="raw", step=40)
+    assert raw.step == 40
+
+    finish(start(command("evaluate", f"--workdir={tmp_path / 'whole'}"), env))
+    record = json.loads((tmp_path / "whole" / "record.json").read_text())
+    figures = record["figures"]
+    assert {"rfd_alexnet_train", "rfd_alexnet_validation", "psnr", "ssim", "usage", "entropy_bits"} <= figures.keys()
+    assert all(f["protocol"]["samples"] and f["protocol"]["weights"] == "ema" for f in figures.values())
+    assert figures["tokens"]["value"] == 16 * figures["tokens"]["protocol"]["samples"]
+    assert [len(h) for h in record["level_histograms"]] == [8, 8] and record["status"] == "finished"
+    assert (tmp_path / "whole" / "samples" / "evaluation.png").exists()
+
+
+def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures):
+    env = environment(tmp_path)
+    done = tmp_path / "done"
+    finish(start(train_command(done, pictures, steps="1"), env))
+    tampered = tmp_path / "tampered"
+    finish(start(["cp", "-r", str(done), str(tampered)], env))
+    config = json.loads((tampered / "config.json").read_text())
+    config["config"]["quantizer"]["levels"] = [5, 5, 5]
+    (tampered / "config.json").write_text(json.dumps(config))
+    empty = tmp_path / "empty"
+    empty.mkdir()
+
+    fresh = tmp_path / "fresh"
+    cases = {
+        "unknown config key": (train_command(fresh, pictures, optimizer__learningrate="1"), "learningrate"),
+        "unknown argument": (train_command(fresh, pictures, arg="quantiser=fsq"), "quantizer, bits, scale"),
+        "value not allowed": (train_command(fresh, pictures, arg="bits=7"), "bits='7'"),
+        "level of 1": (train_command(fresh, pictures, quantizer__levels="(8,1)"), "(8, 1)"),
+        "level not an integer": (train_command(fresh, pictures, quantizer__levels="(8,2.5)"), "2.5"),
+        "missing folder": (train_command(fresh, tmp_path / "nowhere"), "nowhere"),
+        "empty folder": (train_command(fresh, empty), "no image"),
+        "resolution": (train_command(fresh, pictures, data__resolution="18"), "data.resolution = 18"),
+        "changed architecture": (
+            train_command(done, pictures, steps="2", quantizer__levels="(5,5,5)"),
+            "quantizer.levels",
+        ),
+        "changed width": (train_command(done, pictures, steps="2", model__filters="64"), "model.filters: 32 -> 64"),
+        "codebook mismatch": (command("evaluate", f"--workdir={tampered}"), "does not fit the config"),
+        "no run": (command("evaluate", f"--workdir={empty}"), "not a run directory"),
+        "no checkpoint of that step": (command("evaluate", f"--workdir={done}", "--checkpoint=7"), "step 7"),
+        "no records": (command("report", f"--runs={empty}", f"--out={fresh}"), "no finished run"),
+        "no sweep": (command("sweep", "--sweep=configs/sweeps/x.py", f"--workdir={fresh}"), "does not exist"),
+        "no data": (command("prepare_data", f"--data=folder:{empty}"), "no image"),
+    }
+    before = {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
+    for batch in np.array_split(list(cases), 4):
+        running = {name: start(cases[name][0], env) for name in batch}
+        for name, process in running.items():
+            _, err = process.communicate(timeout=120)
+            assert process.returncode not in (0, None), name
+            assert "Traceback" not in err and cases[name][1] in err, (name, err)
+            assert sum(line.startswith("error: ") for line in err.splitlines()) == 1, (name, err)
+    assert not fresh.exists()
+    assert before == {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
+
+
+def test_two_processes_train_a_step_and_agree(tmp_path, pictures):
+    """Two processes on localhost, one step of a global batch of 8, one run directory; the record is written once."""
+    with socket.socket() as s:
+        s.bind(("localhost", 0))
+        port = s.getsockname()[1]
+    processes = []
+    for i in range(2):
+        env = environment(tmp_path / str(i)) | {
+            "JAX_COORDINATOR_ADDRESS": f"localhost:{port}",
+            "JAX_NUM_PROCESSES": "2",
+            "JAX_PROCESS_ID": str(i),
+        }
+        processes.append(start(train_command(tmp_path / "run", pictures, steps="1", log_every="1"), env))
+    for process in processes:
+        finish(process)
+    state = final_state(tmp_path / "run", gan=True)
+    assert int(state.step) == 1
+    (line,) = [x for x in map(json.loads, (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()) if "loss" in x]
+
+    # The same step in this process, on the batch that the two had together.
+    config = tiny_config("quantizer=fsq,bits=6", gan=True)
+    config.optimizer.warmup_steps, config.steps = 0, 1
+    trainer = factory.build_trainer(config)
+    source = factory.make_source(f"folder:{pictures}", "train", 16, cache_dir=tmp_path)
+    parts = [
+        next(
+            factory.train_iterator(
+                source,
+                batch_size=4,
+                resolution=16,
+                seed=config.seed,
+                augmentation=factory.Augmentation(flip=True),
+                process_index=i,
+                process_count=2,
+            )
+        )["image"]
+        for i in range(2)
+    ]
+    first = jax.jit(trainer.init_state)(jax.random.key(config.seed))
+    expected, metrics = jax.jit(trainer.train_step)(first, {}, {"image": np.concatenate(parts)})
+    np.testing.assert_allclose(line["loss"], metrics["loss"], rtol=1e-5)
+    jax.tree.map(
+        lambda a, b: np.testing.assert_allclose(a, b, atol=2e-4), state.params, expected.params
+    )  # Adam's first step is the learning rate times the gradient's sign
+
+
+def readme_commands() -> list[str]:
+    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
+    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
+    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
+    return [line for line in lines if re.match(r"(\S*python scripts/|make )", line)]
+
+
+def test_the_commands_of_the_readme_parse(tmp_path):
+    commands = readme_commands()
+    assert any("make reproduce" in c for c in commands) and any("scripts/train.py" in c for c in commands)
+    running = {}
+    for line in commands:
+        words = re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", line)
+        words = [w.replace('"', "").replace("'", "") for w in words]
+        if words[0] == "make":
+            running[line] = start(["make", "-n", *words[1:]], environment(tmp_path))
+        else:
+            running[line] = start([sys.executable, *words[1:], "--only_check_args"], environment(tmp_path))
+    for line, process in running.items():
+        out, err = process.communicate(timeout=120)
+        assert process.returncode == 0, (line, out, err)

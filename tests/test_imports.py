@@ -1,0 +1,54 @@
+"""Imports point downwards only (the architecture, and what keeps reports free of jax and data free of TensorFlow)."""
+
+import ast
+import pathlib
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+# Part -> parts of the package that it may import from.
+ALLOWED = {
+    "files": set(),
+    "quantizers": set(),
+    "models": {"quantizers"},
+    "data": {"files"},
+    "evaluation": {"files", "data", "models", "quantizers"},
+    "reporting": {"files"},
+    "runtime": {"files", "data"},
+    "trainers": {"files", "runtime", "evaluation", "models", "data", "quantizers"},
+}
+
+
+def imported(file: pathlib.Path) -> set[str]:
+    names = set()
+    for node in ast.walk(ast.parse(file.read_text())):
+        if isinstance(node, ast.Import):
+            names |= {a.name for a in node.names}
+        elif isinstance(node, ast.ImportFrom):
+            names |= {f"{node.module}.{a.name}" for a in node.names}
+    return names
+
+
+@pytest.mark.parametrize("file", sorted((ROOT / "fsq_repro").rglob("*.py")), ids=lambda p: str(p.relative_to(ROOT)))
+def test_arrows(file):
+    part = file.relative_to(ROOT / "fsq_repro").with_suffix("").parts[0]
+    if part == "__init__":
+        return
+    names = imported(file)
+    ours = {n.split(".")[1] for n in names if n.startswith("fsq_repro.")}
+    assert ours <= ALLOWED[part] | {part}
+    assert not {n for n in names if n.split(".")[0] in ("configs", "scripts", "tests")}
+    if part == "reporting":
+        assert not {n for n in names if n.split(".")[0] in ("jax", "flax", "optax")}
+
+
+def test_only_the_factory_and_the_run_directory_know_config_dicts():
+    users = {f.name for f in (ROOT / "fsq_repro").rglob("*.py") if any("ml_collections" in n for n in imported(f))}
+    assert users == {"factory.py", "run_dir.py"}
+
+
+def test_no_file_is_too_long():
+    for file in [*ROOT.glob("fsq_repro/**/*.py"), *ROOT.glob("configs/**/*.py")]:
+        assert len(file.read_text().splitlines()) <= 400, file
+    for file in ROOT.glob("scripts/*.py"):
+        assert len(file.read_text().splitlines()) < 100, file
