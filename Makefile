@@ -7,7 +7,9 @@ RUNS ?= runs
 RESULTS ?= results
 SEEDS ?= 1
 
-.PHONY: reproduce reproduce-levels test test-slow smoke lint benchmark tfds clean
+.PHONY: setup reproduce reproduce-levels test test-slow smoke lint benchmark tfds clean
+
+setup: $(VENV)/ready
 
 reproduce: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)

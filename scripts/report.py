@@ -1,6 +1,6 @@
 """Writes the tables and figures of all finished runs below a directory, from their run records alone.
 
-    python scripts/report.py --runs=runs/tradeoff --out=results/tradeoff
+python scripts/report.py --runs=runs/tradeoff --out=results/tradeoff
 """
 
 from absl import flags
