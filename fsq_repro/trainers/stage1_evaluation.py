@@ -2,7 +2,7 @@
 
 import logging
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 
 import jax
 import numpy as np
@@ -23,11 +23,21 @@ log = logging.getLogger(__name__)
 REFERENCES = ("train", "validation")
 
 
-def evaluate_run(path: pathlib.Path, *, weights: str = "ema", step: int | None = None) -> dict:
+def evaluate_run(
+    path: pathlib.Path,
+    *,
+    weights: str = "ema",
+    step: int | None = None,
+    networks: Sequence[str] | None = None,
+) -> dict:
     """Measures the run on its validation split and merges the figures into `record.json`.
 
-    The feature networks are the config's `eval.networks`. Figures of other weights than the last checkpoint's EMA get
-    "@WEIGHTS,STEP" behind their name, so that tables keep to one protocol.
+    Args:
+      path: the run directory.
+      weights: "ema" or "raw".
+      step: a checkpoint's step; the last by default. Figures of other weights than the last checkpoint's EMA get
+        "@WEIGHTS,STEP" behind their name, so that tables keep to one protocol.
+      networks: feature networks; the config's `eval.networks` by default, and never the network of the training loss.
 
     Returns:
       The record.
@@ -37,10 +47,13 @@ def evaluate_run(path: pathlib.Path, *, weights: str = "ema", step: int | None =
     """
     config = run_dir.load_config(path)
     tokenizer = load_tokenizer(path, weights=weights, step=step)
+    if networks is not None:
+        config.eval.networks = tuple(networks)
     with explained():
+        factory.build_trainer(config)  # refuses the network of the training loss
         sources = {split: factory.build_source(config, split) for split in REFERENCES}
-        networks = [load_feature_network(name) for name in config.eval.networks]
-    features = {network.name: feature_function(network) for network in networks}
+        loaded = [load_feature_network(name) for name in config.eval.networks]
+    features = {network.name: feature_function(network) for network in loaded}
 
     def batches(split: str):
         return factory.build_eval_batches(config, sources[split])
@@ -62,7 +75,7 @@ def evaluate_run(path: pathlib.Path, *, weights: str = "ema", step: int | None =
         "checkpoint": tokenizer.step,
     }
     figures = {name: {"value": value, "protocol": protocol} for name, value in result.figures.items()}
-    for network in networks:
+    for network in loaded:
         for split in REFERENCES:
             reference = cached_reference(
                 network, features, sources[split], config.data.resolution, lambda s=split: batches(s)

@@ -6,6 +6,7 @@ from PIL import Image
 
 from fsq_repro.data import photos
 from fsq_repro.data.photos import Photos
+from fsq_repro.data.sources import SPLITS
 
 
 @pytest.fixture(scope="module")
@@ -21,6 +22,16 @@ def test_crops_are_the_same_on_every_machine(train, tmp_path):
     validation = Photos("validation", 32, size=120, cache_dir=tmp_path)
     digests = [hashlib.sha256(images_of(s).tobytes()).hexdigest()[:16] for s in (train, validation)]
     assert digests == ["d278bb0682f9f13e", "7e4cc9b950532b46"]
+
+
+@pytest.mark.slow
+def test_the_whole_set_is_the_same_on_every_machine(tmp_path):
+    """What `make reproduce` trains and evaluates on."""
+    digests = [hashlib.sha256(images_of(Photos(s, 32, cache_dir=tmp_path)).tobytes()).hexdigest() for s in SPLITS]
+    assert digests == [
+        "614feb7be9dbd521f9e4e8b4f977567ae81916f706eb70c8fa63b61cd34caa5a",
+        "02297db0f7087d36ab201007695428155e2bbc767c0d246cda959e558a2510b8",
+    ]
 
 
 def test_items(train):

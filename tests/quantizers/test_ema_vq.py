@@ -15,6 +15,9 @@ from tests.conftest import load_golden
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
 
+MODULE = EmaVectorQuantizer(8, 4, commitment_cost=0.25)
+
+
 @functools.partial(jax.jit, static_argnums=0)
 def step(module, state, z, key=0):
     """One training step: (Quantized, new state)."""
@@ -43,7 +46,7 @@ def test_published_step(standardize):
 
 
 def test_one_and_four_devices_give_the_same_state():
-    module = EmaVectorQuantizer(32, 8, momentum=0.9)
+    module = EmaVectorQuantizer(32, 8, momentum=0.9, splitting=False)
     z = jax.random.normal(jax.random.key(0), (64, 4, 4, 8))
     state = {"dictionary": jax.random.normal(jax.random.key(1), (32, 8)), "counts": jnp.ones(32)}
     results = []
@@ -88,27 +91,32 @@ def test_splitting_equals_numpy():
 
 
 def test_splitting_ends_when_no_code_can_spare_tokens():
-    counts = jnp.array([0.15, 0.05, 0.19, 0.0])
-    _, after, splits = split_codes(jax.random.key(0), jnp.ones((4, 2)), counts, 0.1, 0.001)
+    split = jax.jit(lambda counts: split_codes(jax.random.key(0), jnp.ones((4, 2)), counts, 0.125, 0.001))
+    counts = jnp.array([0.15, 0.05, 0.24, 0.0])
+    _, after, splits = split(counts)
     assert splits == 0
     np.testing.assert_array_equal(after, counts)
+    _, after, splits = split(counts.at[2].set(0.25))  # just enough for two, once
+    assert splits == 1
+    np.testing.assert_allclose(after, [0.15, 0.05, 0.125, 0.125], rtol=1e-6)
 
 
 def test_a_revived_code_survives_the_next_step():
-    module = EmaVectorQuantizer(4, 8, min_count=0.1)
-    dictionary = jax.random.normal(jax.random.key(0), (4, 8))
-    state = {"dictionary": dictionary, "counts": jnp.array([40.0, 1.0, 0.1, 1.0])}
-    z = jax.random.normal(jax.random.key(1), (1, 8))
-    quantized, state = step(module, state, z)
-    assert quantized.metrics["splits"] == 1 and quantized.indices[0] != 2
-    revived = module.apply({"quantizer": state}, method="codebook")[2]
-    np.testing.assert_allclose(revived, dictionary[0] / np.linalg.norm(dictionary[0]), atol=1e-3)
-    assert not np.array_equal(revived, dictionary[0] / np.linalg.norm(dictionary[0]))
+    dictionary = np.random.default_rng(0).normal(size=(8, 4)).astype(np.float32)
+    state = {"dictionary": dictionary, "counts": np.array([40, 1, 0.1, 1, 1, 1, 1, 1], np.float32)}
+    # Tokens that no one but code 5 is nearest to, so that 2 goes unused in both steps.
+    z = jnp.asarray(np.tile(np.asarray(jax.nn.standardize(dictionary[5:6])), (32, 1)))
+    quantized, state = step(MODULE, state, z)
+    assert quantized.metrics["splits"] == 1 and 2 not in quantized.indices
+    revived = np.asarray(MODULE.apply({"quantizer": state}, method="codebook"))[2]
+    original = dictionary[0] / np.linalg.norm(dictionary[0])
+    np.testing.assert_allclose(revived, original, atol=1e-3)
+    assert not np.array_equal(revived, original)
     counts = state["counts"]
-    quantized, state = step(module, state, z, key=1)
-    assert quantized.metrics["splits"] == 0
+    quantized, state = step(MODULE, state, z, key=1)
+    assert quantized.metrics["splits"] == 0 and 2 not in quantized.indices
     assert state["counts"][2] == np.float32(0.995) * counts[2] > 19
-    np.testing.assert_allclose(module.apply({"quantizer": state}, method="codebook")[2], revived, rtol=1e-5)
+    np.testing.assert_allclose(MODULE.apply({"quantizer": state}, method="codebook")[2], revived, rtol=1e-5)
 
 
 def test_without_splitting_an_unused_code_keeps_its_direction():
@@ -123,28 +131,35 @@ def test_without_splitting_an_unused_code_keeps_its_direction():
     np.testing.assert_allclose(state["counts"][:2], [2, 2], rtol=1e-5)
 
 
-def test_state_changes_only_where_it_should():
-    module = EmaVectorQuantizer(8, 4)
-    z = jax.random.normal(jax.random.key(0), (32, 4))
-    state = module.init(jax.random.key(1), z, train=True)["quantizer"]
-    np.testing.assert_array_equal(state["counts"], np.ones(8))  # initialising is no step
+@pytest.fixture
+def batch_and_state():
+    z = jnp.asarray(np.random.default_rng(1).normal(size=(32, 4)).astype(np.float32))
+    # Initialising is no step, even in training mode.
+    state = jax.jit(lambda z: MODULE.init(jax.random.key(1), z, train=True))(z)["quantizer"]
+    return z, state
+
+
+def test_state_changes_only_where_it_should(batch_and_state):
+    z, state = batch_and_state
+    np.testing.assert_array_equal(state["counts"], np.ones(8))
     np.testing.assert_allclose(np.std(state["dictionary"]), 8**-0.5, rtol=0.3)
-    _, updated = module.apply({"quantizer": state}, z, train=False, mutable=["quantizer"])
-    np.testing.assert_array_equal(updated["quantizer"]["dictionary"], state["dictionary"])
-    frozen = module.apply({"quantizer": state}, z, train=True)  # not mutable: no update, no rng needed
-    np.testing.assert_array_equal(frozen.indices, step(module, state, z)[0].indices)
-    norms = np.linalg.norm(module.apply({"quantizer": state}, method="codebook"), axis=1)
+    evaluate = jax.jit(lambda s, z: MODULE.apply({"quantizer": s}, z, train=False, mutable=["quantizer"]))
+    np.testing.assert_array_equal(evaluate(state, z)[1]["quantizer"]["dictionary"], state["dictionary"])
+    # Where the collection is not mutable there is no update, and no rng is needed.
+    frozen = jax.jit(lambda s, z: MODULE.apply({"quantizer": s}, z, train=True))(state, z)
+    np.testing.assert_array_equal(frozen.indices, step(MODULE, state, z)[0].indices)
+    norms = np.linalg.norm(MODULE.apply({"quantizer": state}, method="codebook"), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 
-def test_commitment_loss_and_batch_ratios():
-    module = EmaVectorQuantizer(8, 4, commitment_cost=0.25, standardize=False)
-    z = jax.random.normal(jax.random.key(0), (32, 4))
-    state = module.init(jax.random.key(1), z, train=False)["quantizer"]
-    quantized, _ = step(module, state, z)
-    np.testing.assert_allclose(quantized.loss, 0.25 * np.mean((z - quantized.codes) ** 2), rtol=1e-6)
-    grad = jax.grad(lambda z: step(module, state, z)[0].loss)(z)
-    np.testing.assert_allclose(grad, 0.25 * 2 * (z - quantized.codes) / z.size, rtol=1e-5, atol=1e-7)
+def test_commitment_loss_and_batch_ratios(batch_and_state):
+    z, state = batch_and_state
+    quantized, _ = step(MODULE, state, z)
+    error = np.asarray(jax.nn.standardize(z)) - np.asarray(quantized.codes)
+    np.testing.assert_allclose(quantized.loss, 0.25 * np.mean(error**2), rtol=1e-5)
+    grad = jax.jit(jax.grad(lambda z: MODULE.apply({"quantizer": state}, z, train=True).loss))(z)
+    want = jax.vjp(jax.nn.standardize, z)[1](jnp.asarray(0.25 * 2 * error / z.size))[0]
+    np.testing.assert_allclose(grad, want, rtol=1e-4, atol=1e-6)
     counts = np.bincount(quantized.indices, minlength=8)
     np.testing.assert_allclose(quantized.metrics["zeros_ratio"], (counts == 0).mean())
     np.testing.assert_allclose(quantized.metrics["max_ratio"], counts.max() / 32)

@@ -29,7 +29,7 @@ def oracle(x_NxD, e_KxD, temperature):
     return d_NxK, loss, dx, de
 
 
-@pytest.mark.parametrize(("N", "K", "chunk"), [(4096, 4096, 2**21), (1000, 64, 64 * 96), (1000, 64, 2**25), (7, 64, 1)])
+@pytest.mark.parametrize(("N", "K", "chunk"), [(4096, 4096, 2**21), (1000, 64, 64 * 96), (1000, 64, 2**25)])
 def test_values_and_gradients_equal_float64(monkeypatch, N, K, chunk):
     monkeypatch.setattr(nearest, "CHUNK_ELEMENTS", chunk)
     rng = np.random.default_rng(0)
