@@ -60,7 +60,7 @@ def train(
     evaluation_batches: Callable[[], Iterable[dict]],
     run_path: pathlib.Path,
     config: LoopConfig,
-) -> tuple[Any, float]:
+) -> Any:
     """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one.
 
     Args:
@@ -71,7 +71,7 @@ def train(
       config: see `LoopConfig`.
 
     Returns:
-      The final state and the seconds that this process spent in steps.
+      The final state.
 
     Raises:
       UserError: a loss was not finite, or a checkpoint does not fit the config.
@@ -81,8 +81,6 @@ def train(
 
     # ---- Mesh
     mesh = sharding.make_mesh(config.fsdp)
-    if config.batch_size % jax.device_count():
-        raise UserError(f"batch_size = {config.batch_size} must be a multiple of the {jax.device_count()} devices")
 
     # ---- State
     key = jax.random.key(config.seed)
@@ -100,7 +98,7 @@ def train(
     step = first = int(state.step)
     if step >= config.steps:
         log.info("step %d of %d: the run is finished", step, config.steps)
-        return state, 0.0
+        return state
     frozen = jax.device_put(trainer.load_frozen(), replicated)
 
     # ---- Compile
@@ -117,7 +115,6 @@ def train(
     evaluate = trainer.make_evaluator(mesh)
     writer = make_writer(run_path, is_main_process=is_main)
     window = _Window(config.steps, config.batch_size, step)
-    started = time.monotonic()
     pending = None
     with _StopSignal() as stop:
         try:
@@ -130,14 +127,15 @@ def train(
                 step += 1
                 pending = (step, metrics)
 
-                must_save = step % config.checkpoint_every == 0 or step == config.steps or stop.requested
+                stopping = stop.requested  # read once: the signal may come between the lines below
+                must_save = step % config.checkpoint_every == 0 or step == config.steps or stopping
                 must_evaluate = step % config.eval_every == 0 or step == config.steps
                 if must_save or must_evaluate:
                     window.add(*_read(pending, checkpoints), writer, config.log_every)
                     pending = None
                 if must_save:
                     checkpoints.save(step, state, data_iterator)
-                if stop.requested:
+                if stopping:
                     raise Interrupted(
                         f"stopped by a signal after step {step}, which was saved; the same command resumes"
                     )
@@ -153,7 +151,7 @@ def train(
         finally:
             writer.close()
             checkpoints.close()
-    return state, time.monotonic() - started
+    return state
 
 
 def _read(pending: tuple[int, dict[str, jax.Array]], checkpoints: Checkpoints) -> tuple[int, dict[str, float]]:

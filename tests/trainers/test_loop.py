@@ -27,7 +27,7 @@ def run(path: pathlib.Path, config, trainer=None, evaluation_batches=None):
         evaluation_batches or (lambda: eval_batches(source, batch_size=8, resolution=16)),
         path,
         factory.build_loop(config),
-    )[0]
+    )
 
 
 def assert_same(a, b):
