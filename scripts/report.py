@@ -3,6 +3,9 @@
 python scripts/report.py --runs=runs/tradeoff --out=results/tradeoff
 """
 
+import sys
+import warnings
+
 from absl import flags
 
 from fsq_repro.reporting.report import write_report
@@ -15,6 +18,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     with explained():
         files = write_report(FLAGS.runs, FLAGS.out)
     for file in files:

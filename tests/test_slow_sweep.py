@@ -41,4 +41,5 @@ def test_interrupted_sweep_resumes_and_reports(tmp_path):
         "tradeoff.md",
         "tradeoff.png",
         "tradeoff_histograms.png",
+        "records",
     }

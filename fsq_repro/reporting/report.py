@@ -1,13 +1,15 @@
 """The report: every table and figure for which there are run records."""
 
+import itertools
 import os
 import pathlib
 import re
+import shutil
 from collections.abc import Callable, Sequence
 
 from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
 from fsq_repro.reporting.groups import frechet_names, split_by_setting
-from fsq_repro.reporting.records import RunRecord, load_records
+from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
 from fsq_repro.reporting.tables import level_histogram_table, levels_table, tradeoff_table
 
 
@@ -16,10 +18,11 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
 
     `tradeoff.md` and `tradeoff*.png` come from runs of the sweep `tradeoff`, `levels.md` and `levels*.png` from
     `levels`; `*_histograms.png` shows the use of each level. Where runs differ in data, steps or batch size, each
-    setting has its own section and its own figures.
+    setting has its own section and its own figures. The records go to `records/`, so that what was measured stays
+    beside what was made of it; a report can be made again from them.
 
     Returns:
-      The files written.
+      The tables and figures written.
 
     Raises:
       FileNotFoundError: the runs directory does not exist.
@@ -38,6 +41,11 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
         files += _study("tradeoff", studies["tradeoff"], tradeoff_table, tradeoff_figure, out_dir)
     if studies["levels"]:
         files += _study("levels", studies["levels"], levels_table, levels_figure, out_dir)
+    for record in itertools.chain(*studies.values()):
+        copy = out_dir / "records" / record.run / f"seed{record.seed}" / RECORD_NAME
+        if copy.resolve() != record.path.resolve():
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(record.path, copy)
     return files
 
 

@@ -74,9 +74,14 @@ def test_report_writes_what_there_are_records_for(tmp_path):
 
     write(runs, record(levels=[4, 4, 4, 4, 4], sweep="levels"), record(levels=[8, 5, 5, 5], sweep="levels"))
     names = {f.name for f in write_report(runs, tmp_path / "out")}
-    assert names == {p.name for p in (tmp_path / "out").iterdir()}
+    assert names == {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert {"levels.md", "levels.png", "tradeoff.md"} <= names
     assert "[4, 4, 4, 4, 4]" not in (tmp_path / "out" / "tradeoff.md").read_text()
+
+    # The copied records give the same report, also when it is written over itself.
+    before = {n: (tmp_path / "out" / n).read_bytes() for n in names if n.endswith(".md")}
+    write_report(tmp_path / "out" / "records", tmp_path / "out")
+    assert before == {n: (tmp_path / "out" / n).read_bytes() for n in before}
 
 
 def test_each_setting_has_its_own_figure(tmp_path):
@@ -107,7 +112,8 @@ def test_script(tmp_path):
     runs = write(tmp_path / "runs", *paper_like()[:2], record("fsq", 8, run="cut", status="training"))
     done = run(f"--runs={runs}", f"--out={tmp_path / 'out'}")
     assert done.returncode == 0
-    assert done.stdout.split() == [
+    assert "| 2^8 |" in done.stdout  # the table itself
+    assert done.stdout.split()[-3:] == [
         str(tmp_path / "out" / n) for n in ("tradeoff.md", "tradeoff.png", "tradeoff_histograms.png")
     ]
     assert "left out" in done.stderr and "cut/seed0/record.json" in done.stderr
