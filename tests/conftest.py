@@ -23,6 +23,14 @@ def strict_dtypes():
         yield
 
 
+@pytest.fixture
+def fast_compile():
+    """Halves the time to compile; for tests that compile whole training steps and run them a few times."""
+    jax.config.update("jax_disable_most_optimizations", True)
+    yield
+    jax.config.update("jax_disable_most_optimizations", False)
+
+
 def golden_weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:
     """Weights of the golden files, drawn by the recipe they were measured with: {published name: float32 array}.
 

@@ -21,6 +21,8 @@ from fsq_repro.trainers.tokenizer import load_tokenizer
 from tests.tiny import tiny_config
 from tests.trainers.test_loop import assert_same
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "configs/tradeoff_autoencoder.py"
 # As tests.tiny, on the command line.
@@ -66,6 +68,7 @@ def environment(tmp_path: pathlib.Path) -> dict[str, str]:
         "FSQ_REPRO_CACHE": str(tmp_path / "cache"),
         "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
         "JAX_PLATFORMS": "cpu",
+        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as the fixture fast_compile
     }
 
 

@@ -19,6 +19,9 @@ from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from tests.tiny import NoiseSource, tiny_config
 
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
+
+
 def run(path: pathlib.Path, config, trainer=None, evaluation_batches=None):
     source = NoiseSource()
     return loop.train(
