@@ -112,7 +112,7 @@ def quantizer(name: str, bits: int) -> ConfigDict:
 
 def scale_down(c: ConfigDict) -> None:
     """The same modules on crops of embedded photographs, in minutes on two cores; L2 only."""
-    c.steps = 1_200
+    c.steps = 800
     c.batch_size = 64
     c.model.filters = 64
     c.model.channel_multipliers = (1, 2)
@@ -132,8 +132,8 @@ def scale_down(c: ConfigDict) -> None:
     c.eval.batch_size = 128
     c.eval.batches = 4
     c.log_every = 50
-    c.eval_every = 300
-    c.checkpoint_every = 300
+    c.eval_every = 200
+    c.checkpoint_every = 200
 
 
 def smoke(c: ConfigDict) -> None:

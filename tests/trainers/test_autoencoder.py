@@ -9,7 +9,6 @@ from fsq_repro.runtime import sharding
 from fsq_repro.trainers import factory
 from tests.tiny import tiny_config
 
-
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
 

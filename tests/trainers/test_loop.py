@@ -18,7 +18,6 @@ from fsq_repro.trainers import factory, loop
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from tests.tiny import NoiseSource, tiny_config
 
-
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
 
