@@ -159,22 +159,18 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
         "level of 1": (train_command(fresh, pictures, quantizer__levels="(8,1)"), "(8, 1)"),
         "level not an integer": (train_command(fresh, pictures, quantizer__levels="(8,2.5)"), "2.5"),
         "missing folder": (train_command(fresh, tmp_path / "nowhere"), "nowhere"),
-        "empty folder": (train_command(fresh, empty), "no image"),
         "resolution": (train_command(fresh, pictures, data__resolution="18"), "data.resolution = 18"),
         "changed architecture": (
             train_command(done, pictures, steps="2", quantizer__levels="(5,5,5)"),
             "quantizer.levels",
         ),
-        "changed width": (train_command(done, pictures, steps="2", model__filters="64"), "model.filters: 32 -> 64"),
         "codebook mismatch": (command("evaluate", f"--workdir={tampered}"), "does not fit the config"),
         "no run": (command("evaluate", f"--workdir={empty}"), "not a run directory"),
         "no checkpoint of that step": (command("evaluate", f"--workdir={done}", "--checkpoint=7"), "step 7"),
-        "no records": (command("report", f"--runs={empty}", f"--out={fresh}"), "no finished run"),
         "no sweep": (command("sweep", "--sweep=configs/sweeps/x.py", f"--workdir={fresh}"), "does not exist"),
-        "no data": (command("prepare_data", f"--data=folder:{empty}"), "no image"),
     }
     before = {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
-    for batch in np.array_split(list(cases), 4):
+    for batch in np.array_split(list(cases), 3):
         running = {name: start(cases[name][0], env) for name in batch}
         for name, process in running.items():
             _, err = process.communicate(timeout=120)
