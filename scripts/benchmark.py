@@ -35,8 +35,8 @@ KEEP_MEMORY = {
 
 
 def main() -> int:
+    startup.start()
     if FLAGS.measure:
-        startup.start()
         config = FLAGS.config
         with explained():
             trainer, loop_config = factory.build_trainer(config), factory.build_loop(config)
