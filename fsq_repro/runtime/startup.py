@@ -6,7 +6,6 @@ import os
 import pathlib
 import platform
 import subprocess
-import sys
 
 import jax
 
@@ -15,17 +14,12 @@ from fsq_repro.data.cache import cache_dir
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-image", "pillow")
 
 
-def start(log_file: pathlib.Path | None = None) -> None:
+def start() -> None:
     """Sets up logging, the persistent compilation cache and, where several processes are told of, `jax.distributed`.
 
     Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each.
     """
-    handlers = [logging.StreamHandler(sys.stderr)]
-    if log_file is not None:
-        handlers.append(logging.FileHandler(log_file))
-    logging.basicConfig(
-        level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", handlers=handlers, force=True
-    )
+    logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
     jax.config.update(
