@@ -91,6 +91,16 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
     return optax.adam(schedule, b1=c.beta1, b2=c.beta2)
 
 
+def check_networks(config: ConfigDict) -> None:
+    """ValueError where a table would be scored with the network of the training loss."""
+    network = config.loss.perceptual_network
+    if config.loss.perceptual and network.removeprefix("lpips_") in config.eval.networks:
+        raise ValueError(
+            f"eval.networks = {config.eval.networks} has the network of the training loss, loss.perceptual_network = "
+            f"{network!r}; a table is never scored with it"
+        )
+
+
 def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
     """`config.trainer` -> trainer."""
     if config.trainer != "autoencoder":
@@ -99,12 +109,7 @@ def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
     for name, weight in dataclasses.asdict(weights).items():
         if not (weight >= 0 and math.isfinite(weight)):
             raise ValueError(f"loss.{name} = {weight} must be a finite number >= 0")
-    network = config.loss.perceptual_network
-    if weights.perceptual and network.removeprefix("lpips_") in config.eval.networks:
-        raise ValueError(
-            f"eval.networks = {config.eval.networks} has the network of the training loss, loss.perceptual_network = "
-            f"{network!r}; a table is never scored with it"
-        )
+    check_networks(config)
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
     model = build_autoencoder(config)
@@ -121,7 +126,7 @@ def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
         weights=weights,
         resolution=resolution,
         ema_decay=config.ema_decay,
-        perceptual_network=network,
+        perceptual_network=config.loss.perceptual_network,
         perceptual_path=config.loss.perceptual_path,
     )
 

@@ -50,7 +50,7 @@ def evaluate_run(
     if networks is not None:
         config.eval.networks = tuple(networks)
     with explained():
-        factory.build_trainer(config)  # refuses the network of the training loss
+        factory.check_networks(config)
         sources = {split: factory.build_source(config, split) for split in REFERENCES}
         loaded = [load_feature_network(name) for name in config.eval.networks]
     features = {network.name: feature_function(network) for network in loaded}
