@@ -1,21 +1,25 @@
-"""Trains what a config file describes; the same command resumes.
+"""Trains what a config file describes, either stage; the same command resumes.
 
     python scripts/train.py --config=configs/tradeoff_autoencoder.py:quantizer=fsq,bits=10,scale=cpu \
         --workdir=runs/fsq_10 [--config.optimizer.learning_rate=2e-4] [--config.quantizer.levels="(8,8,8)"]
+    python scripts/train.py --config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=10,scale=cpu \
+        --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
 """
 
-import itertools
 import pathlib
 import sys
 import time
+from collections.abc import Iterable
 
 import jax
+import tqdm
 from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.runtime import cli, run_dir, startup
 from fsq_repro.runtime.errors import explained
-from fsq_repro.trainers import factory, loop
+from fsq_repro.trainers import loop
+from fsq_repro.trainers.experiments import build_experiment
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
@@ -25,34 +29,31 @@ flags.mark_flags_as_required(["config", "workdir"])
 FLAGS = flags.FLAGS
 
 
+def encoding_bar(items: Iterable) -> Iterable:
+    return tqdm.tqdm(items, desc="encoding the images", disable=None, leave=False)
+
+
 def main() -> int:
     path = pathlib.Path(FLAGS.workdir)
     config = FLAGS.config
     startup.start()
     with explained():
-        trainer = factory.build_trainer(config)
-        loop_config = factory.build_loop(config)
-        run_dir.check_resumable(path, config)
-        sources = {split: factory.build_source(config, split) for split in ("train", "validation")}
-        data_iterator = factory.build_train_iterator(config, sources["train"])
-        factory.build_eval_batches(config, sources["validation"])
-        trainer.load_frozen()
+        experiment = build_experiment(config, path, progress=encoding_bar)
 
     is_main = jax.process_index() == 0
     if is_main:
         software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
         file = config_flags.get_config_filename(FLAGS["config"])
         run_dir.write_config(path, config, file=file, command=sys.argv, **software)
-        facts = factory.run_facts(config, trainer) | {"run": FLAGS.run or path.name, "sweep": FLAGS.sweep}
+        facts = experiment.facts | {"run": FLAGS.run or path.name, "sweep": FLAGS.sweep}
         run_dir.update_record(path, status="training", device=startup.device_description(), **facts, **software)
-
-    def evaluation_batches():
-        return itertools.islice(factory.build_eval_batches(config, sources["validation"]), config.eval.batches)
 
     started = time.monotonic()
     status = "failed"
     try:
-        loop.train(trainer, data_iterator, evaluation_batches, path, loop_config)
+        loop.train(
+            experiment.trainer, experiment.data_iterator, experiment.evaluation_batches, path, experiment.loop_config
+        )
         status = "finished"
     except loop.Interrupted as e:
         print(e, file=sys.stderr)

@@ -11,11 +11,12 @@ ALLOWED = {
     "files": set(),
     "quantizers": set(),
     "models": {"quantizers"},
+    "sampling": set(),
     "data": {"files"},
-    "evaluation": {"files", "data", "models", "quantizers"},
+    "evaluation": {"files", "data", "models", "quantizers", "sampling"},
     "reporting": {"files"},
     "runtime": {"files", "data"},
-    "trainers": {"files", "runtime", "evaluation", "models", "data", "quantizers"},
+    "trainers": {"files", "runtime", "evaluation", "models", "data", "quantizers", "sampling"},
 }
 
 
@@ -42,9 +43,9 @@ def test_arrows(file):
         assert not {n for n in names if n.split(".")[0] in ("jax", "flax", "optax")}
 
 
-def test_only_the_factory_and_the_run_directory_know_config_dicts():
+def test_only_the_factories_and_the_run_directory_know_config_dicts():
     users = {f.name for f in (ROOT / "fsq_repro").rglob("*.py") if any("ml_collections" in n for n in imported(f))}
-    assert users == {"factory.py", "run_dir.py"}
+    assert users == {"factory.py", "stage2_factory.py", "experiments.py", "run_dir.py"}
 
 
 def test_no_file_is_too_long():

@@ -5,7 +5,7 @@ float32 (B, H, W) in metres, `semantics` and `instances` int32 (B, H, W). Evalua
 """
 
 import dataclasses
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Literal
 
 import grain
@@ -13,6 +13,7 @@ import numpy as np
 
 from fsq_repro.data import transforms
 from fsq_repro.data.sources import Source
+from fsq_repro.data.tokens import TokenSource
 
 Batch = dict[str, np.ndarray]
 
@@ -81,20 +82,51 @@ def train_iterator(
     """
     if len(source) < process_count:
         raise ValueError(f"data source {source.name!r} has {len(source)} items, too few for {process_count} processes.")
-    dataset = (
-        grain.MapDataset.source(source)[process_index::process_count]
-        .seed(seed)
-        .shuffle()
-        .repeat()
-        .random_map(lambda item, rng: augmentation(item, resolution, rng))
-        .batch(batch_size, drop_remainder=True)
-        .map(_to_float)
-        # Few threads: small crops are bound by the interpreter, and decoding of large images releases it.
-        .to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
-    )
+    mine = grain.MapDataset.source(source)[process_index::process_count]
+    dataset = _shuffled(mine, seed, lambda item, rng: augmentation(item, resolution, rng), batch_size).map(_to_float)
+    # Few threads: small crops are bound by the interpreter, and decoding of large images releases it.
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
     if num_workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(dataset)
+
+
+def token_iterator(source: TokenSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:
+    """Returns an endless iterator over shuffled batches: `tokens` int32 (B, S), `label` int32 (B,).
+
+    Where the source has mirror images, each item is one of the two at random. The source is this process's share; the
+    position is saved and restored as that of `train_iterator`.
+
+    Raises:
+      ValueError: an empty source.
+    """
+    if not len(source):
+        raise ValueError(f"data source {source.name!r} has no item for this process.")
+
+    def choose(item: dict[str, np.ndarray], rng: np.random.Generator) -> dict[str, np.ndarray]:
+        return item | {"tokens": item["tokens"][rng.integers(len(item["tokens"]))]}
+
+    dataset = _shuffled(grain.MapDataset.source(source), seed, choose, batch_size)
+    return iter(dataset.to_iter_dataset(grain.ReadOptions(num_threads=1, prefetch_buffer_size=4)))
+
+
+def token_eval_batches(source: TokenSource, *, batch_size: int) -> Iterator[Batch]:
+    """One pass over this process's share, in order and not mirrored: `tokens` (B, S), `label` (B,) and `mask` (B,).
+
+    As in `eval_batches`, all batches are full, masked copies fill them up, and all processes have as many.
+    """
+    for start in range(0, -(-source.total // source.process_count), batch_size):
+        rows = start + np.arange(batch_size)
+        wanted = rows.clip(max=len(source) - 1)
+        yield {
+            "tokens": source.tokens_NxVxS[wanted, 0],
+            "label": source.labels_N[wanted],
+            "mask": rows < len(source),
+        }
+
+
+def _shuffled(dataset: grain.MapDataset, seed: int, random_map: Callable, batch_size: int) -> grain.MapDataset:
+    return dataset.seed(seed).shuffle().repeat().random_map(random_map).batch(batch_size, drop_remainder=True)
 
 
 class eval_batches:  # noqa: N801 - reads as a function

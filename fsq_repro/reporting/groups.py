@@ -4,10 +4,10 @@ import dataclasses
 import json
 import statistics
 import warnings
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
-from fsq_repro.reporting.records import RunRecord
+from fsq_repro.reporting.records import GENERATORS, RunRecord
 
 # Feature networks in the order of trust: only the first one's distance may be called FID.
 FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
@@ -16,17 +16,19 @@ REFERENCES = ("train", "validation")
 
 @dataclasses.dataclass(frozen=True, order=True)
 class Setting:
-    """What runs must share to be set side by side."""
+    """What runs must share to be set side by side; `tokens` names stage 2's autoencoders and is empty in stage 1."""
 
     experiment: str
     data_source: str
     resolution: str
     steps: int
     batch_size: int
+    tokens: str = ""
 
     def __str__(self) -> str:
         data = f"{self.data_source} at {self.resolution} px"
-        return f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
+        text = f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
+        return f"{text}, tokens of {self.tokens}" if self.tokens else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -53,9 +55,9 @@ class Group:
         return [r.seed for r in self.records]
 
     def statistic(self, name: str) -> Statistic | None:
-        """Mean and deviation of a figure over the seeds; None if any run lacks it or its protocol."""
+        """Mean and deviation of a figure over the seeds; None if any run lacks it or its protocol, or they differ."""
         measured = [r.measured(name) for r in self.records]
-        if any(m is None for m in measured):
+        if any(m is None or m.protocol != measured[0].protocol for m in measured):
             return None
         values = [m.value for m in measured]
         return Statistic(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
@@ -65,36 +67,52 @@ class Group:
         return self.first.measured(name).protocol if self.statistic(name) is not None else None
 
 
-def split_by_setting(records: Iterable[RunRecord]) -> dict[Setting, list[RunRecord]]:
-    """Records by setting, the settings in order."""
+def setting_of(record: RunRecord) -> Setting:
+    """The setting of a run of either stage."""
+    source, resolution = str(record.data.get("source", "unknown data")), str(record.data.get("resolution", "unknown"))
+    tokens = ""
+    if record.stage1:
+        tokens = f"{record.stage1.experiment} ({record.stage1.steps:,} steps of batch {record.stage1.batch_size})"
+    return Setting(record.experiment, source, resolution, record.steps or 0, record.batch_size or 0, tokens)
+
+
+def stage1_setting_of(record: RunRecord) -> Setting:
+    """The setting of the autoencoder: of the run itself in stage 1, of the run behind it in stage 2."""
+    if record.stage1 is None:
+        return setting_of(record)
+    s = record.stage1
+    return dataclasses.replace(
+        setting_of(record), experiment=s.experiment, steps=s.steps, batch_size=s.batch_size, tokens=""
+    )
+
+
+def split_by_setting(
+    records: Iterable[RunRecord], setting: Callable[[RunRecord], Setting] = setting_of
+) -> dict[Setting, list[RunRecord]]:
+    """Records by setting, the settings in order. By `stage1_setting_of`, generators join their autoencoders."""
     settings: dict[Setting, list[RunRecord]] = {}
     for r in records:
-        setting = Setting(
-            r.experiment,
-            str(r.data.get("source", "unknown data")),
-            str(r.data.get("resolution", "unknown")),
-            r.steps or 0,
-            r.batch_size or 0,
-        )
-        settings.setdefault(setting, []).append(r)
+        settings.setdefault(setting(r), []).append(r)
     return dict(sorted(settings.items()))
 
 
 def group_runs(records: Iterable[RunRecord]) -> list[Group]:
-    """Groups the records of one setting, ordered by target bits, quantizer and levels.
+    """Groups the records of one setting, ordered by target bits, quantizer, levels and generator.
 
-    Runs share a group if quantizer, levels, codebook size, target bits, parameters, tokens and the protocols of all
-    figures agree: numbers measured differently never enter one mean. A seed that occurs twice in a group is named in a
-    warning and counted once, since a copied run would make the deviation look small.
+    Runs share a group if quantizer, levels, codebook size, target bits, generator, parameters, tokens and the protocols
+    of all figures agree (but for extra ones, NAME@...): numbers measured differently never enter one mean. A seed that
+    occurs twice in a group is named in a warning and counted once, since a copied run would make the deviation look
+    small.
     """
     groups: dict[tuple, dict[int, RunRecord]] = {}
     for r in records:
-        protocols = json.dumps({name: f.protocol for name, f in r.figures.items()}, sort_keys=True)
+        protocols = json.dumps({n: f.protocol for n, f in r.figures.items() if "@" not in n}, sort_keys=True)
         key = (
             r.target_bits,
             r.quantizer,
             r.levels or (),
             r.codebook_size,
+            GENERATORS.index(r.generator) if r.generator else -1,
             r.parameters or 0,
             r.num_tokens or 0,
             protocols,
@@ -107,18 +125,24 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
 
 
-def frechet_names(records: Iterable[RunRecord]) -> list[str]:
-    """Names of the reconstruction Frechet distances in the records, most trusted network first, training reference
-    first."""
-    present = {name for r in records for name in r.figures if name.startswith("rfd_")}
-    known = [f"rfd_{n}_{ref}" for n in FEATURE_NETWORKS for ref in REFERENCES]
+def frechet_names(records: Iterable[RunRecord], kind: str = "rfd") -> list[str]:
+    """Names of the Frechet distances in the records, of reconstructions ("rfd") or samples ("sfd"), most trusted
+    network first, training reference first. Extra figures (NAME@...) are not among them."""
+    present = {name for r in records for name in r.figures if name.startswith(f"{kind}_") and "@" not in name}
+    known = [f"{kind}_{n}_{ref}" for n in FEATURE_NETWORKS for ref in REFERENCES]
     return [name for name in known if name in present] + sorted(present - set(known))
 
 
+def network_of(name: str) -> str:
+    """`sfd_alexnet_train` -> `alexnet`."""
+    return name.split("_")[1]
+
+
 def frechet_label(name: str) -> str:
-    """`rfd_alexnet_train` -> `rFD-alexnet (train)`; Inception's alone is called rFID."""
-    network, _, reference = name.removeprefix("rfd_").partition("_")
-    distance = "rFID" if network == "inception" else f"rFD-{network}"
+    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sFD-...`; Inception's alone is called FID."""
+    kind, _, rest = name.partition("_")
+    network, _, reference = rest.partition("_")
+    distance = f"{kind[0]}FID" if network == "inception" else f"{kind[0]}FD-{network}"
     return f"{distance} ({reference})"
 
 

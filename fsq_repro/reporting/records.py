@@ -14,6 +14,7 @@ import warnings
 from typing import Any
 
 RECORD_NAME = "record.json"
+GENERATORS = ("masked", "autoregressive")
 KINDS = {
     str: "a string",
     list: "a list",
@@ -32,8 +33,19 @@ class Measured:
 
 
 @dataclasses.dataclass(frozen=True)
+class Stage1:
+    """The autoencoder run whose tokens a stage-2 run models."""
+
+    experiment: str
+    run: str
+    steps: int
+    batch_size: int
+    seed: int
+
+
+@dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """One finished run.
+    """One finished run, of an autoencoder (stage 1) or of a generator on its tokens (stage 2).
 
     Attributes (those with a default may be missing in the file):
       experiment: the config file's name; sweep: the sweep's name, else the experiment's first word.
@@ -44,6 +56,7 @@ class RunRecord:
       figures: name -> `Measured`.
       level_histograms: FSQ: per dimension, token counts of each level.
       wall_time_s: training seconds.
+      generator: stage 2: "masked" | "autoregressive", None in stage 1; stage1: the autoencoder behind it.
     """
 
     experiment: str
@@ -65,6 +78,8 @@ class RunRecord:
     device: str | None = None
     git_revision: str | None = None
     level_histograms: list[list[int]] | None = None
+    generator: str | None = None
+    stage1: Stage1 | None = None
 
     @property
     def bits(self) -> float:
@@ -121,6 +136,7 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
     if histograms is not None and [len(h) for h in histograms] != levels:
         raise ValueError(f"field level_histograms must hold one count a level of {levels}, got {histograms}.")
     target_bits = _field(raw, "target_bits", numbers.Real, optional=True)
+    generator, stage1 = _generator(raw)
     return RunRecord(
         experiment=experiment,
         sweep=_field(raw, "sweep", str, optional=True) or experiment.split("_")[0],
@@ -141,7 +157,24 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         device=_field(raw, "device", str, optional=True),
         git_revision=_field(raw, "git_revision", str, optional=True),
         level_histograms=histograms,
+        generator=generator,
+        stage1=stage1,
     )
+
+
+def _generator(raw: dict) -> tuple[str | None, Stage1 | None]:
+    """What only stage-2 records have; (None, None) for stage 1, which is also what a missing stage means."""
+    stage = _field(raw, "stage", numbers.Integral, optional=True)
+    if stage not in (None, 1, 2):
+        raise ValueError(f"field stage must be 1 or 2, got {stage}.")
+    if stage != 2:
+        return None, None
+    generator = _field(raw, "generator", str)
+    if generator not in GENERATORS:
+        raise ValueError(f"field generator must be one of {', '.join(GENERATORS)}, got {generator!r}.")
+    facts = _field(raw, "stage1", dict)
+    kinds = {f.name: str if f.type is str else numbers.Integral for f in dataclasses.fields(Stage1)}
+    return generator, Stage1(**{name: _field(facts, name, kind) for name, kind in kinds.items()})
 
 
 def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:

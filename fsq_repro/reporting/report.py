@@ -1,25 +1,47 @@
 """The report: every table and figure for which there are run records."""
 
-import itertools
+import dataclasses
 import os
 import pathlib
 import re
 import shutil
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 
+from fsq_repro.reporting.drawing import NothingToDrawError
 from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
-from fsq_repro.reporting.groups import frechet_names, split_by_setting
+from fsq_repro.reporting.groups import Setting, setting_of, split_by_setting, stage1_setting_of
+from fsq_repro.reporting.guidance import guidance_figure, guidance_table
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
 from fsq_repro.reporting.tables import level_histogram_table, levels_table, tradeoff_table
+from fsq_repro.reporting.tables_stage2 import levels_sampling_table, sampling_table
+
+PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
+
+
+@dataclasses.dataclass(frozen=True)
+class Study:
+    """What a sweep's records become: the tables of its autoencoders and of its generators, and the figure of both."""
+
+    stage1_table: Callable[[Sequence[RunRecord]], str]
+    stage2_tables: tuple[Callable[[Sequence[RunRecord]], str], ...]
+    figure: Callable[[Sequence[RunRecord], pathlib.Path], None]
+
+
+STUDIES = {
+    "tradeoff": Study(tradeoff_table, (sampling_table,), tradeoff_figure),
+    "levels": Study(levels_table, (levels_sampling_table,), levels_figure),
+    "guidance": Study(tradeoff_table, (guidance_table, sampling_table), guidance_figure),
+}
 
 
 def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> list[pathlib.Path]:
     """Writes tables (Markdown) and figures (PNG) of all run records below a directory.
 
-    `tradeoff.md` and `tradeoff*.png` come from runs of the sweep `tradeoff`, `levels.md` and `levels*.png` from
-    `levels`; `*_histograms.png` shows the use of each level. Where runs differ in data, steps or batch size, each
-    setting has its own section and its own figures. The records go to `records/`, so that what was measured stays
-    beside what was made of it; a report can be made again from them.
+    SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10) or `guidance`
+    (Fig. 4); `*_histograms.png` shows the use of each level. Where autoencoders differ in data, steps or batch size,
+    each setting has its own figure, and each setting of autoencoders or generators its own section. The records go to
+    `records/`, so that what was measured stays beside what was made of it; a report can be made again from them. The
+    pictures that a run's evaluation left beside its record go to `pictures/`.
 
     Returns:
       The tables and figures written.
@@ -29,47 +51,80 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
       ValueError: it holds no finished run of a known sweep; nothing is written then.
     """
     records = load_records(runs_dir)
-    studies = {name: [r for r in records if r.sweep == name] for name in ("tradeoff", "levels")}
-    if not any(studies.values()):
+    studies = {name: [r for r in records if r.sweep == name] for name in STUDIES}
+    chosen = [r for runs in studies.values() for r in runs]
+    if not chosen:
         found = sorted({r.sweep for r in records})
         detail = f"; its records are of {', '.join(found)}" if found else ""
-        raise ValueError(f"{runs_dir} holds no finished run of the sweeps tradeoff or levels{detail}.")
+        known = f"{', '.join(list(STUDIES)[:-1])} or {list(STUDIES)[-1]}"
+        raise ValueError(f"{runs_dir} holds no finished run of the sweeps {known}{detail}.")
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    files = []
-    if studies["tradeoff"]:
-        files += _study("tradeoff", studies["tradeoff"], tradeoff_table, tradeoff_figure, out_dir)
-    if studies["levels"]:
-        files += _study("levels", studies["levels"], levels_table, levels_figure, out_dir)
-    for record in itertools.chain(*studies.values()):
-        copy = out_dir / "records" / record.run / f"seed{record.seed}" / RECORD_NAME
-        if copy.resolve() != record.path.resolve():
-            copy.parent.mkdir(parents=True, exist_ok=True)
-            shutil.copyfile(record.path, copy)
-    return files
+    pictures = _copy_records_and_pictures(chosen, out_dir)
+    return [f for name, runs in studies.items() if runs for f in _write_study(name, runs, pictures, out_dir)]
 
 
-def _study(
-    name: str,
-    records: Sequence[RunRecord],
-    table: Callable[[Sequence[RunRecord]], str],
-    figure: Callable[[Sequence[RunRecord], pathlib.Path], None],
-    out_dir: pathlib.Path,
+def _write_study(
+    name: str, records: Sequence[RunRecord], pictures: Mapping[pathlib.Path, list[str]], out_dir: pathlib.Path
 ) -> list[pathlib.Path]:
     """One sweep's table and figures; a figure that no record has the numbers for is not drawn."""
-    files = []
-    settings = split_by_setting(records)
+    study, files = STUDIES[name], []
+    settings = split_by_setting(records, stage1_setting_of)
     for setting, runs in settings.items():
-        suffix = "" if len(settings) == 1 else "_" + re.sub(r"[^a-z0-9]+", "_", str(setting).lower()).strip("_")
-        if any(r.measured(n) and r.measured("usage") for r in runs for n in frechet_names([r])):
-            figure(runs, out_dir / f"{name}{suffix}.png")
-            files.append(out_dir / f"{name}{suffix}.png")
-        if any(r.level_histograms for r in runs):
-            level_histogram_figure(runs, out_dir / f"{name}_histograms{suffix}.png")
-            files.append(out_dir / f"{name}_histograms{suffix}.png")
-    parts = [f"# Sweep `{name}`\n", *(f"![{f.stem}]({f.name})\n" for f in files), table(records)]
-    if any(r.level_histograms for r in records):
-        parts.append(level_histogram_table(records))
+        suffix = "" if len(settings) == 1 else f"_{_slug(setting)}"
+        for figure, kind in ((study.figure, ""), (level_histogram_figure, "_histograms")):
+            path = out_dir / f"{name}{kind}{suffix}.png"
+            try:
+                figure(runs, path)
+            except NothingToDrawError:
+                continue
+            files.append(path)
+    stage1, stage2 = [r for r in records if r.stage1 is None], [r for r in records if r.stage1]
+    parts = [f"# Sweep `{name}`\n", *(f"![{f.stem}]({f.name})\n" for f in files)]
+    if stage1:
+        parts.append(study.stage1_table(stage1))
+    if stage2:
+        parts += [table(stage2) for table in study.stage2_tables]
+    if any(r.level_histograms for r in stage1):
+        parts.append(level_histogram_table(stage1))
+    images = [f"![{pathlib.PurePath(p).stem}]({p})\n" for r in records for p in pictures[r.path]]
+    if images:
+        parts += ["## Pictures\n", *images]
     markdown = out_dir / f"{name}.md"
     markdown.write_text("\n".join(parts), encoding="utf-8")
     return [markdown, *files]
+
+
+def _copy_records_and_pictures(records: Sequence[RunRecord], out_dir: pathlib.Path) -> dict[pathlib.Path, list[str]]:
+    """Copies each record to records/RUN/seedK/ and its pictures to pictures/RUN_seedK_NAME.png.
+
+    Runs of one name and seed but of different settings are kept apart by the setting. A report that is made again
+    from its own records finds the pictures where it put them.
+
+    Returns:
+      By the record's path: its pictures, relative to the directory.
+    """
+    owners: dict[tuple[str, int], Setting] = {}
+    pictures: dict[pathlib.Path, list[str]] = {}
+    for r in records:
+        setting = setting_of(r)
+        own_name = owners.setdefault((r.run, r.seed), setting) == setting
+        run = r.run if own_name else f"{r.run}_{_slug(setting)}"
+        copy = out_dir / "records" / run / f"seed{r.seed}" / RECORD_NAME
+        again = copy.resolve() == r.path.resolve()
+        if not again:
+            copy.parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(r.path, copy)
+        pictures[r.path] = []
+        for name in PICTURES:
+            picture, target = r.path.parent / "samples" / f"{name}.png", f"pictures/{run}_seed{r.seed}_{name}.png"
+            if picture.is_file():
+                (out_dir / "pictures").mkdir(exist_ok=True)
+                shutil.copyfile(picture, out_dir / target)
+            if picture.is_file() or (again and (out_dir / target).is_file()):
+                pictures[r.path].append(target)
+    return pictures
+
+
+def _slug(setting: Setting) -> str:
+    return re.sub(r"[^a-z0-9]+", "_", str(setting).lower()).strip("_")

@@ -16,8 +16,20 @@ from ml_collections import ConfigDict
 from fsq_repro.files import atomic_path
 from fsq_repro.runtime.errors import UserError
 
-# What a resumed run may change: how long and how often, not what is trained.
-RESUMABLE_CHANGES = ("steps", "log_every", "eval_every", "checkpoint_every", "eval", "data.num_workers", "mesh")
+# What a resumed run may change: how long and how often, not what is trained; and where stage I lies, since its weights
+# are compared.
+RESUMABLE_CHANGES = (
+    "steps",
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "eval",
+    "data.num_workers",
+    "mesh",
+    "stage1",
+    "sampler",
+    "compression",
+)
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -27,14 +27,15 @@ class Run:
       config: config file, from the repository's root.
       arg: the part behind the colon.
       overrides: config fields -> values, as on the command line.
-      after: names of the runs that must have finished first.
+      inputs: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
+        get (stage II's `stage1`).
     """
 
     name: str
     config: str
     arg: str = ""
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
-    after: tuple[str, ...] = ()
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
 
 
 def load_runs(sweep: str) -> list[Run]:
@@ -54,8 +55,8 @@ def load_runs(sweep: str) -> list[Run]:
         runs = module.get_runs(arg)
     names = [r.name for r in runs]
     for i, run in enumerate(runs):
-        if names.index(run.name) != i or not set(run.after) <= set(names[:i]):
-            raise UserError(f"sweep {file}: run {run.name!r} is there twice, or stands before a run of its {run.after}")
+        if names.index(run.name) != i or not set(run.inputs.values()) <= set(names[:i]):
+            raise UserError(f"sweep {file}: run {run.name!r} is there twice, or stands before one of {run.inputs}")
     return runs
 
 
@@ -76,7 +77,7 @@ def run_sweep(
     seconds: list[float] = []
     for i, (run, seed) in enumerate(todo):
         path, name = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}"
-        missing = [a for a in run.after if f"{a}/seed{seed}" in failed]
+        missing = [a for a in run.inputs.values() if f"{a}/seed{seed}" in failed]
         if missing:
             print(f"[{i + 1}/{len(todo)}] {name}: left out, {missing[0]} failed", flush=True)
             failed.append(name)
@@ -84,7 +85,9 @@ def run_sweep(
         if not _is_evaluated(path):
             print(f"[{i + 1}/{len(todo)}] {name}", flush=True)
             started = time.monotonic()
-            if not _train_and_evaluate(run, seed, path, sweep):
+            overrides = {"seed": seed} | run.overrides
+            overrides |= {field: (workdir / name / f"seed{seed}").resolve() for field, name in run.inputs.items()}
+            if not _train_and_evaluate(run, overrides, path, sweep):
                 print(f"[{i + 1}/{len(todo)}] {name} FAILED; its output is in {path / 'log.txt'}", flush=True)
                 failed.append(name)
                 continue
@@ -107,8 +110,7 @@ def _is_evaluated(path: pathlib.Path) -> bool:
     return record.get("status") == "finished" and bool(record.get("figures"))
 
 
-def _train_and_evaluate(run: Run, seed: int, path: pathlib.Path, sweep: str) -> bool:
-    overrides = {"seed": seed} | run.overrides
+def _train_and_evaluate(run: Run, overrides: dict, path: pathlib.Path, sweep: str) -> bool:
     train = [
         "scripts/train.py",
         f"--config={run.config}:{run.arg}",

@@ -1,4 +1,4 @@
-"""From a config to typed objects. Nothing below this file reads a ConfigDict.
+"""From a stage-I config to typed objects, and what the factories of all stages share. Nothing below reads a ConfigDict.
 
 Every value is checked here, before anything is compiled or written: errors name the field, its value and what is
 allowed.
@@ -19,7 +19,7 @@ from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.models.discriminator import Discriminator
 from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer, LossWeights
-from fsq_repro.trainers.loop import LoopConfig
+from fsq_repro.trainers.loop import LoopConfig, Trainer
 
 QUANTIZERS = {"fsq": FSQ, "vq": VectorQuantizer, "ema_vq": EmaVectorQuantizer}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -74,7 +74,12 @@ def build_autoencoder(config: ConfigDict) -> Autoencoder:
 
 
 def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
-    """Adam as MaskGIT's stage I uses it; constant or cosine schedule behind a linear warm-up."""
+    """Adam as MaskGIT's stage I uses it."""
+    return optax.adam(build_schedule(c, steps), b1=c.beta1, b2=c.beta2)
+
+
+def build_schedule(c: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate: constant or cosine to 0, behind a linear warm-up."""
     if c.schedule == "constant":
         after = optax.constant_schedule(c.learning_rate)
     elif c.schedule == "cosine":
@@ -87,8 +92,7 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
             f"{c.warmup_steps} in 0 .. steps - 1 = {steps - 1}"
         )
     warmup = optax.linear_schedule(0.0, c.learning_rate, c.warmup_steps)
-    schedule = optax.join_schedules([warmup, after], [c.warmup_steps]) if c.warmup_steps else after
-    return optax.adam(schedule, b1=c.beta1, b2=c.beta2)
+    return optax.join_schedules([warmup, after], [c.warmup_steps]) if c.warmup_steps else after
 
 
 def check_networks(config: ConfigDict) -> None:
@@ -146,15 +150,27 @@ def build_loop(config: ConfigDict) -> LoopConfig:
     )
 
 
+def check_batch(config: ConfigDict) -> None:
+    if config.batch_size % jax.device_count():
+        raise ValueError(f"batch_size = {config.batch_size} must be a multiple of the {jax.device_count()} devices")
+
+
+def check_eval_batch(config: ConfigDict) -> None:
+    if config.eval.batch_size < 1 or config.eval.batch_size % jax.device_count():
+        raise ValueError(
+            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} "
+            "devices"
+        )
+
+
 def build_source(config: ConfigDict, split: str) -> Source:
     return make_source(config.data.source, split, config.data.resolution)
 
 
 def build_train_iterator(config: ConfigDict, source: Source):
     """This process's part of the training batches, as a grain iterator."""
+    check_batch(config)
     processes = jax.process_count()
-    if config.batch_size % jax.device_count():
-        raise ValueError(f"batch_size = {config.batch_size} must be a multiple of the {jax.device_count()} devices")
     return train_iterator(
         source,
         batch_size=config.batch_size // processes,
@@ -169,12 +185,8 @@ def build_train_iterator(config: ConfigDict, source: Source):
 
 def build_eval_batches(config: ConfigDict, source: Source):
     """This process's part of the batches that cover `source` once; eval.batch_size is global."""
+    check_eval_batch(config)
     processes = jax.process_count()
-    if config.eval.batch_size < 1 or config.eval.batch_size % jax.device_count():
-        raise ValueError(
-            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} "
-            "devices"
-        )
     return eval_batches(
         source,
         batch_size=config.eval.batch_size // processes,
@@ -186,14 +198,19 @@ def build_eval_batches(config: ConfigDict, source: Source):
 
 def run_facts(config: ConfigDict, trainer: AutoencoderTrainer) -> dict:
     """What `record.json` says of a run before it has trained."""
-    abstract = jax.eval_shape(trainer.init_state, jax.random.key(0))
     grid = config.data.resolution // trainer.model.stride
+    return common_facts(config, trainer, trainer.model.quantizer.codebook_size, grid) | {"stage": 1}
+
+
+def common_facts(config: ConfigDict, trainer: Trainer, codebook_size: int, grid: int) -> dict:
+    """The facts that the records of all stages share."""
+    abstract = jax.eval_shape(trainer.init_state, jax.random.key(0))
     return {
         "experiment": config.experiment,
         "scale": config.scale,
         "quantizer": quantizer_label(config.quantizer),
         "levels": list(config.quantizer.levels) if config.quantizer.name == "fsq" else None,
-        "codebook_size": trainer.model.quantizer.codebook_size,
+        "codebook_size": codebook_size,
         "target_bits": config.target_bits,
         "num_tokens": grid * grid,
         "parameters": sum(x.size for x in jax.tree.leaves(abstract.params)),

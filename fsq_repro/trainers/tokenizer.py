@@ -5,6 +5,7 @@ indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h,
 images = tokenizer.decode(indices)
 """
 
+import hashlib
 import pathlib
 from typing import Any
 
@@ -23,11 +24,12 @@ WEIGHTS = ("ema", "raw")
 
 
 class Tokenizer:
-    """Encodes and decodes with fixed weights; batches that divide by the devices are split over them.
+    """Encodes and decodes with fixed weights; batches that divide by this process's devices are split over them.
 
     Attributes:
       model: the autoencoder module.
-      variables: {"params": ..., "quantizer": ...}, replicated over the devices.
+      variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
+      fingerprint: of the weights.
       step: training step of the weights.
       resolution: image side in pixels.
       codebook_size: number of codes.
@@ -42,20 +44,22 @@ class Tokenizer:
         self.codebook_size = model.quantizer.codebook_size
         self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
         self.grid = resolution // model.stride
-        self._mesh = sharding.make_mesh()
+        self.fingerprint = _fingerprint(variables)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
-
-        def encode(variables: Any, images: jax.Array) -> jax.Array:
-            z = model.apply(variables, images, method="encode")
-            return model.apply(variables, z, train=False, method="quantize").indices
 
         def decode(variables: Any, indices: jax.Array) -> jax.Array:
             codes = model.apply(variables, indices, method=lambda m, i: m.quantizer.indices_to_codes(i))
             return jnp.clip(model.apply(variables, codes, method="decode"), 0.0, 1.0)
 
-        self._encode = jax.jit(encode)
+        self._encode = jax.jit(self.encode_with)
         self._decode = jax.jit(decode)
         self._reconstruct = jax.jit(lambda v, x: reconstruct(model, v["params"], v["quantizer"], x))
+
+    def encode_with(self, variables: Any, images: jax.Array) -> jax.Array:
+        """`encode` with the weights as an argument, for use inside another jitted function."""
+        z = self.model.apply(variables, images, method="encode")
+        return self.model.apply(variables, z, train=False, method="quantize").indices
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
@@ -73,6 +77,15 @@ class Tokenizer:
         if len(x) % self._mesh.size:
             return jnp.asarray(x)
         return jax.device_put(x, sharding.batch_sharding(self._mesh))
+
+
+def _fingerprint(variables: Any) -> str:
+    """Twelve hexadecimal digits of the weights."""
+    digest = hashlib.sha256()
+    for path, x in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(x).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
@@ -101,5 +114,8 @@ def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int 
     state = checkpoints.restore(abstract, step=step)
     checkpoints.close()
     params = state.ema_params if weights == "ema" else state.params
-    variables = {"params": params, "quantizer": state.quantizer_state}
+    # Of the copies on all processes' devices, this process's.
+    variables = jax.tree.map(
+        lambda x: np.asarray(x.addressable_data(0)), {"params": params, "quantizer": state.quantizer_state}
+    )
     return Tokenizer(trainer.model, variables, step=int(state.step), resolution=config.data.resolution)

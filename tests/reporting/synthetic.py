@@ -15,7 +15,7 @@ FD_PROTOCOL = {
     "checkpoint": 1200,
 }
 SPLIT_PROTOCOL = {"split": "photos/validation", "samples": 2560, "weights": "ema", "checkpoint": 1200}
-LEVELS = {8: [8, 6, 5], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5]}
+LEVELS = {8: [8, 6, 5], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5], 14: [8, 8, 8, 6, 5]}
 
 
 def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sweep="tradeoff", **changes):
@@ -82,3 +82,78 @@ def paper_like():
         record("vq", 12, fd=11.25, usage=0.125),
         record("vq_no_entropy", 10, fd=14.0, usage=0.08),
     ]
+
+
+SAMPLER_PROTOCOL = FD_PROTOCOL | {"sampler": "parallel decoding", "decoding_steps": 12, "guidance weight": 0.0}
+COST_PROTOCOLS = {
+    "masked": SPLIT_PROTOCOL | {"schedule": "M2T, 12 groups, exponent 2.2"},
+    "autoregressive": SPLIT_PROTOCOL | {"schedule": "teacher-forced, raster order"},
+}
+
+
+def stage2(quantizer="fsq", bits=10, seed=0, fd=20.0, cost=None, generator="masked", **changes):
+    """The JSON object of one finished generator on the tokens of `record(quantizer, bits)`."""
+    raw = record(quantizer, bits, seed)
+    size = raw["codebook_size"]
+    entropy = 0.9 * math.log2(size)
+    cost = 0.8 * math.log2(size) if cost is None else cost
+    sampled = SAMPLER_PROTOCOL | ({} if generator == "masked" else {"sampler": "raster order", "decoding_steps": 16})
+    figures = {
+        "sfd_alexnet_train": (fd, sampled),
+        "precision_alexnet": (0.7, sampled),
+        "recall_alexnet": (0.4, sampled),
+        "class_fd_own_alexnet": (1.5 * fd, sampled),
+        "class_fd_other_alexnet": (4.0 * fd, sampled),
+        "class_fd_soup_alexnet": (3.0 * fd, sampled),
+        "class_fd_marginal_soup_alexnet": (5.0 * fd, sampled),
+        "compression_bits": (cost, COST_PROTOCOLS[generator]),
+        "coder_bits": (1.004 * cost, COST_PROTOCOLS[generator] | {"samples": 8}),
+        "coder_expected_bits": (cost, COST_PROTOCOLS[generator] | {"samples": 8}),
+        "entropy_bits": (entropy, SPLIT_PROTOCOL),
+        "usage": (raw["figures"]["usage"]["value"], SPLIT_PROTOCOL),
+        "uniform_usage": (1.0, SPLIT_PROTOCOL),
+        "tokens": (2560 * 16, SPLIT_PROTOCOL),
+    }
+    facts = {
+        "experiment": "tradeoff_maskgit",
+        "stage": 2,
+        "generator": generator,
+        "stage1": {key: raw[key] for key in ("experiment", "run", "steps", "batch_size", "seed")},
+        "run": f"{generator}_{quantizer}_{bits}",
+        "steps": 2000,
+        "figures": {name: {"value": value, "protocol": dict(protocol)} for name, (value, protocol) in figures.items()},
+        "level_histograms": None,
+    }
+    return copy.deepcopy(raw | facts | changes)
+
+
+def paper_like_stage2():
+    """Generators in which the paper's claims hold, both kinds."""
+    masked = (
+        ("fsq", 8, 21.0, 6.3),
+        ("vq", 8, 20.5, 6.2),
+        ("fsq", 10, 19.0, 7.7),
+        ("vq", 10, 19.5, 7.5),
+        ("fsq", 12, 18.0, 9.3),
+        ("vq", 12, 20.0, 8.9),
+    )
+    causal = (("fsq", 8, 20.6, 6.2), ("fsq", 10, 18.8, 7.5), ("vq", 8, 20.4, 6.1))
+    return [stage2(q, b, fd=fd, cost=cost) for q, b, fd, cost in masked] + [
+        stage2(q, b, fd=fd, cost=cost, generator="autoregressive") for q, b, fd, cost in causal
+    ]
+
+
+def guided(quantizer="fsq", best=0.2, **changes):
+    """A generator of the guidance study: sampling distance lowest at `best`, precision rising and recall falling."""
+    raw = stage2(quantizer, 10, sweep="guidance", run=f"guidance_{quantizer}", **changes)
+    figures = raw["figures"]
+    for weight in (0.0, 0.05, 0.1, 0.2, 0.4):
+        values = {
+            "sfd_alexnet_train": 20.0 + 60 * (weight - best) ** 2,
+            "precision_alexnet": 0.6 + 0.5 * weight,
+            "recall_alexnet": 0.55 + best / 4 - 0.4 * weight,
+        }
+        for name, value in values.items():
+            protocol = figures[name]["protocol"] | {"guidance weight": weight}
+            figures[name if weight == 0 else f"{name}@guidance={weight}"] = {"value": value, "protocol": protocol}
+    return raw

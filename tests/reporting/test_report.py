@@ -8,10 +8,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsq_repro.reporting.drawing import caption_of, measured_so, stages
 from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
+from fsq_repro.reporting.guidance import guidance_figure
 from fsq_repro.reporting.records import parse_record
 from fsq_repro.reporting.report import write_report
-from tests.reporting.synthetic import paper_like, record, write
+from tests.reporting.synthetic import guided, paper_like, paper_like_stage2, record, stage2, write
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "report.py"
 BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)
@@ -63,6 +65,91 @@ def test_level_histogram_figure(tmp_path):
     assert pixels(tmp_path / "x.png", BLUE) > 3000
 
 
+def size(path):
+    with Image.open(path) as image:
+        return image.size
+
+
+def test_tradeoff_figure_has_four_panels_with_generators(tmp_path):
+    records = parsed(tmp_path, [*paper_like(), *paper_like_stage2()])
+    stage1, stage2_ = [r for r in records if r.stage1 is None], [r for r in records if r.stage1]
+    # A quantizer without generators is in panels a and c only.
+    tradeoff_figure([*stage1, *(r for r in stage2_ if r.quantizer == "fsq")], tmp_path / "four.png")
+    tradeoff_figure([r for r in stage2_ if r.quantizer == "fsq"], tmp_path / "two.png")  # b and d
+    assert size(tmp_path / "four.png")[1] > 1.5 * size(tmp_path / "two.png")[1]  # two rows of panels
+    assert pixels(tmp_path / "four.png", BLUE) > 1.3 * pixels(tmp_path / "two.png", BLUE) > 1000
+    assert pixels(tmp_path / "four.png", ORANGE) > 1000 and pixels(tmp_path / "two.png", ORANGE) == 0
+
+
+def test_of_each_kind_of_generator_the_setting_with_most_runs_is_drawn(tmp_path):
+    raw = [*paper_like_stage2(), stage2("fsq", 8, steps=9), stage2("fsq", 8, generator="autoregressive", steps=9)]
+    stage1, (masked, causal), left_out = stages(parsed(tmp_path, raw))
+    assert (stage1, len(masked), len(causal), left_out) == ([], 6, 3, 2)
+    assert {g.first.steps for g in [*masked, *causal]} == {2000}
+    caption = caption_of(masked, measured_so([*masked, *causal], "compression_bits"), left_out)
+    assert "Cost, masked: split photos/validation" in caption and "Left out: 2 run(s)" in caption
+    # The second protocol is told by its difference.
+    assert caption.count("photos/validation") == 1 and "schedule teacher-forced, raster order, otherwise" in caption
+
+
+def test_levels_figure_shows_sampling_beside_reconstruction(tmp_path):
+    first = [record(levels=s, fd=9.0 + i) for i, s in enumerate(([8, 5, 5, 5], [4, 4, 4, 4, 4]))]
+    second = [stage2("fsq", 10) | {"levels": r["levels"], "codebook_size": r["codebook_size"]} for r in first]
+    levels_figure(parsed(tmp_path, first), tmp_path / "one.png")
+    levels_figure(parsed(tmp_path, [*first, *second]), tmp_path / "two.png")
+    assert size(tmp_path / "two.png")[0] > 1.5 * size(tmp_path / "one.png")[0]
+
+
+def test_guidance_figure_draws_a_line_a_quantizer(tmp_path):
+    records = parsed(tmp_path, [guided("fsq"), guided("vq", 0.1)])
+    guidance_figure(records, tmp_path / "both.png")
+    guidance_figure(records[:1], tmp_path / "fsq.png")
+    assert min(pixels(tmp_path / "both.png", c) for c in (BLUE, ORANGE)) > 1000
+    assert pixels(tmp_path / "fsq.png", ORANGE) == 0
+    silent = stage2()
+    del silent["figures"]["sfd_alexnet_train"]["protocol"]["guidance weight"]
+    with pytest.raises(ValueError, match="states its guidance weight; nothing to draw"):
+        guidance_figure(parsed(tmp_path, [silent]), tmp_path / "none.png")
+
+
+def test_report_of_both_stages_with_pictures(tmp_path):
+    raw = [paper_like()[1], *paper_like_stage2()[:2], guided()]  # VQ's: no histograms to draw
+    runs = write(tmp_path / "runs", *raw)
+    samples = runs / "masked_fsq_8" / "seed0" / "samples"
+    samples.mkdir()
+    for name in ("evaluation", "classes", "step_100"):
+        Image.new("RGB", (4, 4)).save(samples / f"{name}.png")
+    out = tmp_path / "out"
+    names = [f.name for f in write_report(runs, out)]
+    assert names == ["tradeoff.md", "tradeoff.png", "guidance.md", "guidance.png"]
+    text = (out / "tradeoff.md").read_text()
+    sections = [line for line in text.splitlines() if line.startswith("## ")]
+    assert sections[1:] == ["## Sampling and compression", "## Pictures"]
+    assert sorted(p.name for p in (out / "pictures").iterdir()) == [
+        "masked_fsq_8_seed0_classes.png",
+        "masked_fsq_8_seed0_evaluation.png",
+    ]
+    assert "![masked_fsq_8_seed0_classes](pictures/masked_fsq_8_seed0_classes.png)" in text
+    assert "pictures/" not in (out / "guidance.md").read_text()
+    # Made again from its own records it says the same, pictures included.
+    write_report(out / "records", out)
+    assert (out / "tradeoff.md").read_text() == text
+
+
+def test_runs_of_one_name_and_of_two_stages_are_both_kept(tmp_path):
+    def without_figures(raw):
+        return raw | {"figures": {"tokens": raw["figures"]["tokens"]}}
+
+    write(tmp_path / "runs" / "a", without_figures(record("vq", 8)))
+    write(tmp_path / "runs" / "b", without_figures(stage2("vq", 8, run="vq_8")))
+    texts = []
+    for source in ("runs", "out/records"):
+        (markdown,) = write_report(tmp_path / source, tmp_path / "out")
+        texts.append(markdown.read_text())
+        assert len(list((tmp_path / "out" / "records").rglob("record.json"))) == 2
+    assert texts[0] == texts[1] and "## Sampling and compression" in texts[0]
+
+
 def test_report_writes_what_there_are_records_for(tmp_path):
     runs = write(tmp_path / "runs", *paper_like()[:2])
     files = write_report(runs, tmp_path / "out")
@@ -72,7 +159,7 @@ def test_report_writes_what_there_are_records_for(tmp_path):
     assert "![tradeoff](tradeoff.png)" in text and "Do the paper's claims appear" in text
     assert "Use of each level by FSQ" in text
 
-    write(runs, record(levels=[4, 4, 4, 4, 4], sweep="levels"), record(levels=[8, 5, 5, 5], sweep="levels"))
+    write(runs, *(record(levels=s, sweep="levels", level_histograms=None) for s in ([4, 4, 4, 4, 4], [8, 5, 5, 5])))
     names = {f.name for f in write_report(runs, tmp_path / "out")}
     assert names == {p.name for p in (tmp_path / "out").iterdir() if p.is_file()}
     assert {"levels.md", "levels.png", "tradeoff.md"} <= names

@@ -30,7 +30,7 @@ def fake_root(tmp_path, monkeypatch):
 
 
 def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake_root, capsys):
-    runs = [Run("broken", "c.py"), Run("needs_it", "c.py", after=("broken",)), Run("good", "c.py")]
+    runs = [Run("broken", "c.py"), Run("needs_it", "c.py", inputs={"stage1": "broken"}), Run("good", "c.py")]
     workdir, seen = fake_root / "runs", []
     failed = sweep.run_sweep(runs, workdir, sweep="s", seeds=2, on_finished=seen.append)
     assert failed == ["broken/seed0", "broken/seed1", "needs_it/seed0", "needs_it/seed1"]
@@ -56,7 +56,7 @@ def test_bad_sweeps(tmp_path):
         sweep.load_runs(str(tmp_path / "nothing.py"))
     file = tmp_path / "s.py"
     file.write_text(
-        "from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', after=('a',))]\n"
+        "from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', inputs={'stage1': 'a'})]\n"
     )
     with pytest.raises(UserError, match="run 'b'"):
         sweep.load_runs(str(file))

@@ -1,0 +1,101 @@
+"""Images as the tokens of a stage-I autoencoder: encoded once, kept on disk, read by stage II.
+
+Only for pipelines without a random crop: an image then has two encodings, as it is and mirrored.
+"""
+
+import dataclasses
+import os
+from collections.abc import Callable
+
+import numpy as np
+
+from fsq_repro.data import transforms
+from fsq_repro.data.cache import Progress, cached_arrays
+from fsq_repro.data.sources import Source
+
+VERSION = 1  # raise when a token changes
+
+
+@dataclasses.dataclass(frozen=True)
+class TokenSource:
+    """One process's share of a source: `tokens` int32 (variants, S) and `label` int32 () of each item.
+
+    Attributes:
+      name, split: of the source.
+      tokens_NxVxS: variant 0 is the image, 1 its mirror image.
+      labels_N: int32.
+      total: items of all processes.
+      process_count: processes that share them.
+    """
+
+    name: str
+    split: str
+    tokens_NxVxS: np.ndarray
+    labels_N: np.ndarray
+    total: int
+    process_count: int
+
+    def __len__(self) -> int:
+        return len(self.labels_N)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return {"tokens": self.tokens_NxVxS[index], "label": self.labels_N[index]}
+
+
+def encode_source(
+    source: Source,
+    encode: Callable[[np.ndarray], np.ndarray],
+    *,
+    tokenizer: str,
+    num_tokens: int,
+    resolution: int,
+    mirrored: bool,
+    batch_size: int,
+    process_index: int = 0,
+    process_count: int = 1,
+    cache_dir: str | os.PathLike | None = None,
+    progress: Progress = iter,
+) -> TokenSource:
+    """Returns the tokens of this process's share of a source, encoding it if that was never done.
+
+    Args:
+      source: images; brought to the resolution by ADM's evaluation crop.
+      encode: images float32 (batch_size, H, W, 3) in [0, 1] -> indices int32 (batch_size, h, w); always called with
+        full batches.
+      tokenizer: fingerprint of the autoencoder's weights; part of the cache's key.
+      num_tokens: h * w.
+      resolution: side of the images in pixels.
+      mirrored: also encode the mirror images.
+      batch_size: images a call.
+      process_index, process_count: item i belongs to process i mod `process_count`.
+      cache_dir: where the tokens are kept, by default `fsq_repro.data.cache.cache_dir()`.
+      progress: wraps the loop over batches.
+    """
+    mine = range(process_index, len(source), process_count)
+    variants = 2 if mirrored else 1
+    key = {
+        "version": VERSION,
+        "source": [source.name, source.split, source.fingerprint],
+        "tokenizer": tokenizer,
+        "resolution": resolution,
+        "mirrored": mirrored,
+        "share": [process_index, process_count],
+    }
+    specs = {"tokens": ((len(mine), variants, num_tokens), "int32"), "labels": ((len(mine),), "int32")}
+
+    def fill(arrays: dict[str, np.ndarray]) -> None:
+        for start in progress(range(0, len(mine), batch_size)):
+            rows = slice(start, min(start + batch_size, len(mine)))
+            items = [transforms.center_crop(source[i], resolution) for i in mine[rows]]
+            arrays["labels"][rows] = [item["label"] for item in items]
+            for v in range(variants):
+                images = np.stack([(transforms.flip(item) if v else item)["image"] for item in items])
+                images = images.astype(np.float32) / 255
+                padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
+                indices = np.asarray(encode(np.pad(images, padding)))[: len(images)]
+                arrays["tokens"][rows, v] = indices.reshape(len(images), num_tokens)
+
+    arrays = cached_arrays(f"tokens-{source.name.split(':')[0]}-{source.split}", key, specs, fill, cache_dir)
+    return TokenSource(
+        source.name, source.split, arrays["tokens"], arrays["labels"], total=len(source), process_count=process_count
+    )

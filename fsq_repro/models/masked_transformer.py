@@ -1,0 +1,33 @@
+"""MaskGIT's bidirectional transformer: predicts the masked tokens of an image from the others and the class."""
+
+import jax.numpy as jnp
+from jax import Array
+
+from fsq_repro.models.transformer_layers import TokenTransformer
+
+
+class MaskedTransformer(TokenTransformer):
+    """The masked model of stage II (paper section 4.2; attributes and ids as of `TokenTransformer`)."""
+
+    def __call__(self, tokens_BxS: Array, labels_B: Array, *, train: bool = False) -> Array:
+        """Logits of every token given the unmasked ones and the class.
+
+        Args:
+          tokens_BxS: int32, codes or `mask_id`.
+          labels_B: int32 in 0..num_classes; `num_classes` is "no class".
+          train: with dropout (needs the rng `dropout` where the rate is above 0).
+
+        Returns:
+          Float32 (B, S, V) over the whole vocabulary; the first K are those of the codes.
+        """
+        self.check_inputs(tokens_BxS, labels_B)
+        ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS], axis=1)
+        return self.logits_of_sequence(ids, train=train)[:, 1:]
+
+    def logits_of_sequence(self, input_ids: Array, *, train: bool) -> Array:
+        """Ids int32 (B, S + 1), the class id in front -> logits float32 (B, S + 1, V): the published module's call."""
+        if input_ids.shape[1:] != (self.num_tokens + 1,):
+            raise ValueError(
+                f"input_ids have the shape {input_ids.shape}, but must have (batch, {self.num_tokens + 1})."
+            )
+        return self.network(input_ids, num_positions=self.num_tokens + 1, train=train)

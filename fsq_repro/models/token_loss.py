@@ -1,0 +1,32 @@
+"""Cross-entropy of tokens as MaskGIT trains with it."""
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+
+def smoothed_cross_entropy(
+    logits_BxSxV: Array, targets_BxS: Array, weights_BxS: Array, label_smoothing: float
+) -> Array:
+    """Weighted cross-entropy with label smoothing, in nats.
+
+    The target distribution is 1 - s + s/V on the target and s/V elsewhere, over all V logits. Each example's sum is
+    divided by the example's own weights, then the batch is averaged, so that an example counts the same however many
+    of its tokens are masked (`weighted_sequence_cross_entropy_loss` in `maskgit/libml/losses.py`). An example without
+    any weight adds 0 and is still counted in the batch (the published code gives NaN).
+
+    Args:
+      logits_BxSxV: of any float dtype; computed in float32.
+      targets_BxS: int32 in 0..V-1.
+      weights_BxS: at least 0, 1 where a token is predicted (masked).
+      label_smoothing: s in [0, 1].
+
+    Returns:
+      Float32 scalar.
+    """
+    log_p_BxSxV = jax.nn.log_softmax(logits_BxSxV.astype(jnp.float32))
+    log_p_target_BxS = jnp.take_along_axis(log_p_BxSxV, targets_BxS[..., None], axis=-1)[..., 0]
+    loss_BxS = -(1.0 - label_smoothing) * log_p_target_BxS - label_smoothing * jnp.mean(log_p_BxSxV, axis=-1)
+    weights_BxS = weights_BxS.astype(jnp.float32)
+    total_B = jnp.sum(weights_BxS, axis=1)
+    return jnp.mean(jnp.sum(loss_BxS * weights_BxS, axis=1) / jnp.where(total_B > 0.0, total_B, 1.0))

@@ -1,0 +1,185 @@
+"""What the figures share: which runs are drawn, styles, curves, labels, captions."""
+
+import collections
+import itertools
+import os
+import textwrap
+from collections.abc import Iterable, Sequence
+from typing import Any
+
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from fsq_repro.reporting.groups import (
+    Group,
+    frechet_label,
+    frechet_names,
+    group_runs,
+    protocol_text,
+    setting_of,
+    split_by_setting,
+    stage1_setting_of,
+)
+from fsq_repro.reporting.records import GENERATORS, RunRecord
+
+# Okabe and Ito's colours, told apart by colour-blind readers too: (colour, marker, line style, marker face).
+STYLES = {
+    "fsq": ("#0072B2", "o", "-", "#0072B2"),
+    "vq": ("#E69F00", "s", "-", "#E69F00"),
+    "vq_no_entropy": ("#D55E00", "D", ":", "white"),
+}
+SPARE_STYLES = (("#009E73", "^", "--", "#009E73"), ("#CC79A7", "v", "--", "#CC79A7"), ("#000000", "P", "--", "#000000"))
+GREY = "#8a8a8a"
+LOWER_IS_BETTER = ", lower is better"
+RC = {
+    "font.size": 9,
+    "axes.spines.top": False,
+    "axes.spines.right": False,
+    "axes.grid": True,
+    "grid.color": "#e6e6e6",
+    "axes.axisbelow": True,
+    "legend.frameon": False,
+}
+
+
+class NothingToDrawError(ValueError):
+    """No record has what the figure shows."""
+
+
+def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]], int]:
+    """Groups of the autoencoders; of the generators, those of each kind with most runs; how many groups are neither.
+
+    Raises:
+      ValueError: the records belong to autoencoders of no or of several settings.
+    """
+    records = list(records)
+    settings = split_by_setting(records, stage1_setting_of)
+    if len(settings) != 1:
+        names = "; ".join(map(str, settings)) or "none"
+        raise ValueError(f"a figure is drawn from fitting runs of one setting, got: {names}.")
+    stage1 = group_runs(r for r in records if r.stage1 is None)
+    stage2, left_out = [], 0
+    for kind in GENERATORS:
+        by_setting = split_by_setting(r for r in records if r.generator == kind)
+        groups = sorted((group_runs(runs) for runs in by_setting.values()), key=len, reverse=True)
+        stage2 += groups[:1]
+        left_out += sum(map(len, groups[1:]))
+    return stage1, stage2, left_out
+
+
+def primary_distance(groups: Sequence[Group], kind: str = "rfd") -> str | None:
+    """The most trusted distance that any group has with its protocol; None if there is none."""
+    names = frechet_names((r for g in groups for r in g.records), kind)
+    return next((n for n in names if any(g.statistic(n) for g in groups)), None)
+
+
+def same_protocol(groups: Sequence[Group], name: str) -> list[Group]:
+    """Groups measured under the commonest protocol of a figure."""
+    texts = [protocol_text(g.protocol(name)) if g.protocol(name) else None for g in groups]
+    measured = [t for t in texts if t]
+    commonest = collections.Counter(measured).most_common(1)[0][0] if measured else None
+    return [g for g, text in zip(groups, texts, strict=True) if text is not None and text == commonest]
+
+
+def styles(quantizers: Iterable[str]) -> dict[str, tuple]:
+    """A style for each quantizer present: the paper's two first."""
+    present = set(quantizers)
+    spare = itertools.cycle(SPARE_STYLES)
+    ordered = [q for q in STYLES if q in present] + sorted(present - set(STYLES))
+    return {q: STYLES.get(q) or next(spare) for q in ordered}
+
+
+def style_of(g: Group, look: dict[str, tuple]) -> tuple:
+    """The style of a group's quantizer, hollow and dashed for an autoregressive generator."""
+    colour, marker, line, face = look[g.first.quantizer]
+    return (colour, "^", "--", "white") if g.first.generator == "autoregressive" else (colour, marker, line, face)
+
+
+def curve(axes, groups: Sequence[Group], name: str, style: tuple, label: str, scale: float = 1.0) -> None:
+    """One line over the bits of the codebook, by rising size, with bars where there are several seeds."""
+    groups = sorted(groups, key=lambda g: g.first.bits)
+    colour, marker, line, face = style
+    statistics = [g.statistic(name) for g in groups]
+    deviation = [scale * (s.std or 0.0) for s in statistics]
+    axes.errorbar(
+        [g.first.bits for g in groups],
+        [scale * s.mean for s in statistics],
+        deviation if any(deviation) else None,
+        color=colour,
+        marker=marker,
+        linestyle=line,
+        markerfacecolor=face,
+        markersize=5,
+        capsize=2,
+        elinewidth=0.8,
+        label=label,
+    )
+
+
+def label_points(axes, points: Sequence[tuple[float, float, str]]) -> None:
+    """Writes each text right of its point, moved up while it would cover another text or point."""
+    low, high = axes.get_ylim()
+    left, right = axes.get_xlim()
+    height, width = 0.04 * (high - low), 0.18 * (right - left)
+    texts: list[tuple[float, float]] = []
+    for x, y, text in sorted(points, key=lambda p: p[1]):
+
+        def covers(at: float, x: float = x) -> bool:
+            on_text = any(abs(tx - x) < width and abs(ty - at) < height for tx, ty in texts)
+            return on_text or any(0 < px - x < width and abs(py - at) < 0.7 * height for px, py, _ in points)
+
+        at = y
+        while covers(at):
+            at += height / 4
+        texts.append((x, at))
+        axes.annotate(
+            text,
+            (x, y),
+            (x + 0.02 * (right - left), at),
+            fontsize=7,
+            va="center",
+            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkB": 2},
+        )
+
+
+def levels_text(group: Group) -> str:
+    """`[8,5,5,5]`."""
+    return f"[{','.join(map(str, group.first.levels))}]"
+
+
+def measured_so(groups: Iterable[Group], name: str | None) -> list[tuple[str, dict[str, Any]]]:
+    """(label, protocol) of a figure for each kind of model, for `caption_of`; nothing of no groups."""
+    protocols = {g.first.generator: g.protocol(name) for g in groups}
+    labels = {k: "Cost" if name == "compression_bits" else frechet_label(name) for k in protocols}
+    return [(f"{labels[k]}, {k}" if k else labels[k], protocol) for k, protocol in protocols.items()]
+
+
+def caption_of(drawn: Sequence[Group], measured: Iterable[tuple[str, dict[str, Any]]], left_out: int) -> str:
+    """Settings, seeds a point, and protocols; a protocol after the first is given by what the first does not say."""
+    settings = dict.fromkeys(str(setting_of(g.first)) for g in drawn)
+    seeds = sorted({len(g.records) for g in drawn})
+    number = (
+        "1 seed a point" if seeds == [1] else f"{'-'.join(map(str, seeds))} seeds a point, bars: standard deviation"
+    )
+    parts = [f"{'; '.join(settings)}; {number}."]
+    first: dict[str, Any] = {}
+    for label, protocol in measured:
+        rest = {k: v for k, v in protocol.items() if k not in first or first[k] != v}
+        text = protocol_text(rest) + (", otherwise as the first" if first and rest else "") or "as the first"
+        parts.append(f"{label}: {text}.")
+        first = first or protocol
+    return " ".join(parts) + (f" Left out: {left_out} run(s) measured otherwise." if left_out else "")
+
+
+def write_caption(figure: Figure, caption: str) -> float:
+    """Writes the caption at the lower edge and returns the share of the figure's height that it takes."""
+    lines = textwrap.wrap(caption, width=int(figure.get_figwidth() * 20))
+    figure.text(0.012, 0.05 / figure.get_figheight(), "\n".join(lines), fontsize=6.5, color="#555555", va="bottom")
+    return (0.13 * len(lines) + 0.05) / figure.get_figheight()
+
+
+def finish(figure: Figure, caption: str, path: str | os.PathLike, top: float = 1.0) -> None:
+    """Lays out below `top`, writes the caption under the panels and saves."""
+    bottom = write_caption(figure, caption)
+    figure.tight_layout(rect=(0, bottom, 1, top))
+    FigureCanvasAgg(figure).print_png(path)

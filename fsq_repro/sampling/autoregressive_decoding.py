@@ -1,0 +1,45 @@
+"""Autoregressive decoding, one token after the other, with the model's cache."""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from jax import Array
+
+from fsq_repro.sampling.guidance import StepFn
+
+
+def autoregressive_decode(step_fn: StepFn, cache: Any, class_ids_B: Array, keys_B: Array, num_tokens: int) -> Array:
+    """Samples token sequences at temperature 1; position t of a sample uses fold_in(its key, t).
+
+    Args:
+      step_fn: (cache, ids int32 (B,), position int32 ()) -> (float32 logits (B, K) of the token at `position`, cache).
+        `ids` are the class ids at position 0 and afterwards the tokens at `position` - 1. `guide_step` makes a guided
+        one.
+      cache: pytree that `step_fn` returns with the same shapes and dtypes.
+      class_ids_B: int32 (B,), what the model is fed in front of the first token.
+      keys_B: PRNG keys (B,), see `parallel_decoding.sample_keys`.
+      num_tokens: S.
+
+    Returns:
+      int32 (B, S), values in 0..K-1.
+
+    Raises:
+      ValueError: `num_tokens` is not positive, or keys and ids differ in number.
+    """
+    if num_tokens < 1:
+        raise ValueError(f"num_tokens must be positive, got {num_tokens}.")
+    if keys_B.shape[0] != class_ids_B.shape[0]:
+        raise ValueError(
+            f"keys and class ids must be of one number, got {keys_B.shape[0]} keys and {class_ids_B.shape[0]} ids."
+        )
+
+    def step(carry: tuple[Any, Array], position: Array) -> tuple[tuple[Any, Array], Array]:
+        cache, ids_B = carry
+        logits_BxK, cache = step_fn(cache, ids_B, position)
+        keys_at_position_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, position)
+        tokens_B = jax.vmap(jax.random.categorical)(keys_at_position_B, logits_BxK).astype(jnp.int32)
+        return (cache, tokens_B), tokens_B
+
+    _, tokens_SxB = jax.lax.scan(step, (cache, class_ids_B), jnp.arange(num_tokens))
+    return tokens_SxB.T

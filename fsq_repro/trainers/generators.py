@@ -1,0 +1,198 @@
+"""The two generators of tokens, behind one interface: masked (MaskGIT) and autoregressive, over the same layers.
+
+A generator is a network together with its training loss, its sampler and the order in which it codes tokens. Tokens
+are int32 (B, S) in raster order, labels int32 (B,); the label `num_classes` means "no class" (the mask token in the
+class's place), which guidance and label dropping use.
+"""
+
+import dataclasses
+import functools
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+from fsq_repro.evaluation.compression import causal_token_bits, masked_token_bits
+from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer, init_cache
+from fsq_repro.models.masked_transformer import MaskedTransformer
+from fsq_repro.models.token_loss import smoothed_cross_entropy
+from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
+from fsq_repro.sampling.guidance import guide, guide_step, is_unguided
+from fsq_repro.sampling.mask_schedules import m2t_groups, random_masks, raster_groups
+from fsq_repro.sampling.parallel_decoding import parallel_decode, sample_keys
+
+PROBED_RATIOS = (0.45, 0.6, 0.75, 0.9, 1.0)  # of masked tokens, from the training bound of A.4.2 to all
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedGenerator:
+    """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps.
+
+    Attributes:
+      model: the bidirectional transformer.
+      grid: tokens along one side; S = grid^2.
+      label_smoothing: of the training loss.
+      min_ratio, bound: masking of the training examples, see `random_masks`.
+      num_steps, choice_temperature: of the sampler, see `parallel_decode`.
+      m2t_alpha, m2t_groups: of the schedule that compression uses, see `m2t_groups`.
+    """
+
+    model: MaskedTransformer
+    grid: int
+    label_smoothing: float
+    min_ratio: float
+    bound: str
+    num_steps: int
+    choice_temperature: float
+    m2t_alpha: float
+    m2t_num_groups: int
+
+    name = "masked"
+
+    def loss(
+        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss on the masked tokens, with dropout, and metrics."""
+        mask_key, dropout_key = jax.random.split(rng)
+        masked_BxS = random_masks(mask_key, *tokens_BxS.shape, min_ratio=self.min_ratio, bound=self.bound)
+        inputs_BxS = jnp.where(masked_BxS, self.model.mask_id, tokens_BxS)
+        logits = self.model.apply({"params": params}, inputs_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
+        loss = smoothed_cross_entropy(logits, tokens_BxS, masked_BxS.astype(jnp.float32), self.label_smoothing)
+        hits = (jnp.argmax(logits[..., : self.model.codebook_size], -1) == tokens_BxS) & masked_BxS
+        return loss, {
+            "loss": loss,
+            "masked_accuracy": jnp.sum(hits) / jnp.sum(masked_BxS),
+            "mask_ratio": jnp.mean(masked_BxS.astype(jnp.float32)),
+        }
+
+    def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
+        """Logits float32 (B, S, K) of the codes; unknown tokens hold `mask_id`."""
+        return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
+
+    def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
+        """Tokens of the samples with these global indices: the same for any batch and number of devices."""
+        logits_fn = guide(functools.partial(self.logits, params), guidance, self.model.num_classes)
+        return parallel_decode(
+            logits_fn,
+            sample_keys(key, indices_B),
+            labels_B,
+            num_tokens=self.grid**2,
+            mask_id=self.model.mask_id,
+            num_steps=self.num_steps,
+            choice_temperature=self.choice_temperature,
+        )
+
+    def probe(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> dict[str, jax.Array]:
+        """Per example, by share of masked tokens: accuracy and cost in bits of the masked tokens, float32 (B,).
+
+        The masked positions of example i of a batch are always the same.
+        """
+        num_tokens = tokens_BxS.shape[1]
+        noise_BxS = jax.random.uniform(jax.random.key(0), tokens_BxS.shape)
+        rank_BxS = jnp.argsort(jnp.argsort(noise_BxS, axis=1), axis=1)
+        values = {}
+        for ratio in PROBED_RATIOS:
+            masked_BxS = rank_BxS < int(np.ceil(ratio * num_tokens))
+            logits = self.logits(params, jnp.where(masked_BxS, self.model.mask_id, tokens_BxS), labels_B)
+            for name, value_BxS in _accuracy_and_bits(logits, tokens_BxS).items():
+                mean_B = jnp.sum(jnp.where(masked_BxS, value_BxS, 0.0), 1) / jnp.sum(masked_BxS, 1)
+                values[f"{name}_at_{ratio:g}"] = mean_B
+        return values
+
+    @property
+    def groups(self) -> list[np.ndarray]:
+        """The order in which compression codes the positions: M2T's schedule."""
+        return m2t_groups(self.grid, self.grid, alpha=self.m2t_alpha, num_groups=self.m2t_num_groups)
+
+    def token_bits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
+        """Cost of each token in bits, float32 (B, S)."""
+        logits_fn = functools.partial(self.logits, params)
+        return masked_token_bits(logits_fn, tokens_BxS, labels_B, self.groups, self.model.mask_id)
+
+    def sampler_protocol(self) -> dict:
+        return {
+            "sampler": f"parallel, {self.num_steps} steps, cosine",
+            "choice_temperature": self.choice_temperature,
+        }
+
+    def compression_protocol(self) -> dict:
+        return {"order": f"M2T, alpha {self.m2t_alpha:g}, {self.m2t_num_groups} groups ({len(self.groups)} not empty)"}
+
+
+@dataclasses.dataclass(frozen=True)
+class AutoregressiveGenerator:
+    """The same tokens one after the other in raster order, with cached keys and values.
+
+    Attributes:
+      model: the causal transformer.
+      grid, label_smoothing: see `MaskedGenerator`.
+    """
+
+    model: AutoregressiveTransformer
+    grid: int
+    label_smoothing: float
+
+    name = "autoregressive"
+
+    def loss(
+        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, rng: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss on all tokens, teacher-forced, with dropout, and metrics."""
+        logits = self.model.apply({"params": params}, tokens_BxS, labels_B, train=True, rngs={"dropout": rng})
+        weights = jnp.ones(tokens_BxS.shape, jnp.float32)
+        loss = smoothed_cross_entropy(logits, tokens_BxS, weights, self.label_smoothing)
+        hits = jnp.argmax(logits[..., : self.model.codebook_size], -1) == tokens_BxS
+        return loss, {"loss": loss, "accuracy": jnp.mean(hits.astype(jnp.float32))}
+
+    def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
+        """Logits float32 (B, S, K); those of position i depend on the tokens before i alone."""
+        return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
+
+    def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
+        """See `MaskedGenerator.sample`."""
+        model = self.model
+
+        def step(cache: Any, ids_B: jax.Array, position: jax.Array) -> tuple[jax.Array, Any]:
+            variables = {"params": params, "cache": cache}
+            logits, updated = model.apply(variables, ids_B, position, method="decode_step", mutable=["cache"])
+            return logits[:, : model.codebook_size], updated["cache"]
+
+        cache = init_cache(model, len(labels_B) if is_unguided(guidance) else 2 * len(labels_B))
+        return autoregressive_decode(
+            guide_step(step, guidance, model.mask_id),
+            cache,
+            model.codebook_size + labels_B,
+            sample_keys(key, indices_B),
+            self.grid**2,
+        )
+
+    def probe(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> dict[str, jax.Array]:
+        """Per example: accuracy and cost in bits a token, float32 (B,)."""
+        values = _accuracy_and_bits(self.logits(params, tokens_BxS, labels_B), tokens_BxS)
+        return {name: jnp.mean(value_BxS, 1) for name, value_BxS in values.items()}
+
+    @property
+    def groups(self) -> list[np.ndarray]:
+        """Raster order, one position at a time."""
+        return raster_groups(self.grid**2)
+
+    def token_bits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
+        """Cost of each token in bits, float32 (B, S)."""
+        return causal_token_bits(functools.partial(self.logits, params), tokens_BxS, labels_B)
+
+    def sampler_protocol(self) -> dict:
+        return {"sampler": "autoregressive, raster order, temperature 1"}
+
+    def compression_protocol(self) -> dict:
+        return {"order": "raster, teacher-forced"}
+
+
+Generator = MaskedGenerator | AutoregressiveGenerator
+
+
+def _accuracy_and_bits(logits_BxSxK: jax.Array, tokens_BxS: jax.Array) -> dict[str, jax.Array]:
+    log_probs = jax.nn.log_softmax(logits_BxSxK)
+    log_prob_BxS = jnp.take_along_axis(log_probs, tokens_BxS[..., None], axis=-1)[..., 0]
+    hits_BxS = jnp.argmax(logits_BxSxK, -1) == tokens_BxS
+    return {"accuracy": hits_BxS.astype(jnp.float32), "bits": -log_prob_BxS / np.log(2)}
