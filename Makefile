@@ -1,5 +1,6 @@
-# make reproduce   sets up, trains FSQ and VQ at matched codebook sizes on two CPU cores, evaluates, reports
-# make test        sets up and runs all tests
+# make reproduce           sets up, trains FSQ and VQ at matched codebook sizes on two CPU cores, evaluates, reports
+# make reproduce-maskgit   then trains stage II on those autoencoders, samples, evaluates, reports
+# make test                sets up and runs all tests
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -7,13 +8,24 @@ RUNS ?= runs
 RESULTS ?= results
 SEEDS ?= 1
 
-.PHONY: setup reproduce reproduce-levels test test-slow smoke lint benchmark tfds clean
+.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance test test-slow smoke lint benchmark \
+	benchmark-maskgit tfds clean
 
 setup: $(VENV)/ready
 
 reproduce: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
+
+# Takes the autoencoders of `make reproduce` as they are, and trains those that are not there.
+reproduce-maskgit: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu,stages=both --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)
+	$(BIN)/python scripts/representation.py --runs=$(RUNS)/tradeoff/fsq_10/seed0,$(RUNS)/tradeoff/vq_10/seed0 --out=$(RESULTS)/tradeoff/representation.png
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
+
+reproduce-guidance: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/guidance.py:scale=cpu --workdir=$(RUNS)/guidance --seeds=$(SEEDS)
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/guidance --out=$(RESULTS)/guidance
 
 reproduce-levels: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/levels.py:bits=10,scale=cpu --workdir=$(RUNS)/levels_10 --seeds=$(SEEDS)
@@ -26,11 +38,14 @@ test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow
 
 smoke: $(VENV)/ready
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=smoke --workdir=$(RUNS)/smoke
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=smoke,stages=both --workdir=$(RUNS)/smoke
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke --out=$(RUNS)/smoke/report
 
 benchmark: $(VENV)/ready
 	$(BIN)/python scripts/benchmark.py --config=configs/tradeoff_autoencoder.py:scale=cpu
+
+benchmark-maskgit: $(VENV)/ready
+	$(BIN)/python scripts/benchmark.py --config=configs/tradeoff_maskgit.py:scale=cpu --config.stage1=$(RUNS)/tradeoff/fsq_10/seed0
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

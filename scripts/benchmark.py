@@ -1,14 +1,17 @@
 """Step time of a config on this machine, beside what its matrix products could do.
 
     python scripts/benchmark.py --config=configs/tradeoff_autoencoder.py:scale=cpu
+    python scripts/benchmark.py --config=configs/tradeoff_maskgit.py:scale=cpu \
+        --config.stage1=runs/tradeoff/fsq_10/seed0
 
 Prints: time to the first step with a cold and with a warm compilation cache, step time, images/s, floating-point
 operations a step (XLA's count) and their share of the measured rate of a matrix product; and the step time once more
-with glibc's allocator told to keep freed memory.
+with glibc's allocator told to keep freed memory. Of stage II also samples/s, decoded to images.
 """
 
 import json
 import os
+import pathlib
 import subprocess
 import sys
 import tempfile
@@ -18,8 +21,9 @@ from ml_collections import config_flags
 
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.errors import explained
-from fsq_repro.trainers import factory
-from fsq_repro.trainers.benchmark import measure_step
+from fsq_repro.trainers.benchmark import measure_sampling, measure_step
+from fsq_repro.trainers.experiments import build_experiment
+from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_integer("steps", 30, "Steps to time.", lower_bound=1)
@@ -27,6 +31,7 @@ flags.DEFINE_boolean("measure", False, "Measure in this process and print JSON (
 flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 
+SAMPLE_BATCHES = 8
 KEEP_MEMORY = {
     "MALLOC_MMAP_MAX_": "0",
     "MALLOC_TRIM_THRESHOLD_": "34359738368",
@@ -37,11 +42,12 @@ KEEP_MEMORY = {
 def main() -> int:
     startup.start()
     if FLAGS.measure:
-        config = FLAGS.config
-        with explained():
-            trainer, loop_config = factory.build_trainer(config), factory.build_loop(config)
-            iterator = factory.build_train_iterator(config, factory.build_source(config, "train"))
-        print("\n" + json.dumps(measure_step(trainer, iterator, loop_config, FLAGS.steps)))
+        with explained(), tempfile.TemporaryDirectory() as nowhere:
+            e = build_experiment(FLAGS.config, pathlib.Path(nowhere))
+        figures = measure_step(e.trainer, e.data_iterator, e.loop_config, FLAGS.steps)
+        if isinstance(e.trainer, MaskGITTrainer):
+            figures |= measure_sampling(e.trainer, FLAGS.config.eval.batch_size, SAMPLE_BATCHES)
+        print("\n" + json.dumps(figures))
         return 0
     with tempfile.TemporaryDirectory() as cache:
         cold, warm, kept = (measure_apart(cache, more) for more in ({}, {}, KEEP_MEMORY))

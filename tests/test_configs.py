@@ -1,5 +1,6 @@
 """Every config at paper scale builds, without allocating: shapes only."""
 
+import dataclasses
 import pathlib
 
 import jax
@@ -7,11 +8,16 @@ import jax.numpy as jnp
 import pytest
 from ml_collections import ConfigDict
 
-from configs import imagenet256_autoencoder, tradeoff_autoencoder
-from fsq_repro.trainers import factory
+from configs import imagenet256_autoencoder, imagenet256_maskgit, tradeoff_autoencoder, tradeoff_maskgit
+from fsq_repro.trainers import factory, stage2_factory
 
 COMMON = ("seed", "steps", "batch_size", "data.source", "data.resolution", "quantizer.name")
-CONFIGS = {"tradeoff_autoencoder": tradeoff_autoencoder, "imagenet256_autoencoder": imagenet256_autoencoder}
+CONFIGS = {
+    "tradeoff_autoencoder": tradeoff_autoencoder,
+    "imagenet256_autoencoder": imagenet256_autoencoder,
+    "tradeoff_maskgit": tradeoff_maskgit,
+    "imagenet256_maskgit": imagenet256_maskgit,
+}
 
 
 def test_every_config_file_is_tested():
@@ -52,6 +58,39 @@ def test_builds_at_paper_scale(name, quantizer):
         assert counted == {"fsq": 52_962_951}.get(quantizer, 54_515_587)
     discriminator = sum(x.size for x in jax.tree.leaves(state.discriminator_params))
     assert discriminator == (23_998_017 if name == "imagenet256_autoencoder" else 23_880_833)
+
+
+class _Tokenizer:
+    """What a stage-II trainer needs of stage I to be built."""
+
+    def __init__(self, grid: int):
+        self.grid = grid
+
+
+@pytest.mark.parametrize(
+    ("name", "arg", "grid", "parameters"),
+    [
+        ("imagenet256_maskgit", "quantizer=vq", 16, 172_457_193),  # the published network
+        ("imagenet256_maskgit", "quantizer=fsq", 16, 172_438_737),
+        ("tradeoff_maskgit", "quantizer=fsq,bits=12", 8, None),
+        ("tradeoff_maskgit", "quantizer=fsq,bits=10,generator=autoregressive", 8, None),
+    ],
+)
+def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
+    config = CONFIGS[name].get_config(arg)
+    stage1 = CONFIGS[name.replace("maskgit", "autoencoder")].get_config(arg.removesuffix(",generator=autoregressive"))
+    assert config.quantizer == stage1.quantizer and config.data.resolution == stage1.data.resolution
+    factory.build_loop(config)
+    trainer = stage2_factory.build_trainer(config, _Tokenizer(grid))
+    assert trainer.encode  # random crops: no two epochs have the same tokens
+    trainer = dataclasses.replace(trainer, encode=False)
+    state = jax.eval_shape(trainer.init_state, jax.random.key(0))
+    tokens = jax.ShapeDtypeStruct((config.batch_size, grid * grid), jnp.int32)
+    batch = {"tokens": tokens, "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+    new_state, _ = jax.eval_shape(trainer.train_step, state, {}, batch)
+    assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    counted = sum(x.size for x in jax.tree.leaves(state.params))
+    assert counted == parameters or parameters is None and counted > 170_000_000
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8, 9, 10, 11, 12, 14, 16])
@@ -97,4 +136,31 @@ def test_bad_values_are_named(field, value, words):
     with pytest.raises(ValueError) as e:
         factory.build_trainer(config)
         factory.build_loop(config)
+    assert words in str(e.value) and "\n" not in str(e.value)
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "words"),
+    [
+        ("model.kind", "diffusion", "model.kind = 'diffusion'"),
+        ("model.num_heads", 3, "num_heads"),
+        ("model.dropout", 1.0, "model.dropout = 1.0"),
+        ("masking.bound", "other", "other"),
+        ("masking.min_ratio", 1.5, "min_ratio"),
+        ("sampler.num_steps", 0, "num_steps"),
+        ("sampler.choice_temperature", -1.0, "choice_temperature"),
+        ("sampler.guidance_weight", -0.1, "guidance"),
+        ("compression.num_groups", 0, "num_groups"),
+        ("label_drop", 1.0, "label_drop = 1.0"),
+        ("label_smoothing", -0.1, "label_smoothing = -0.1"),
+        ("optimizer.weight_decay", -1.0, "optimizer.weight_decay = -1.0"),
+        ("ema_decay", 1.0, "ema_decay = 1.0"),
+        ("data.num_classes", 0, "data.num_classes = 0"),
+    ],
+)
+def test_bad_values_of_stage2_are_named(field, value, words):
+    config = tradeoff_maskgit.get_config("scale=smoke")
+    config.update_from_flattened_dict({field: value})
+    with pytest.raises(ValueError) as e:
+        stage2_factory.build_trainer(config, _Tokenizer(4))
     assert words in str(e.value) and "\n" not in str(e.value)

@@ -1,7 +1,7 @@
 """Pictures for people: originals over reconstructions, samples by class, saved as PNG."""
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
@@ -63,28 +63,32 @@ def image_grid(images_NxHxWx3: np.ndarray) -> np.ndarray:
     return canvas
 
 
-def class_grid(
-    names: Sequence[str], real_CxMxHxWx3: np.ndarray, samples_CxNxHxWx3: np.ndarray, sample_title: str
-) -> np.ndarray:
-    """One row a class: its name, some of its images, samples of it. uint8 images -> uint8 picture with a title row."""
-    tiles = [[_enlarged(group) for group in row] for row in zip(real_CxMxHxWx3, samples_CxNxHxWx3, strict=True)]
-    height, width = tiles[0][0].shape[1:3]
-    num_real, num_samples = len(tiles[0][0]), len(tiles[0][1])
+def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.ndarray:
+    """One row a class: its name, then groups of images side by side, each under its title.
+
+    Args:
+      names: of the C classes.
+      groups: title -> uint8 (C, N, H, W, 3); N may differ between groups.
+
+    Returns:
+      uint8 (height, width, 3).
+    """
+    tiles = {title: [_enlarged(images) for images in group] for title, group in groups.items()}
+    height, width = next(iter(tiles.values()))[0].shape[1:3]
     font = ImageFont.load_default(size=18)
-    name_px = 16 + max(int(font.getlength(name)) for name in names)
-    middle = name_px + num_real * (width + GAP_PX) + 6 * GAP_PX
-    title_px = 32
-    size = (middle + num_samples * (width + GAP_PX), title_px + len(names) * (height + GAP_PX))
-    picture = Image.new("RGB", size, "white")
+    name_px, title_px, between_px = 16 + max(int(font.getlength(name)) for name in names), 32, 6 * GAP_PX
+    widths = [len(rows[0]) * (width + GAP_PX) + between_px for rows in tiles.values()]
+    picture = Image.new("RGB", (name_px + sum(widths), title_px + len(names) * (height + GAP_PX)), "white")
     draw = ImageDraw.Draw(picture)
-    draw.text((name_px, 6), "training images", fill="black", font=font)
-    draw.text((middle, 6), sample_title, fill="black", font=font)
-    for c, (name, (real, samples)) in enumerate(zip(names, tiles, strict=True)):
-        y = title_px + c * (height + GAP_PX)
-        draw.text((8, y + height // 2 - 10), name, fill="black", font=font)
-        for left, group in ((name_px, real), (middle, samples)):
-            for i, tile in enumerate(group):
-                picture.paste(Image.fromarray(tile), (left + i * (width + GAP_PX), y))
+    left = name_px
+    for (title, rows), group_width in zip(tiles.items(), widths, strict=True):
+        draw.text((left, 6), title, fill="black", font=font)
+        for c, row in enumerate(rows):
+            for i, tile in enumerate(row):
+                picture.paste(Image.fromarray(tile), (left + i * (width + GAP_PX), title_px + c * (height + GAP_PX)))
+        left += group_width
+    for c, name in enumerate(names):
+        draw.text((8, title_px + c * (height + GAP_PX) + height // 2 - 10), name, fill="black", font=font)
     return np.asarray(picture)
 
 

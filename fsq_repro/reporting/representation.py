@@ -13,12 +13,12 @@ from fsq_repro.reporting.drawing import GREY, RC, styles, write_caption
 from fsq_repro.reporting.groups import display_quantizer
 
 STRIPS = {
-    "soup": "tokens drawn from\nthe histogram",
-    "constant": "one code\neverywhere",
-    "image_a": "A",
-    "image_b": "B",
-    "latent_stitch": "A over B,\nstitched tokens",
-    "pixel_stitch": "A over B,\nstitched pixels",
+    "soups": "tokens drawn from\nthe histogram",
+    "constants": "one code\neverywhere",
+    "tops": "A",
+    "bottoms": "B",
+    "latent_stitches": "A over B,\nstitched tokens",
+    "pixel_stitches": "A over B,\nstitched pixels",
 }  # rows of images below the histogram: key -> label
 TILE, GAP, LABELS, BETWEEN, HISTOGRAM = 1.0, 0.06, 1.25, 0.75, 1.1  # inches
 CAPTION = (
@@ -34,8 +34,8 @@ def representation_figure(studies: Mapping[str, Mapping[str, np.ndarray]], path:
 
     Args:
       studies: by the quantizer's name ("fsq", "vq", ...):
-        counts_K: int64, tokens of each code; soup, constant (N, H, W, 3), image_a, image_b, latent_stitch,
-        pixel_stitch (P, H, W, 3): uint8 images; constant_codes: N integers, the code of each constant image.
+        counts_K: int64, tokens of each code; soups, constants (N, H, W, 3), tops, bottoms, latent_stitches,
+        pixel_stitches (P, H, W, 3): uint8 images; constant_codes: N integers, the code of each constant image.
       path: of the PNG.
 
     Raises:
@@ -69,7 +69,7 @@ def representation_figure(studies: Mapping[str, Mapping[str, np.ndarray]], path:
                     ax.imshow(image, interpolation="nearest")
                     ax.set(xticks=[], yticks=[])
                     ax.spines[:].set_visible(False)
-                    if key == "constant":
+                    if key == "constants":
                         code = study["constant_codes"][i]
                         ax.set_title(f"{code:,}: {share[code]:.2g}%", fontsize=7, pad=2)
                     if i == 0 and x == LABELS:
@@ -108,7 +108,7 @@ def _check(quantizer: str, study: Mapping[str, np.ndarray]) -> None:
             f"counts_K of {quantizer} must be int64 (K,) counts of tokens, got {counts.dtype} {counts.shape}."
         )
     codes = np.asarray(study["constant_codes"])
-    if codes.shape != (len(study["constant"]),) or codes.min() < 0 or codes.max() >= len(counts):
+    if codes.shape != (len(study["constants"]),) or codes.min() < 0 or codes.max() >= len(counts):
         raise ValueError(
             f"constant_codes of {quantizer} must be a code below {len(counts)} for each image, got {codes}."
         )

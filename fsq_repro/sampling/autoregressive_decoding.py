@@ -6,6 +6,7 @@ import jax
 import jax.numpy as jnp
 from jax import Array
 
+from fsq_repro.sampling.categorical import categorical
 from fsq_repro.sampling.guidance import StepFn
 
 
@@ -38,7 +39,8 @@ def autoregressive_decode(step_fn: StepFn, cache: Any, class_ids_B: Array, keys_
         cache, ids_B = carry
         logits_BxK, cache = step_fn(cache, ids_B, position)
         keys_at_position_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, position)
-        tokens_B = jax.vmap(jax.random.categorical)(keys_at_position_B, logits_BxK).astype(jnp.int32)
+        tokens_Bx1, _ = jax.vmap(categorical)(keys_at_position_B, logits_BxK[:, None].astype(jnp.float32))
+        tokens_B = tokens_Bx1[:, 0]
         return (cache, tokens_B), tokens_B
 
     _, tokens_SxB = jax.lax.scan(step, (cache, class_ids_B), jnp.arange(num_tokens))

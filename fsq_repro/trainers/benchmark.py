@@ -1,12 +1,15 @@
-"""Step time of a trainer on this machine, beside what its matrix products could do."""
+"""Step time of a trainer and rate of a sampler on this machine, beside what its matrix products could do."""
 
 import time
 from collections.abc import Iterator
 
 import jax
+import numpy as np
 
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.loop import LoopConfig, Trainer
+from fsq_repro.trainers.maskgit import MaskGITTrainer
+from fsq_repro.trainers.sampler import Sampler
 
 
 def matrix_rate(n: int = 2048, repeats: int = 8) -> float:
@@ -51,3 +54,16 @@ def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig,
         "matrix_gflop_per_s": rate / 1e9,
         "share_of_matrix_rate": flops / seconds / rate,
     }
+
+
+def measure_sampling(trainer: MaskGITTrainer, batch_size: int, batches: int) -> dict[str, float]:
+    """Decoded samples a second, without guidance and with it (twice the network calls); initial weights."""
+    params = jax.jit(trainer.init_state)(jax.random.key(0)).params
+    sampler = Sampler(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
+    rates = {}
+    for name, guidance in (("samples_per_s", 0.0), ("guided_samples_per_s", 0.1)):
+        sampler.images(np.zeros(batch_size, np.int32), seed=0, guidance=guidance)  # compiles
+        started = time.monotonic()
+        sampler.images(np.zeros(batches * batch_size, np.int32), seed=0, guidance=guidance)
+        rates[name] = batches * batch_size / (time.monotonic() - started)
+    return rates

@@ -68,10 +68,14 @@ class Sampler:
     ) -> np.ndarray:
         """Decoded samples, uint8 (N, H, W, 3); arguments and errors as of `token_batches`."""
         batches = self.token_batches(labels_N, seed=seed, guidance=guidance)
-        return np.concatenate([self.decode(tokens) for tokens in progress(batches)])
+        return np.concatenate([self._decode(tokens) for tokens in progress(batches)])
 
-    def decode(self, tokens_BxHxW: np.ndarray) -> np.ndarray:
-        """Tokens int32 (B, h, w) with B <= batch_size -> images uint8 (B, H, W, 3)."""
+    def decode_all(self, tokens_NxHxW: np.ndarray) -> np.ndarray:
+        """Tokens int32 (N, h, w) -> images uint8 (N, H, W, 3), in batches."""
+        starts = range(0, len(tokens_NxHxW), self.batch_size)
+        return np.concatenate([self._decode(tokens_NxHxW[i : i + self.batch_size]) for i in starts])
+
+    def _decode(self, tokens_BxHxW: np.ndarray) -> np.ndarray:
         padding = [(0, self.batch_size - len(tokens_BxHxW)), (0, 0), (0, 0)]
         images = self.tokenizer.decode(np.pad(tokens_BxHxW, padding))
         return to_uint8(np.asarray(images)[: len(tokens_BxHxW)])

@@ -10,6 +10,7 @@ import tqdm
 
 from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import Source
+from fsq_repro.data.tokens import TokenSource
 from fsq_repro.data.transforms import center_crop
 from fsq_repro.evaluation import lossless_coder
 from fsq_repro.evaluation.class_distances import class_distances, moments_by_class
@@ -82,10 +83,19 @@ def evaluate_run(
         protocol |= {"guidance weight": weight, "samples": len(labels_N), "labels": "as many a class"}
         measured = {}
         for network in loaded:
-            measured |= sampling_figures(config, network, images, sources["train"], protocol)
+            features = extract(network, images)
+            measured |= sampling_figures(config, network, features, sources["train"], protocol)
             if config.eval.class_distances and weight == default_weight:
                 figures |= class_figures(
-                    config, network, sampler, images, labels_N, sources["train"], tokens["train"], protocol
+                    config,
+                    network,
+                    sampler,
+                    features,
+                    labels_N,
+                    sources["train"],
+                    tokens["train"],
+                    common,
+                    protocol,
                 )
         if weight == default_weight:
             figures |= measured
@@ -95,7 +105,7 @@ def evaluate_run(
 
     default = weights == "ema" and sampler.step == config.steps
     suffix = "" if default else f"@{weights},{sampler.step}"
-    picture = class_picture(config, picture_images, labels_N, sources["train"], default_weight)
+    picture = class_picture(config, sampler, picture_images, labels_N, sources["train"], default_weight)
     save_png(path / "samples" / f"classes{suffix}.png", picture)
     return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()})
 
@@ -104,7 +114,7 @@ def progress(title: str) -> Callable:
     return lambda items: tqdm.tqdm(items, desc=title, disable=None, leave=False)  # silent where no one is watching
 
 
-def compression_figures(sampler: Sampler, tokens, coder_images: int, protocol: dict) -> dict[str, dict]:
+def compression_figures(sampler: Sampler, tokens: TokenSource, coder_images: int, protocol: dict) -> dict[str, dict]:
     """Bits a token of the validation split, and of a real stream of some of its images, decoded back."""
     generator, batch_size = sampler.generator, sampler.batch_size
     cost = jax.jit(lambda params, t, y: generator.token_bits(params, t, y))
@@ -143,19 +153,18 @@ def compression_figures(sampler: Sampler, tokens, coder_images: int, protocol: d
 
 
 def sampling_figures(
-    config, network: FeatureNetwork, images: np.ndarray, train: Source, protocol: dict
+    config, network: FeatureNetwork, features_NxD: np.ndarray, train: Source, protocol: dict
 ) -> dict[str, dict]:
     """Frechet distance to the training images' statistics, precision and recall against some of them."""
-    features = extract(network, images)
     moments = Moments()
-    moments.update(features)
+    moments.update(features_NxD)
     functions = {network.name: feature_function(network)}
     resolution = config.data.resolution
     reference = cached_reference(
         network, functions, train, resolution, lambda: factory.build_eval_batches(config, train)
     )
     chosen = cached_features(network, train, config, config.eval.reference_images)
-    precision, recall = precision_recall(chosen, features, neighbours=NEIGHBOURS)
+    precision, recall = precision_recall(chosen, features_NxD, neighbours=NEIGHBOURS)
     protocol = protocol | network_protocol(network)
     distance = protocol | {"reference": f"{train.name}/train", "reference_count": reference.count}
     manifolds = protocol | {
@@ -171,39 +180,55 @@ def sampling_figures(
 
 
 def class_figures(
-    config, network, sampler: Sampler, images, labels_N, train: Source, train_tokens, protocol: dict
+    config,
+    network: FeatureNetwork,
+    sampler: Sampler,
+    features_NxD: np.ndarray,
+    labels_N: np.ndarray,
+    train: Source,
+    train_tokens: TokenSource,
+    common: dict,
+    protocol: dict,
 ) -> dict[str, dict]:
     """Distances by class of the samples and of two soups, whose tokens are drawn i.i.d. from code histograms.
 
     The stronger soup knows the class (its histogram is that of the class's training tokens), the weaker is the one of
-    App. A.3 (one histogram for all).
+    App. A.3 (one histogram for all), of which one set is held against every class.
     """
     references = moments_by_class(
         cached_features(network, train, config, len(train)), np.asarray(train_tokens.labels_N)
     )
-    rng = np.random.default_rng(SEED)
-    generator = sampler.generator
-    counts_CxK = np.zeros((config.data.num_classes, generator.model.codebook_size), np.int64)
-    np.add.at(counts_CxK, (train_tokens.labels_N[:, None], train_tokens.tokens_NxVxS[:, 0]), 1)
-    grid = (generator.grid, generator.grid)
-    grids = {"soup": np.empty((len(labels_N), *grid), np.int32)}
-    for c, counts_K in enumerate(counts_CxK):
-        grids["soup"][labels_N == c] = iid_grids(counts_K, int((labels_N == c).sum()), grid, rng)
-    grids["marginal_soup"] = iid_grids(counts_CxK.sum(0), len(labels_N), grid, rng)
+    sampled = class_distances(moments_by_class(features_NxD, labels_N), references)
 
-    sampled = class_distances(moments_by_class(extract(network, images), labels_N), references)
-    values = {"own": sampled.own, "other": sampled.other}
-    for name, tokens in grids.items():
-        parts = [tokens[i : i + sampler.batch_size] for i in range(0, len(tokens), sampler.batch_size)]
-        soup = np.concatenate([sampler.decode(part) for part in parts])
-        values[name] = class_distances(moments_by_class(extract(network, soup), labels_N), references).own
-    protocol = protocol | network_protocol(network)
-    protocol |= {
+    rng = np.random.default_rng(SEED)
+    grid = (sampler.generator.grid, sampler.generator.grid)
+    counts_CxK = np.zeros((config.data.num_classes, sampler.generator.model.codebook_size), np.int64)
+    np.add.at(counts_CxK, (train_tokens.labels_N[:, None], train_tokens.tokens_NxVxS[:, 0]), 1)
+
+    def soup_moments(counts_K: np.ndarray) -> Moments:
+        images = sampler.decode_all(iid_grids(counts_K, sampled.smallest_sample_count, grid, rng))
+        moments = Moments()
+        moments.update(extract(network, images))
+        return moments
+
+    soups = {c: soup_moments(counts_K) for c, counts_K in enumerate(counts_CxK)}
+    marginal = soup_moments(counts_CxK.sum(0))
+
+    by_class = network_protocol(network) | {
         "reference": f"{train.name}/train by class",
         "samples a class": sampled.smallest_sample_count,
         "reference images a class": sampled.smallest_reference_count,
     }
-    return {f"class_fd_{k}_{network.name}": {"value": v, "protocol": protocol} for k, v in values.items()}
+    of_samples = protocol | by_class
+    of_soup = common | {"tokens": "i.i.d. from the class's code histogram, training split"} | by_class
+    of_marginal = common | {"tokens": "i.i.d. from the code histogram of the training split"} | by_class
+    values = {
+        "own": (sampled.own, of_samples),
+        "other": (sampled.other, of_samples),
+        "soup": (class_distances(soups, references).own, of_soup),
+        "marginal_soup": (class_distances(dict.fromkeys(references, marginal), references).own, of_marginal),
+    }
+    return {f"class_fd_{k}_{network.name}": {"value": v, "protocol": p} for k, (v, p) in values.items()}
 
 
 def network_protocol(network: FeatureNetwork) -> dict:
@@ -257,8 +282,8 @@ class _Chosen:
         return self._source[self._indices[index]]
 
 
-def class_picture(config, images, labels_N, train: Source, guidance: float) -> np.ndarray:
-    """A row for each of `eval.picture_labels`: training images beside samples."""
+def class_picture(config, sampler: Sampler, images, labels_N, train: Source, guidance: float) -> np.ndarray:
+    """A row for each of `eval.picture_labels`: training images, what stage I makes of them, samples."""
     num_real, num_samples = PICTURE_COLUMNS
     shown = config.eval.picture_labels
     names = [str(train.class_names[c]) for c in shown]
@@ -271,10 +296,16 @@ def class_picture(config, images, labels_N, train: Source, guidance: float) -> n
             mine.append(item)
         if all(len(items) == num_real for items in real.values()):
             break
-    real = [np.stack([center_crop(item, config.data.resolution)["image"] for item in real[c]]) for c in shown]
-    samples = [images[labels_N == c][:num_samples] for c in shown]
-    title = "samples" + (f", guidance {guidance:g}" if guidance else "")
-    return class_grid(names, real, samples, title)
+    real = np.stack([[center_crop(item, config.data.resolution)["image"] for item in real[c]] for c in shown])
+    reconstructions, _ = sampler.tokenizer.reconstruct(to_unit_float(real.reshape(-1, *real.shape[2:])))
+    groups = {
+        "training images": real,
+        "their reconstructions": to_uint8(np.asarray(reconstructions)).reshape(real.shape),
+        "samples" + (f", guidance {guidance:g}" if guidance else ""): [
+            images[labels_N == c][:num_samples] for c in shown
+        ],
+    }
+    return class_grid(names, groups)
 
 
 def _padded(tokens_NxS: np.ndarray, labels_N: np.ndarray, batch_size: int):

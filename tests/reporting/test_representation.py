@@ -35,8 +35,8 @@ def columns_with(path, colour):
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"soup": np.zeros((3, 8, 8, 3))}, "soup of fsq must be uint8 .* got float64"),
-        ({"image_a": np.zeros((0, 8, 8, 3), np.uint8)}, "image_a of fsq must be uint8 .* N >= 1"),
+        ({"soups": np.zeros((3, 8, 8, 3))}, "soups of fsq must be uint8 .* got float64"),
+        ({"tops": np.zeros((0, 8, 8, 3), np.uint8)}, "tops of fsq must be uint8 .* N >= 1"),
         ({"counts_K": np.zeros(10, np.int64)}, "counts_K of fsq must be int64"),
         ({"constant_codes": np.array([0, 1, 99])}, "constant_codes of fsq must be a code below 10"),
     ],
@@ -49,8 +49,8 @@ def test_wrong_arrays_are_named(tmp_path, change, message):
 
 def test_missing_arrays_are_named(tmp_path):
     broken = study(10, 10)
-    del broken["soup"], broken["counts_K"]
-    with pytest.raises(ValueError, match="fsq must hold counts_K, soup"):
+    del broken["soups"], broken["counts_K"]
+    with pytest.raises(ValueError, match="fsq must hold counts_K, soups"):
         representation_figure({"fsq": broken}, tmp_path / "x.png")
     with pytest.raises(ValueError, match="at least one quantizer"):
         representation_figure({}, tmp_path / "x.png")

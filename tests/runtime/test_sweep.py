@@ -1,3 +1,4 @@
+import itertools
 import json
 import pathlib
 
@@ -46,9 +47,11 @@ def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake
 def test_all_sweep_files_name_runs_of_existing_configs():
     root = pathlib.Path(__file__).resolve().parents[2]
     for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
-        for scale in ("paper", "cpu", "smoke"):
-            runs = sweep.load_runs(f"{file}:scale={scale}")
+        stages = ("",) if file.stem == "guidance" else (",stages=1", ",stages=both")
+        for scale, stage in itertools.product(("paper", "cpu", "smoke"), stages):
+            runs = sweep.load_runs(f"{file}:scale={scale}{stage}")
             assert runs and all((root / r.config).is_file() for r in runs)
+            assert any(r.inputs for r in runs) == (stage != ",stages=1")
 
 
 def test_bad_sweeps(tmp_path):
@@ -56,22 +59,28 @@ def test_bad_sweeps(tmp_path):
         sweep.load_runs(str(tmp_path / "nothing.py"))
     file = tmp_path / "s.py"
     file.write_text(
-        "from fsq_repro.runtime.sweep import Run\ndef get_runs(arg): return [Run('b', 'c.py', inputs={'stage1': 'a'})]\n"
+        "from fsq_repro.runtime.sweep import Run\n"
+        "def get_runs(arg): return [Run('b', 'c.py', inputs={'stage1': 'a'})]\n"
     )
     with pytest.raises(UserError, match="run 'b'"):
         sweep.load_runs(str(file))
 
 
-def test_overrides_reach_the_command_line(fake_root):
+def test_overrides_and_inputs_reach_the_command_line(fake_root):
     (fake_root / "scripts" / "train.py").write_text(
         FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))"
     )
     sweep.run_sweep(
-        [Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"})],
+        [
+            Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"}),
+            Run("r_maskgit", "d.py", inputs={"stage1": "r"}),
+        ],
         fake_root / "runs",
         sweep="s",
         seeds=1,
         on_finished=lambda r: None,
     )
-    argv = json.loads((fake_root / "runs" / "r" / "seed0" / "argv.json").read_text())
+    first, second = (fake_root / "runs" / name / "seed0" for name in ("r", "r_maskgit"))
+    assert f"--config.stage1={first}" in json.loads((second / "argv.json").read_text())
+    argv = json.loads((first / "argv.json").read_text())
     assert "--config=c.py:bits=8" in argv and "--config.quantizer.levels=(8, 8)" in argv and "--config.seed=0" in argv

@@ -38,7 +38,9 @@ def published_loop(index, num_steps, choice_temperature):
         key_token, key_noise = jax.random.split(jax.random.fold_in(key, step))
         logits = BASE[index % NULL].astype(np.float64) + CONTEXT[ids].astype(np.float64).mean(axis=0)
         unknown = ids == MASK
-        sampled = np.argmax(logits + np.asarray(jax.random.gumbel(key_token, (S, K))), axis=1)
+        cumulative = np.cumsum(scipy.special.softmax(logits, axis=1), axis=1)
+        uniform = np.asarray(jax.random.uniform(key_token, (S,)), np.float64)
+        sampled = (cumulative <= uniform[:, None]).sum(axis=1)
         sampled = np.where(unknown, sampled, ids)
         if step == num_steps - 1:
             return sampled

@@ -1,0 +1,54 @@
+"""What single codes mean (App. A.3): histograms, soups, constant codes and stitched images of stage-I runs, one figure.
+
+python scripts/representation.py --runs=runs/tradeoff/fsq_10/seed0,runs/tradeoff/vq_10/seed0 --out=representation.png
+"""
+
+import dataclasses
+import pathlib
+
+import numpy as np
+from absl import flags
+
+from fsq_repro.evaluation.representation import representation_study
+from fsq_repro.files import atomic_path
+from fsq_repro.reporting.representation import representation_figure
+from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.trainers import factory
+from fsq_repro.trainers.tokenizer import load_tokenizer
+
+flags.DEFINE_list("runs", None, "Run directories of stage I, one a quantizer.", required=True)
+flags.DEFINE_string("out", None, "PNG.", required=True)
+flags.DEFINE_integer("seed", 0, "Chooses the random draws and the stitched images.")
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    startup.start()
+    studies = {}
+    for path in map(pathlib.Path, FLAGS.runs):
+        config = run_dir.load_config(path)
+        quantizer = factory.quantizer_label(config.quantizer)
+        if quantizer in studies:
+            raise UserError(f"--runs has two runs with the quantizer {quantizer}; give one of each")
+        tokenizer = load_tokenizer(path)
+        with explained():
+            validation = factory.build_source(config, "validation")
+            study = representation_study(
+                lambda images, t=tokenizer: np.asarray(t.encode(images)),
+                lambda indices, t=tokenizer: np.asarray(t.decode(indices)),
+                factory.build_eval_batches(config, validation),
+                expected_count=len(validation),
+                codebook_size=tokenizer.codebook_size,
+                seed=FLAGS.seed,
+            )
+        studies[quantizer] = dataclasses.asdict(study)
+        shares = ", ".join(f"{c} ({s:.1%})" for c, s in zip(study.constant_codes, study.constant_shares, strict=True))
+        print(f"{path}: commonest codes {shares}")
+    with atomic_path(FLAGS.out) as temporary, explained():
+        representation_figure(studies, temporary)
+    print(FLAGS.out)
+
+
+if __name__ == "__main__":
+    cli.run(main)
