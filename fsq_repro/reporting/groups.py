@@ -139,16 +139,25 @@ def network_of(name: str) -> str:
 
 
 def frechet_label(name: str) -> str:
-    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sFD-...`; Inception's alone is called FID."""
+    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sampling FD-...`; Inception's alone is called FID.
+
+    Sampling FID is not shortened: sFID is the ADM suite's name for FID of spatial features.
+    """
     kind, _, rest = name.partition("_")
     network, _, reference = rest.partition("_")
-    distance = f"{kind[0]}FID" if network == "inception" else f"{kind[0]}FD-{network}"
-    return f"{distance} ({reference})"
+    prefix = {"rfd": "r", "sfd": "sampling "}[kind]
+    return f"{prefix}{'FID' if network == 'inception' else f'FD-{network}'} ({reference})"
 
 
 def display_quantizer(name: str) -> str:
     """A record's quantizer as tables and legends call it."""
-    known = {"fsq": "FSQ", "vq": "VQ", "vq_no_entropy": "VQ, no entropy term", "vq_ema": "VQ-EMA"}
+    known = {
+        "fsq": "FSQ",
+        "vq": "VQ",
+        "vq_no_entropy": "VQ, no entropy term",
+        "ema_vq": "EMA-VQ",
+        "ema_vq_no_splitting": "EMA-VQ, no splitting",
+    }
     return known.get(name, name)
 
 

@@ -94,7 +94,7 @@ def level_histogram_table(records: Iterable[RunRecord]) -> str:
 def format_header(record: RunRecord) -> str:
     """Column titles for `format_row`, for runs of this one's stage that are evaluated like it."""
     if record.stage1:
-        titles = [frechet_label(n) for n in frechet_names([record], "sfd")] or ["sFD"]
+        titles = [frechet_label(n) for n in frechet_names([record], "sfd")] or ["sampling FD"]
         rest = ("precision", "recall", "cost", "entropy", "minutes")
         return _line("run", "seed", "quantizer", "generator", "codebook", titles, *rest)
     titles = [frechet_label(n) for n in frechet_names([record])] or ["rFD"]
@@ -134,7 +134,7 @@ def format_row(record: RunRecord) -> str:
 
 def _line(run, seed, quantizer, middle, codebook, distances: Sequence[str], *rest) -> str:
     left = f"{run:<22} {seed:>4}  {quantizer:<19} {middle:<14} {codebook:>8}"
-    return left + "".join(f" {d:>24}" for d in distances) + "".join(f" {x:>9}" for x in rest)
+    return left + "".join(f" {d:>28}" for d in distances) + "".join(f" {x:>9}" for x in rest)
 
 
 def _table(groups: Sequence[Group], lead: Lead, figures: Sequence[str], paper_cell: Callable[[Group], str]) -> str:

@@ -63,22 +63,21 @@ class Sampler:
             tokens = self._guided(*arguments, np.float32(guidance)) if guidance else self._plain(*arguments)
             yield np.asarray(tokens)[: len(labels_N) - start].reshape(-1, grid, grid)
 
+    def decode(self, tokens_NxHxW: np.ndarray) -> np.ndarray:
+        """Tokens int32 (N, h, w) -> images uint8 (N, H, W, 3), in batches of one shape."""
+        parts = []
+        for start in range(0, len(tokens_NxHxW), self.batch_size):
+            part = tokens_NxHxW[start : start + self.batch_size]
+            padded = np.pad(part, [(0, self.batch_size - len(part)), (0, 0), (0, 0)])
+            parts.append(to_uint8(np.asarray(self.tokenizer.decode(padded))[: len(part)]))
+        return np.concatenate(parts)
+
     def images(
         self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0, progress: Progress = iter
     ) -> np.ndarray:
         """Decoded samples, uint8 (N, H, W, 3); arguments and errors as of `token_batches`."""
         batches = self.token_batches(labels_N, seed=seed, guidance=guidance)
-        return np.concatenate([self._decode(tokens) for tokens in progress(batches)])
-
-    def decode_all(self, tokens_NxHxW: np.ndarray) -> np.ndarray:
-        """Tokens int32 (N, h, w) -> images uint8 (N, H, W, 3), in batches."""
-        starts = range(0, len(tokens_NxHxW), self.batch_size)
-        return np.concatenate([self._decode(tokens_NxHxW[i : i + self.batch_size]) for i in starts])
-
-    def _decode(self, tokens_BxHxW: np.ndarray) -> np.ndarray:
-        padding = [(0, self.batch_size - len(tokens_BxHxW)), (0, 0), (0, 0)]
-        images = self.tokenizer.decode(np.pad(tokens_BxHxW, padding))
-        return to_uint8(np.asarray(images)[: len(tokens_BxHxW)])
+        return np.concatenate([self.decode(tokens) for tokens in progress(batches)])
 
 
 def load_sampler(

@@ -1,24 +1,16 @@
 """Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the validation split."""
 
-import logging
 import pathlib
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 
-import jax
-import numpy as np
-
-from fsq_repro.data.cache import cache_dir
-from fsq_repro.data.sources import Source
-from fsq_repro.evaluation.frechet import Moments, frechet_distance
+from fsq_repro.evaluation.frechet import frechet_distance
 from fsq_repro.evaluation.pictures import reconstruction_grid, save_png
-from fsq_repro.evaluation.reconstruction import evaluate_reconstructions, reference_moments
-from fsq_repro.models.feature_networks import FeatureNetwork, load_feature_network
+from fsq_repro.evaluation.reconstruction import evaluate_reconstructions
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.errors import explained
 from fsq_repro.trainers import factory
+from fsq_repro.trainers.scoring import Scorer
 from fsq_repro.trainers.tokenizer import load_tokenizer
-
-log = logging.getLogger(__name__)
 
 REFERENCES = ("train", "validation")
 
@@ -52,16 +44,16 @@ def evaluate_run(
     with explained():
         factory.check_networks(config)
         sources = {split: factory.build_source(config, split) for split in REFERENCES}
-        loaded = [load_feature_network(name) for name in config.eval.networks]
-    features = {network.name: feature_function(network) for network in loaded}
-
-    def batches(split: str):
-        return factory.build_eval_batches(config, sources[split])
+        scorers = [
+            Scorer(name, resolution=config.data.resolution, batch_size=config.eval.batch_size)
+            for name in config.eval.networks
+        ]
+        batches = factory.build_eval_batches(config, sources["validation"])
 
     result = evaluate_reconstructions(
         tokenizer.reconstruct,
-        features,
-        batches("validation"),
+        {scorer.name: scorer for scorer in scorers},
+        batches,
         expected_count=len(sources["validation"]),
         codebook_size=tokenizer.codebook_size,
         levels=tokenizer.levels,
@@ -75,21 +67,14 @@ def evaluate_run(
         "checkpoint": tokenizer.step,
     }
     figures = {name: {"value": value, "protocol": protocol} for name, value in result.figures.items()}
-    for network in loaded:
+    for scorer in scorers:
         for split in REFERENCES:
-            reference = cached_reference(
-                network, features, sources[split], config.data.resolution, lambda s=split: batches(s)
-            )
-            figures[f"rfd_{network.name}_{split}"] = {
-                "value": frechet_distance(result.moments[network.name], reference),
+            reference = scorer.reference_moments(sources[split])
+            figures[f"rfd_{scorer.name}_{split}"] = {
+                "value": frechet_distance(result.moments[scorer.name], reference),
                 "protocol": protocol
-                | {
-                    "feature_network": network.name,
-                    "feature_file_sha256": network.file_hash,
-                    "resize": network.resize,
-                    "reference": f"{config.data.source}/{split}",
-                    "reference_count": reference.count,
-                },
+                | scorer.protocol
+                | {"reference": f"{config.data.source}/{split}", "reference_count": reference.count},
             }
 
     default = weights == "ema" and tokenizer.step == config.steps
@@ -99,25 +84,3 @@ def evaluate_run(
         path / "samples" / f"evaluation{suffix}.png", reconstruction_grid(result.originals, result.reconstructions)
     )
     return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()}, **facts)
-
-
-def feature_function(network: FeatureNetwork) -> Callable[[np.ndarray], np.ndarray]:
-    """The network as a function of numpy images (B, H, W, 3) in [0, 1] -> features (B, D)."""
-    apply = jax.jit(network.apply)
-    params = jax.device_put(network.params)
-    return lambda images: np.asarray(apply(params, images))
-
-
-def cached_reference(
-    network: FeatureNetwork, features: dict, source: Source, resolution: int, batches: Callable
-) -> Moments:
-    """Moments of a split's own images; made once for a source, resolution and network."""
-    name = f"{network.name}-{network.file_hash[:12]}-{source.fingerprint}-{source.split}-{resolution}.npz"
-    file = cache_dir() / "reference_moments" / name
-    if file.exists():
-        return Moments.load(file)
-    log.info("features of %d images of %s/%s by %s", len(source), source.name, source.split, network.name)
-    only = {network.name: features[network.name]}
-    moments = reference_moments(only, batches(), expected_count=len(source))[network.name]
-    moments.save(file)
-    return moments

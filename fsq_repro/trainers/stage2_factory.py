@@ -1,5 +1,6 @@
 """From a stage-II config and stage I's run directory to typed objects; the checks are those of `factory`."""
 
+import logging
 import math
 import pathlib
 
@@ -19,6 +20,8 @@ from fsq_repro.trainers import factory
 from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 from fsq_repro.trainers.tokenizer import Tokenizer, load_tokenizer
+
+log = logging.getLogger(__name__)
 
 KINDS = {"masked": MaskedTransformer, "autoregressive": AutoregressiveTransformer}
 
@@ -118,6 +121,8 @@ def load_stage1(config: ConfigDict, *, fingerprint: str | None = None) -> Tokeni
         if mine != other:
             raise UserError(f"stage1 = {config.stage1} has {field} {other}, the config has {mine}; they must be equal")
     tokenizer = load_tokenizer(path)
+    if tokenizer.step < theirs.steps:
+        log.warning("stage1 = %s is not finished: step %d of %d", config.stage1, tokenizer.step, theirs.steps)
     if fingerprint and fingerprint != tokenizer.fingerprint:
         raise UserError(
             f"stage1 = {config.stage1} holds other weights (fingerprint {tokenizer.fingerprint}) than this run was "

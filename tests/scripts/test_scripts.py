@@ -18,7 +18,7 @@ from PIL import Image
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.trainers import factory
 from fsq_repro.trainers.tokenizer import load_tokenizer
-from tests.tiny import tiny_config
+from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
@@ -179,6 +179,82 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
             assert sum(line.startswith("error: ") for line in err.splitlines()) == 1, (name, err)
     assert not fresh.exists()
     assert before == {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
+
+
+STAGE2 = {
+    "data.resolution": "16",
+    "data.num_classes": "1",  # a folder without sub-folders
+    "steps": "2",
+    "batch_size": "8",
+    "model.num_layers": "1",
+    "optimizer.warmup_steps": "0",
+    "eval.batch_size": "8",
+    "eval.samples": "16",
+    "eval.reference_images": "16",
+    "eval.coder_images": "4",
+    "eval.picture_labels": "(0,)",
+    "eval_every": "1000",
+}
+
+
+def stage2_command(workdir: pathlib.Path, stage1: pathlib.Path, data: pathlib.Path, **overrides: str) -> list[str]:
+    fields = STAGE2 | {"stage1": str(stage1), "data.source": f"folder:{data}"}
+    fields |= {k.replace("__", "."): v for k, v in overrides.items()}
+    return command(
+        "train",
+        "--config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=6,scale=smoke",
+        f"--workdir={workdir}",
+        *(f"--config.{k}={v}" for k, v in fields.items()),
+    )
+
+
+def test_stage2_trains_evaluates_and_samples_and_bad_input_changes_nothing(tmp_path, pictures):
+    env = environment(tmp_path)
+    stage1 = save_untrained(tmp_path / "stage1", tiny_config("quantizer=fsq,bits=6"))
+    run, grid, samples = tmp_path / "run", tmp_path / "grid.png", tmp_path / "samples.npz"
+    finish(start(stage2_command(run, stage1, pictures), env))
+    finish(start(command("evaluate", f"--workdir={run}"), env))
+    record = json.loads((run / "record.json").read_text())
+    names = {"sfd_alexnet_train", "precision_alexnet", "recall_alexnet", "compression_bits", "coder_bits", "usage"}
+    assert names <= record["figures"].keys() and record["stage1"]["run"] == "stage1" and record["stage"] == 2
+    assert all(f["protocol"]["checkpoint"] == 2 for f in record["figures"].values())
+    assert (run / "samples" / "classes.png").exists()
+    sample = ("sample", f"--workdir={run}", "--per_label=3")
+    finish(start(command(*sample, "--labels=0", f"--out={grid}", f"--npz={samples}"), env))
+    with np.load(samples) as f:  # what the ADM suite reads
+        assert f["arr_0"].shape == (3, 16, 16, 3) and f["arr_0"].dtype == np.uint8
+        assert f["arr_1"].tolist() == [0, 0, 0] and f["arr_1"].dtype == np.int64
+    assert Image.open(grid).size[0] > 3 * 96
+
+    empty = tmp_path / "empty"
+    finish(start(["cp", "-r", str(stage1), str(empty)], env))
+    finish(start(["rm", "-r", str(empty / "checkpoints")], env))
+    reseeded = tiny_config("quantizer=fsq,bits=6")
+    reseeded.seed = 1
+    other = save_untrained(tmp_path / "other", reseeded)
+    fresh, nothing = tmp_path / "fresh", tmp_path / "nothing.png"
+    cases = {
+        "no stage 1": (stage2_command(fresh, tmp_path / "nowhere", pictures), "is not a run directory"),
+        "stage 1 without checkpoint": (stage2_command(fresh, empty, pictures), "there is no checkpoint in"),
+        "other codebook": (stage2_command(fresh, stage1, pictures, quantizer__levels="(8,6,5)"), "codebook size 64"),
+        "other resolution": (stage2_command(fresh, stage1, pictures, data__resolution="32"), "data.resolution 16"),
+        "classes": (stage2_command(fresh, stage1, pictures, data__num_classes="5"), "data.num_classes = 5"),
+        "other autoencoder": (stage2_command(run, other, pictures, steps="3"), "holds other weights"),
+        "label out of range": (command(*sample, "--labels=0,1", f"--out={nothing}"), "label 1 is out of range"),
+        "label not a number": (command(*sample, "--labels=cat", f"--out={nothing}"), "must be whole numbers"),
+        "samples of stage 1": (command("sample", f"--workdir={stage1}", f"--out={nothing}"), "trainer 'autoencoder'"),
+        "nowhere to write": (command(*sample), "neither --out nor --npz"),
+    }
+    before = {p: p.read_bytes() for d in (run, stage1, empty) for p in d.rglob("*") if p.is_file()}
+    for batch in np.array_split(list(cases), 3):
+        running = {name: start(cases[name][0], env) for name in batch}
+        for name, process in running.items():
+            _, err = process.communicate(timeout=120)
+            assert process.returncode not in (0, None), name
+            assert "Traceback" not in err and cases[name][1] in err, (name, err)
+            assert sum(line.startswith("error: ") for line in err.splitlines()) == 1, (name, err)
+    assert not fresh.exists() and not nothing.exists()
+    assert before == {p: p.read_bytes() for d in (run, stage1, empty) for p in d.rglob("*") if p.is_file()}
 
 
 def test_two_processes_train_a_step_and_agree(tmp_path, pictures):
