@@ -103,13 +103,13 @@ def get_config(arg: str = "") -> ConfigDict:
 
 def scale_down(c: ConfigDict) -> None:
     """The same modules, 4 layers of width 128, on the 4x4 tokens of the embedded photographs' crops."""
-    c.steps = 1000
+    c.steps = 700
     c.batch_size = 128
     c.model.width = 128
     c.model.num_layers = 4
     c.model.num_heads = 4
     c.model.mlp_width = 512
-    c.model.dropout = 0.0  # under three passes over the crops and their mirror images: nothing to overfit
+    c.model.dropout = 0.0  # under two passes over the crops and their mirror images: nothing to overfit
     c.optimizer.learning_rate = 1e-3
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup_steps = 100
@@ -119,8 +119,8 @@ def scale_down(c: ConfigDict) -> None:
     c.eval.class_distances = True
     c.eval.picture_labels = tuple(range(12))
     c.log_every = 50
-    c.eval_every = 500
-    c.checkpoint_every = 500
+    c.eval_every = 350
+    c.checkpoint_every = 350
 
 
 def smoke(c: ConfigDict) -> None:

@@ -90,7 +90,7 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
     new_state, _ = jax.eval_shape(trainer.train_step, state, {}, batch)
     assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
     counted = sum(x.size for x in jax.tree.leaves(state.params))
-    assert counted == parameters or parameters is None and counted > 170_000_000
+    assert counted == parameters or (parameters is None and counted > 170_000_000)
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8, 9, 10, 11, 12, 14, 16])
@@ -156,6 +156,9 @@ def test_bad_values_are_named(field, value, words):
         ("optimizer.weight_decay", -1.0, "optimizer.weight_decay = -1.0"),
         ("ema_decay", 1.0, "ema_decay = 1.0"),
         ("data.num_classes", 0, "data.num_classes = 0"),
+        ("eval.picture_labels", (0, 12), "eval.picture_labels = (0, 12)"),
+        ("eval.samples", 11, "eval.samples = 11"),
+        ("eval.guidance_weights", (-1.0,), "eval.guidance_weights = (-1.0,)"),
     ],
 )
 def test_bad_values_of_stage2_are_named(field, value, words):

@@ -109,10 +109,10 @@ def evaluate_run(
 
 @dataclasses.dataclass(frozen=True)
 class Samples:
-    """Features of all samples by network, float32 (N, D), and uint8 images of some of each label to be shown."""
+    """Features of all samples by network, float32 (N, D), and some images uint8 (n, H, W, 3) of the labels shown."""
 
     features: dict[str, np.ndarray]
-    pictures: dict[int, list[np.ndarray]]
+    pictures: dict[int, np.ndarray]
 
 
 def draw_samples(
@@ -131,7 +131,10 @@ def draw_samples(
         for image, label in zip(images, labels, strict=False):
             if len(pictures.get(label, range(NUM_SAMPLES))) < NUM_SAMPLES:
                 pictures[label].append(image)
-    return Samples({name: np.concatenate(parts) for name, parts in features.items()}, pictures)
+    return Samples(
+        {name: np.concatenate(parts) for name, parts in features.items()},
+        {label: np.stack(images) for label, images in pictures.items()},
+    )
 
 
 def sampling_figures(
@@ -239,7 +242,7 @@ def compression_figures(sampler: Sampler, tokens: TokenSource, coder_images: int
     return figures | {name: {"value": value, "protocol": of_split} for name, value in usage.compute().items()}
 
 
-def class_picture(sampler: Sampler, samples: dict[int, list[np.ndarray]], title: str, train: Source) -> np.ndarray:
+def class_picture(sampler: Sampler, samples: dict[int, np.ndarray], title: str, train: Source) -> np.ndarray:
     """A row for each label: training images, what stage I makes of them, samples."""
     real: dict[int, list] = {label: [] for label in samples}
     # Items of a class are found by looking, from the start; data sets come shuffled or interleaved by class.

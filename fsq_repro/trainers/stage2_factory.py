@@ -92,6 +92,21 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
     return optax.chain(*parts, optax.scale_by_learning_rate(factory.build_schedule(c, steps)))
 
 
+def check_evaluation(config: ConfigDict) -> None:
+    """ValueError for what the evaluation would refuse only after the training."""
+    e, num_classes = config.eval, config.data.num_classes
+    bad = [label for label in e.picture_labels if not 0 <= label < num_classes]
+    if bad or not e.picture_labels:
+        raise ValueError(f"eval.picture_labels = {e.picture_labels} must be some labels of 0 .. {num_classes - 1}")
+    for name, least in (("samples", max(4, num_classes)), ("reference_images", 4), ("coder_images", 1)):
+        if e[name] < least:
+            raise ValueError(f"eval.{name} = {e[name]} must be at least {least}")
+    if e.class_distances and (num_classes < 2 or e.samples < 2 * num_classes):
+        raise ValueError(f"eval.class_distances needs two classes and two samples each, eval.samples = {e.samples}")
+    if not all(0 <= weight < math.inf for weight in e.guidance_weights):
+        raise ValueError(f"eval.guidance_weights = {e.guidance_weights} must be finite numbers >= 0")
+
+
 def load_stage1(config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
     """The autoencoder of `config.stage1`, after checking that it is the one that the config describes.
 
@@ -139,8 +154,10 @@ def known_fingerprint(path: pathlib.Path) -> str | None:
 def build_trainer(config: ConfigDict, tokenizer: Tokenizer) -> MaskGITTrainer:
     if not 0 <= config.ema_decay < 1:
         raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
+    generator = build_generator(config, tokenizer.grid)
+    check_evaluation(config)
     return MaskGITTrainer(
-        generator=build_generator(config, tokenizer.grid),
+        generator=generator,
         optimizer=build_optimizer(config.optimizer, config.steps),
         ema_decay=config.ema_decay,
         label_drop=config.label_drop,

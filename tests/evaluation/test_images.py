@@ -7,7 +7,7 @@ from scipy.ndimage import gaussian_filter
 
 from fsq_repro.evaluation.image_quality import MAX_PSNR_DB, psnr, ssim
 from fsq_repro.evaluation.images import to_uint8, to_unit_float
-from fsq_repro.evaluation.pictures import reconstruction_grid, save_png
+from fsq_repro.evaluation.pictures import class_grid, image_grid, reconstruction_grid, save_png
 
 
 def noisy_pair(seed=0, n=3, side=24):
@@ -114,3 +114,31 @@ def test_png_round_trip(tmp_path):
     save_png(tmp_path / "samples" / "grid.png", grid)
     np.testing.assert_array_equal(np.asarray(Image.open(tmp_path / "samples" / "grid.png")), grid)
     assert [p.name for p in (tmp_path / "samples").iterdir()] == ["grid.png"]
+
+
+def test_image_grid_places_enlarged_tiles_in_rows_of_eight():
+    images = np.arange(10, dtype=np.uint8)[:, None, None, None] * np.ones((1, 32, 32, 3), np.uint8)
+    grid = image_grid(images)
+    assert grid.shape == (2 * 100 + 4, 8 * 100 + 4, 3)  # 96 px tiles, gaps of 4
+    for i in range(10):
+        y, x = 4 + 100 * (i // 8), 4 + 100 * (i % 8)
+        assert (grid[y : y + 96, x : x + 96] == i).all()
+    assert (grid[104:, 204:] == 255).all()  # no tile there
+
+
+def test_class_grid_has_a_row_a_class_and_a_block_a_group():
+    def tiles(count, value):  # coloured, which the letters are not
+        return np.broadcast_to(np.array([value, 0, 200], np.uint8), (count, 48, 48, 3))
+
+    groups = {
+        "real": np.stack([tiles(2, 40 + c) for c in range(3)]),
+        "samples": [tiles(3, 80 + c) for c in range(3)],
+    }
+    picture = class_grid(("a", "a longer name", "c"), groups)
+    rows, columns = {}, {}
+    for value in (40, 41, 42, 80, 81, 82):
+        y, x = np.nonzero((picture == (value, 0, 200)).all(axis=-1))
+        assert len(y) == (2 if value < 80 else 3) * 96 * 96  # every tile whole, nothing over it
+        rows[value], columns[value] = (y.min(), y.max()), (x.min(), x.max())
+    assert all(rows[40 + c] == rows[80 + c] for c in range(3)) and rows[40][1] < rows[41][0]
+    assert columns[40] == columns[42] and columns[40][1] < columns[80][0]
