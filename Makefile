@@ -19,12 +19,12 @@ reproduce: $(VENV)/ready
 
 # Takes the autoencoders of `make reproduce` as they are, and trains those that are not there.
 reproduce-maskgit: $(VENV)/ready
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu,stages=both --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu,stages=both --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS) --parallel=2
 	$(BIN)/python scripts/representation.py --runs=$(RUNS)/tradeoff/fsq_10/seed0,$(RUNS)/tradeoff/vq_10/seed0 --out=$(RESULTS)/tradeoff/representation.png
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
 
 reproduce-guidance: $(VENV)/ready
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/guidance.py:scale=cpu --workdir=$(RUNS)/guidance --seeds=$(SEEDS)
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/guidance.py:scale=cpu --workdir=$(RUNS)/guidance --seeds=$(SEEDS) --parallel=2
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/guidance --out=$(RESULTS)/guidance
 
 reproduce-levels: $(VENV)/ready

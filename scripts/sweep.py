@@ -1,6 +1,6 @@
-"""Trains and evaluates all runs of a sweep, one by one; the same command goes on after an interruption.
+"""Trains and evaluates all runs of a sweep; the same command goes on after an interruption.
 
-python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=runs/tradeoff [--seeds=3]
+python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=runs/tradeoff [--seeds=3] [--parallel=2]
 """
 
 import pathlib
@@ -16,6 +16,7 @@ from fsq_repro.runtime.sweep import load_runs, run_sweep
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds a run.", lower_bound=1)
+flags.DEFINE_integer("parallel", 1, "Runs at a time, each on one CPU thread if above 1.", lower_bound=1)
 flags.mark_flags_as_required(["sweep", "workdir"])
 FLAGS = flags.FLAGS
 
@@ -29,6 +30,7 @@ def main() -> None:
         sweep=pathlib.Path(FLAGS.sweep.partition(":")[0]).stem,
         seeds=FLAGS.seeds,
         on_finished=print_row,
+        parallel=FLAGS.parallel,
     )
     if failed:
         raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}")

@@ -1,12 +1,14 @@
-"""Sweeps: a list of runs, each trained and evaluated in processes of its own, one by one.
+"""Sweeps: a list of runs, each trained and evaluated in processes of its own.
 
 A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Finished runs are
 skipped, an interrupted one resumes, a failed one is named at the end while the others go on.
 """
 
+import concurrent.futures
 import dataclasses
 import importlib.util
 import json
+import os
 import pathlib
 import subprocess
 import sys
@@ -61,7 +63,13 @@ def load_runs(sweep: str) -> list[Run]:
 
 
 def run_sweep(
-    runs: list[Run], workdir: pathlib.Path, *, sweep: str, seeds: int, on_finished: Callable[[pathlib.Path], None]
+    runs: list[Run],
+    workdir: pathlib.Path,
+    *,
+    sweep: str,
+    seeds: int,
+    on_finished: Callable[[pathlib.Path], None],
+    parallel: int = 1,
 ) -> list[str]:
     """Trains and evaluates every run with every seed; returns the names of those that failed.
 
@@ -71,35 +79,48 @@ def run_sweep(
       sweep: the sweep's name, for the records.
       seeds: number of seeds, 0 .. seeds - 1.
       on_finished: called with each run's directory, also of those that had finished before.
+      parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
     """
     todo = [(run, seed) for run in runs for seed in range(seeds)]
-    failed: list[str] = []
+    environment = os.environ | (_one_thread() if parallel > 1 else {})
+    finished: dict[tuple[str, int], concurrent.futures.Future[bool]] = {}
     seconds: list[float] = []
-    for i, (run, seed) in enumerate(todo):
-        path, name = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}"
-        missing = [a for a in run.inputs.values() if f"{a}/seed{seed}" in failed]
+
+    def work(i: int, run: Run, seed: int) -> bool:
+        path, name, title = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}", f"[{i + 1}/{len(todo)}]"
+        # What a run needs stands before it, so it has a worker already.
+        missing = [a for a in run.inputs.values() if not finished[a, seed].result()]
         if missing:
-            print(f"[{i + 1}/{len(todo)}] {name}: left out, {missing[0]} failed", flush=True)
-            failed.append(name)
-            continue
+            print(f"{title} {name}: left out, {missing[0]}/seed{seed} failed", flush=True)
+            return False
         if not _is_evaluated(path):
-            print(f"[{i + 1}/{len(todo)}] {name}", flush=True)
+            print(f"{title} {name}", flush=True)
             started = time.monotonic()
             overrides = {"seed": seed} | run.overrides
-            overrides |= {field: (workdir / name / f"seed{seed}").resolve() for field, name in run.inputs.items()}
-            if not _train_and_evaluate(run, overrides, path, sweep):
-                print(f"[{i + 1}/{len(todo)}] {name} FAILED; its output is in {path / 'log.txt'}", flush=True)
-                failed.append(name)
-                continue
+            overrides |= {field: (workdir / a / f"seed{seed}").resolve() for field, a in run.inputs.items()}
+            prefix = f"    {name}: " if parallel > 1 else "    "
+            if not _train_and_evaluate(run, overrides, path, sweep, environment, prefix):
+                print(f"{title} {name} FAILED; its output is in {path / 'log.txt'}", flush=True)
+                return False
             seconds.append(time.monotonic() - started)
-            left = sum(not _is_evaluated(workdir / r.name / f"seed{s}") for r, s in todo[i + 1 :])
+            left = sum(not _is_evaluated(workdir / r.name / f"seed{s}") for r, s in todo)
+            minutes = left * sum(seconds) / len(seconds) / 60 / parallel
             print(
-                f"[{i + 1}/{len(todo)}] {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about "
-                f"{left * sum(seconds) / len(seconds) / 60:.0f} min",
-                flush=True,
+                f"{title} {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about {minutes:.0f} min", flush=True
             )
         on_finished(path)
-    return failed
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+        for i, (run, seed) in enumerate(todo):
+            finished[run.name, seed] = pool.submit(work, i, run, seed)
+    return [f"{name}/seed{seed}" for (name, seed), future in finished.items() if not future.result()]
+
+
+def _one_thread() -> dict[str, str]:
+    """Environment of a process that is to keep to one core: XLA's threads and those of NumPy's matrix products."""
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    return {"XLA_FLAGS": flags.strip(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
 def _is_evaluated(path: pathlib.Path) -> bool:
@@ -110,7 +131,9 @@ def _is_evaluated(path: pathlib.Path) -> bool:
     return record.get("status") == "finished" and bool(record.get("figures"))
 
 
-def _train_and_evaluate(run: Run, overrides: dict, path: pathlib.Path, sweep: str) -> bool:
+def _train_and_evaluate(
+    run: Run, overrides: dict, path: pathlib.Path, sweep: str, environment: dict, prefix: str
+) -> bool:
     train = [
         "scripts/train.py",
         f"--config={run.config}:{run.arg}",
@@ -120,18 +143,23 @@ def _train_and_evaluate(run: Run, overrides: dict, path: pathlib.Path, sweep: st
         *(f"--config.{key}={value}" for key, value in overrides.items()),
     ]
     path.mkdir(parents=True, exist_ok=True)
-    return all(
-        _call(command, path / "log.txt") for command in (train, ["scripts/evaluate.py", f"--workdir={path.resolve()}"])
-    )
+    evaluate = ["scripts/evaluate.py", f"--workdir={path.resolve()}"]
+    return all(_call(command, path / "log.txt", environment, prefix) for command in (train, evaluate))
 
 
-def _call(command: list[str], log_file: pathlib.Path) -> bool:
+def _call(command: list[str], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
     """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
     process = subprocess.Popen(
-        [sys.executable, *command], cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, bufsize=1
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
     )
     with open(log_file, "a") as log:
         for line in process.stdout:
-            print("    " + line, end="", flush=True)
+            print(prefix + line, end="", flush=True)
             log.write(line)
     return process.wait() == 0

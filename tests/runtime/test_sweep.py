@@ -44,6 +44,23 @@ def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake
     assert "min" in capsys.readouterr().out
 
 
+def test_parallel_runs_wait_for_what_they_need(fake_root):
+    """The second of each pair waits for the first, although there is a worker free; the environment has one thread."""
+    script = FAKE_SCRIPT.replace("import json, pathlib, sys", "import json, os, pathlib, sys, time")
+    script += "\nif not path.parent.name.endswith('_2'): time.sleep(0.3)\n"
+    script += "\nassert os.environ['OPENBLAS_NUM_THREADS'] == '1' and 'eigen=false' in os.environ['XLA_FLAGS']\n"
+    for name in ("train", "evaluate"):
+        (fake_root / "scripts" / f"{name}.py").write_text(script)
+    runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
+    workdir, seen = fake_root / "runs", []
+    assert sweep.run_sweep(runs, workdir, sweep="s", seeds=1, on_finished=seen.append, parallel=2) == []
+    calls = (workdir / "calls.txt").read_text().splitlines()
+    assert len(calls) == 8 and len(seen) == 4
+    for name in ("a", "b"):
+        order = [c for c in calls if c.split()[1].startswith(f"{name}/") or c.split()[1].startswith(f"{name}_2/")]
+        assert [c.split()[1] for c in order] == [f"{name}/seed0"] * 2 + [f"{name}_2/seed0"] * 2
+
+
 def test_all_sweep_files_name_runs_of_existing_configs():
     root = pathlib.Path(__file__).resolve().parents[2]
     for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
