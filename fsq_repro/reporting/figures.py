@@ -76,7 +76,7 @@ def tradeoff_figure(records: Iterable[RunRecord], path: str | os.PathLike) -> No
             _usage(axes["c"], used, look)
         if sampled:
             _lines(axes["b"], sampled, sfd, look)
-            axes["b"].set(ylabel=frechet_label(sfd) + LOWER_IS_BETTER)
+            axes["b"].set(ylabel=frechet_label(sfd).removeprefix("sampling ") + LOWER_IS_BETTER)
         if coded:
             _cost(axes["d"], coded, look)
         for letter, ax in axes.items():
@@ -179,7 +179,7 @@ def levels_figure(records: Iterable[RunRecord], path: str | os.PathLike) -> None
             ax.set_xlim(low_x, high_x + 0.1 * (high_x - low_x))  # room for the label of the rightmost point
             label_points(ax, [(g.first.bits, g.statistic(name).mean, levels_text(g)) for g in groups])
             ax.set_xlabel("bits, $\\log_2$ of the codebook size")
-            ax.set_ylabel(frechet_label(name) + LOWER_IS_BETTER)
+            ax.set_ylabel(frechet_label(name).removeprefix("sampling ") + LOWER_IS_BETTER)
             ax.set_title("FSQ level sets" if len(panels) == 1 else title, loc="left", fontweight="bold")
         ax.legend(title="smallest\nlevel", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         drawn = [g for _, groups, _ in panels for g in groups]

@@ -106,7 +106,9 @@ def guidance_figure(records: Iterable[RunRecord], path: str | os.PathLike) -> No
         left.margins(0.08)
         left.set(xlabel=f"recall-{network}", ylabel=f"precision-{network}")
         left.set_title("Precision and recall, guidance weight at each point", loc="left", fontweight="bold", fontsize=9)
-        right.set(xlabel="guidance weight $\\alpha$", ylabel=frechet_label(name) + LOWER_IS_BETTER)
+        right.set(
+            xlabel="guidance weight $\\alpha$", ylabel=frechet_label(name).removeprefix("sampling ") + LOWER_IS_BETTER
+        )
         right.set_title("Sampling", loc="left", fontweight="bold", fontsize=9)
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=min(3, len(labels)), fontsize=8)

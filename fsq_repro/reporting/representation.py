@@ -47,7 +47,7 @@ def representation_figure(studies: Mapping[str, Mapping[str, np.ndarray]], path:
         _check(quantizer, study)
     looks = styles(studies)
     widths = [max(len(study[key]) for key in STRIPS) * (TILE + GAP) - GAP for study in studies.values()]
-    width = LABELS + sum(widths) + BETWEEN * (len(widths) - 1) + 0.1
+    width = LABELS + sum(widths) + BETWEEN * (len(widths) - 1) + 0.3
     top = 0.25 + HISTOGRAM  # inches from the upper edge to the histogram's axis
     height = top + 0.75 + len(STRIPS) * (TILE + GAP) + 0.75
     with matplotlib.rc_context(RC | {"axes.grid": False, "font.size": 8}):
