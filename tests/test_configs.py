@@ -83,12 +83,14 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
     factory.build_loop(config)
     trainer = stage2_factory.build_trainer(config, _Tokenizer(grid))
     assert trainer.encode  # random crops: no two epochs have the same tokens
-    trainer = dataclasses.replace(trainer, encode=False)
     state = jax.eval_shape(trainer.init_state, jax.random.key(0))
-    tokens = jax.ShapeDtypeStruct((config.batch_size, grid * grid), jnp.int32)
-    batch = {"tokens": tokens, "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
-    new_state, _ = jax.eval_shape(trainer.train_step, state, {}, batch)
-    assert jax.tree.map(lambda x: (x.shape, x.dtype), new_state) == jax.tree.map(lambda x: (x.shape, x.dtype), state)
+    if "imagenet256" in name and "fsq" in arg:  # tracing 24 layers forward and backward takes seconds: once
+        trainer = dataclasses.replace(trainer, encode=False)
+        tokens = jax.ShapeDtypeStruct((config.batch_size, grid * grid), jnp.int32)
+        batch = {"tokens": tokens, "label": jax.ShapeDtypeStruct((config.batch_size,), jnp.int32)}
+        new_state, _ = jax.eval_shape(trainer.train_step, state, {}, batch)
+        sizes = [jax.tree.map(lambda x: (x.shape, x.dtype), s) for s in (state, new_state)]
+        assert sizes[0] == sizes[1]
     counted = sum(x.size for x in jax.tree.leaves(state.params))
     assert counted == parameters or (parameters is None and counted > 170_000_000)
 

@@ -1,5 +1,6 @@
 """From a stage-II config and stage I's run directory to typed objects; the checks are those of `factory`."""
 
+import dataclasses
 import logging
 import math
 import pathlib
@@ -66,15 +67,16 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
             m2t_alpha=config.compression.alpha,
             m2t_num_groups=config.compression.num_groups,
         )
-    # Shapes only: whatever the network, the masks, the sampler and the schedule refuse is refused here.
+    # Shapes only, of one layer: what the network, the masks, the sampler and the schedule refuse is refused here.
+    probe = dataclasses.replace(generator, model=model.clone(num_layers=1))
     tokens = jax.ShapeDtypeStruct((1, grid * grid), "int32")
     labels = jax.ShapeDtypeStruct((1,), "int32")
 
     def everything(tokens, labels):
         key = jax.random.key(0)
-        params = model.init(key, tokens, labels)["params"]
-        samples = generator.sample(params, key, labels, labels, config.sampler.guidance_weight)
-        return generator.loss(params, tokens, labels, key), samples, generator.token_bits(params, tokens, labels)
+        params = probe.model.init(key, tokens, labels)["params"]
+        samples = probe.sample(params, key, labels, labels, config.sampler.guidance_weight)
+        return probe.loss(params, tokens, labels, key), samples, probe.token_bits(params, tokens, labels)
 
     jax.eval_shape(everything, tokens, labels)
     return generator
