@@ -29,16 +29,16 @@ def step_fn(past_BxK, ids_B, position):
     return logits, past_BxK + jnp.asarray(PAST)[position, ids_B]
 
 
-def decode(indices, fn=step_fn, rows=1):
+def decode(indices, fn=step_fn, rows=1, **options):
     indices = jnp.asarray(indices, jnp.int32)
     keys = sample_keys(jax.random.key(5), indices)
     cache = jnp.zeros((rows * len(indices), K), jnp.float32)
-    return jax.jit(lambda *a: autoregressive_decode(fn, *a, S))(cache, K + indices % 3, keys)
+    return jax.jit(lambda *a: autoregressive_decode(fn, *a, S, **options))(cache, K + indices % 3, keys)
 
 
-@pytest.mark.parametrize("weight", [0, 0.7])
-def test_tokens_equal_an_uncached_loop(weight):
-    tokens = decode(range(12), guide_step(step_fn, weight, NULL), rows=2 if weight else 1)
+@pytest.mark.parametrize("weight, options", [(0, {}), (0.7, {}), (0, {"temperature": 0.4})])
+def test_tokens_equal_an_uncached_loop(weight, options):
+    tokens = decode(range(12), guide_step(step_fn, weight, NULL), rows=2 if weight else 1, **options)
     assert (tokens.shape, tokens.dtype) == ((12, S), jnp.int32)
     for i in range(12):
         key = jax.random.fold_in(jax.random.key(5), i)
@@ -46,9 +46,20 @@ def test_tokens_equal_an_uncached_loop(weight):
         for t in range(S):
             conditional = logits_of_prefix([K + i % 3, *sequence])
             unconditional = logits_of_prefix([NULL, *sequence])
-            logits = conditional + weight * (conditional - unconditional)
+            logits = (conditional + weight * (conditional - unconditional)) / options.get("temperature", 1)
             uniform = float(jax.random.uniform(jax.random.fold_in(key, t), (1,))[0])
             sequence.append(int((np.cumsum(scipy.special.softmax(np.float64(logits))) <= uniform).sum()))
+        np.testing.assert_array_equal(tokens[i], sequence)
+
+
+@pytest.mark.parametrize("temperature", [0, 1e-7])
+def test_temperature_zero_and_the_published_one_take_the_most_likely_token(temperature):
+    tokens = decode(range(12), temperature=temperature)
+    assert (tokens.shape, tokens.dtype) == ((12, S), jnp.int32)
+    for i in range(12):
+        sequence = []
+        for _ in range(S):
+            sequence.append(int(logits_of_prefix([K + i % 3, *sequence]).argmax()))
         np.testing.assert_array_equal(tokens[i], sequence)
 
 
@@ -79,5 +90,8 @@ def test_refusals():
     ids, keys = jnp.zeros(2, jnp.int32), sample_keys(jax.random.key(0), jnp.arange(3))
     with pytest.raises(ValueError, match="num_tokens must be positive, got 0"):
         autoregressive_decode(step_fn, None, ids, keys, 0)
+    for temperature in (-0.1, float("nan"), float("inf")):
+        with pytest.raises(ValueError, match=f"temperature must be finite and at least 0, got {temperature}"):
+            autoregressive_decode(step_fn, None, ids, keys, S, temperature)
     with pytest.raises(ValueError, match="got 3 keys and 2 ids"):
         autoregressive_decode(step_fn, None, ids, keys, S)

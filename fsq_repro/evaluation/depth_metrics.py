@@ -1,0 +1,121 @@
+"""Errors of depth maps as published for NYU Depth v2: per image over its valid pixels, then averaged over images.
+
+Follows google-research/big_vision `evaluators/proj/uvim/nyu_depth.py`. Scores depend on the crop and on which pixels
+are valid (many papers' numbers cannot be compared for that reason): predictions and ground truth come here already
+cropped and of one size, and the valid range is fixed.
+"""
+
+import math
+from collections.abc import Iterable
+
+import numpy as np
+
+from fsq_repro.data.dense_labels import MAX_DEPTH, MIN_DEPTH
+
+FIGURES = ("rmse", "abs_rel", "log10", "delta1", "delta2", "delta3")
+
+
+def valid_depth(depth: np.ndarray) -> np.ndarray:
+    """Tells where the ground truth counts: 0.001 < depth < 10 m, limits rounded to the depth's own dtype; bool."""
+    return (depth > MIN_DEPTH) & (depth < MAX_DEPTH)
+
+
+class DepthMetrics:
+    """Depth errors of every image seen, float64, mergeable.
+
+    Attributes:
+      skipped: images without a valid pixel, for which no error is defined.
+    """
+
+    def __init__(self) -> None:
+        self._figures: list[tuple[float, ...]] = []  # one an image; kept, so that no order of summing differs
+        self.skipped = 0
+
+    def update(self, predictions_BxHxW: np.ndarray, depth_BxHxW: np.ndarray, mask_B: np.ndarray | None = None) -> None:
+        """Measures a batch.
+
+        Args:
+          predictions_BxHxW: floats, metres, positive on valid pixels.
+          depth_BxHxW: the ground truth, floats, metres; not within (0.001, 10) where nothing was measured.
+          mask_B: bool, False for the copies that fill up a batch; all images count if None.
+
+        Raises:
+          ValueError: shapes that differ, or a prediction on a valid pixel that is not positive and finite.
+        """
+        predictions_BxHxW, depth_BxHxW = np.asarray(predictions_BxHxW), np.asarray(depth_BxHxW)
+        if depth_BxHxW.ndim != 3 or predictions_BxHxW.shape != depth_BxHxW.shape:
+            raise ValueError(
+                "predictions and depth must have one (B, H, W) shape, got "
+                f"{predictions_BxHxW.shape} and {depth_BxHxW.shape}."
+            )
+        counted = np.ones(len(depth_BxHxW), bool) if mask_B is None else np.asarray(mask_B)
+        figures, skipped = [], 0
+        for prediction_HxW, depth_HxW in zip(predictions_BxHxW[counted], depth_BxHxW[counted], strict=True):
+            valid = valid_depth(depth_HxW)
+            if valid.any():
+                figures.append(_figures(prediction_HxW[valid].astype(np.float64), depth_HxW[valid].astype(np.float64)))
+            else:
+                skipped += 1
+        self._figures += figures
+        self.skipped += skipped
+
+    def merge(self, other: "DepthMetrics") -> None:
+        """Adds another accumulator's images."""
+        self._figures += other._figures
+        self.skipped += other.skipped
+
+    def compute(self) -> dict[str, float | int]:
+        """Figures averaged over the images measured.
+
+        Returns:
+          rmse: root of the mean squared error, metres.
+          abs_rel: mean of |prediction - depth| / depth.
+          log10: mean of |log10 prediction - log10 depth|.
+          delta1, delta2, delta3: share of pixels with max(prediction / depth, depth / prediction) below 1.25, 1.25^2
+            and 1.25^3.
+          images: images averaged.
+          images_skipped: images without a valid pixel.
+
+        Raises:
+          ValueError: no image with a valid pixel was seen.
+        """
+        if not self._figures:
+            raise ValueError(f"depth errors of no images are not defined: {self.skipped} had no valid pixel.")
+        images = len(self._figures)
+        means = (math.fsum(column) / images for column in zip(*self._figures, strict=True))
+        return dict(zip(FIGURES, means, strict=True)) | {"images": images, "images_skipped": self.skipped}
+
+
+def _figures(prediction_P: np.ndarray, depth_P: np.ndarray) -> tuple[float, ...]:
+    """`FIGURES` of one image's valid pixels, float64."""
+    if not (np.isfinite(prediction_P) & (prediction_P > 0)).all():
+        raise ValueError(f"predictions must be positive and finite, got values down to {prediction_P.min()}.")
+    error = np.abs(prediction_P - depth_P)
+    ratio = np.maximum(prediction_P / depth_P, depth_P / prediction_P)
+    return (
+        float(np.sqrt(np.mean(error**2))),
+        float(np.mean(error / depth_P)),
+        float(np.mean(np.abs(np.log10(prediction_P) - np.log10(depth_P)))),
+        *(float(np.mean(ratio < 1.25**order)) for order in (1, 2, 3)),
+    )
+
+
+def mean_valid_depth(depths: Iterable[np.ndarray]) -> float:
+    """Mean over all valid pixels of training depth maps, metres: the constant prediction that every model must beat.
+
+    Give it to `DepthMetrics.update` as `np.full_like(depth, mean)`.
+
+    Args:
+      depths: float arrays of any shape, metres.
+
+    Raises:
+      ValueError: no valid pixel.
+    """
+    total, pixels = 0.0, 0
+    for depth in depths:
+        valid = np.asarray(depth)[valid_depth(depth)]
+        total += valid.sum(dtype=np.float64)
+        pixels += valid.size
+    if not pixels:
+        raise ValueError("the mean depth is not defined: no pixel is valid.")
+    return float(total / pixels)
