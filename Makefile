@@ -1,5 +1,6 @@
 # make reproduce           sets up, trains FSQ and VQ at matched codebook sizes on two CPU cores, evaluates, reports
 # make reproduce-maskgit   then trains stage II on those autoencoders, samples, evaluates, reports
+# make reproduce-uvim      UViM: depth, panoptic segmentation, colourisation with FSQ and VQ, both stages
 # make test                sets up and runs all tests
 PYTHON ?= python3
 VENV := .venv
@@ -8,8 +9,8 @@ RUNS ?= runs
 RESULTS ?= results
 SEEDS ?= 1
 
-.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance test test-slow smoke lint benchmark \
-	benchmark-maskgit tfds clean
+.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance reproduce-uvim test test-slow smoke lint \
+	benchmark benchmark-maskgit benchmark-uvim tfds clean
 
 setup: $(VENV)/ready
 
@@ -27,6 +28,11 @@ reproduce-guidance: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/guidance.py:scale=cpu --workdir=$(RUNS)/guidance --seeds=$(SEEDS) --parallel=2
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/guidance --out=$(RESULTS)/guidance
 
+reproduce-uvim: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/uvim.py:scale=cpu --workdir=$(RUNS)/uvim --seeds=$(SEEDS) --parallel=2
+	$(BIN)/python scripts/compare.py --runs=$(RUNS)/uvim/depth_fsq/seed0,$(RUNS)/uvim/depth_vq/seed0,$(RUNS)/uvim/depth_vq_nosplit/seed0 --out=$(RESULTS)/uvim/depth_edges.png
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/uvim --out=$(RESULTS)/uvim
+
 reproduce-levels: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/levels.py:bits=10,scale=cpu --workdir=$(RUNS)/levels_10 --seeds=$(SEEDS)
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/levels_10 --out=$(RESULTS)/levels_10
@@ -40,12 +46,18 @@ test-slow: $(VENV)/ready
 smoke: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=smoke,stages=both --workdir=$(RUNS)/smoke
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke --out=$(RUNS)/smoke/report
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/uvim.py:scale=smoke --workdir=$(RUNS)/smoke_uvim
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke_uvim --out=$(RUNS)/smoke_uvim/report
 
 benchmark: $(VENV)/ready
 	$(BIN)/python scripts/benchmark.py --config=configs/tradeoff_autoencoder.py:scale=cpu
 
 benchmark-maskgit: $(VENV)/ready
 	$(BIN)/python scripts/benchmark.py --config=configs/tradeoff_maskgit.py:scale=cpu --config.stage1=$(RUNS)/tradeoff/fsq_10/seed0
+
+benchmark-uvim: $(VENV)/ready
+	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=1,scale=cpu
+	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=2,scale=cpu --config.stage1=$(RUNS)/uvim/depth_fsq_stage1/seed0
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .

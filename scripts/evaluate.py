@@ -1,6 +1,7 @@
 """Evaluates a trained run and merges the figures into its record.json.
 
 Stage I: reconstructions and codebook usage on the whole validation split. Stage II: samples and compression cost.
+UViM, either stage: depth errors, panoptic quality or colour distances.
 
 python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=600] [--networks=alexnet,vgg16]
 """
@@ -10,10 +11,10 @@ import pathlib
 from absl import flags
 
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.trainers import stage1_evaluation, stage2_evaluation
+from fsq_repro.trainers import stage1_evaluation, stage2_evaluation, uvim_evaluation
 
 flags.DEFINE_string("workdir", None, "Run directory.")
-flags.DEFINE_enum("weights", "ema", ("ema", "raw"), "Averaged weights, as the tables, or those of the last step.")
+flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
 flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint; the last by default.")
 flags.DEFINE_list("networks", None, "Feature networks of the Frechet distances; by default those of the config.")
 flags.DEFINE_string("stage1", None, "Stage I's run directory, if a stage-II run's is no longer where it was.")
@@ -25,10 +26,14 @@ def main() -> None:
     startup.start()
     path = pathlib.Path(FLAGS.workdir)
     options = {"weights": FLAGS.weights, "step": FLAGS.checkpoint, "networks": FLAGS.networks}
-    if run_dir.load_config(path).trainer == "maskgit":
+    options = {name: value for name, value in options.items() if value is not None}
+    trainer = run_dir.load_config(path).trainer
+    if trainer == "autoencoder":
+        record = stage1_evaluation.evaluate_run(path, **options)
+    elif trainer == "maskgit":
         record = stage2_evaluation.evaluate_run(path, stage1=FLAGS.stage1, **options)
     else:
-        record = stage1_evaluation.evaluate_run(path, **options)
+        record = uvim_evaluation.evaluate_run(path, stage1=FLAGS.stage1, **options)
     for name, figure in record["figures"].items():
         print(f"{name:32s} {figure['value']:.6g}")
 

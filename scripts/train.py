@@ -52,7 +52,12 @@ def main() -> int:
     status = "failed"
     try:
         loop.train(
-            experiment.trainer, experiment.data_iterator, experiment.evaluation_batches, path, experiment.loop_config
+            experiment.trainer,
+            experiment.data_iterator,
+            experiment.evaluation_batches,
+            path,
+            experiment.loop_config,
+            experiment.start_from,
         )
         status = "finished"
     except loop.Interrupted as e:

@@ -1,17 +1,24 @@
-"""The smallest set-ups of both stages that have every part: for tests of trainers, loop, scripts and resume."""
+"""The smallest set-ups of all trainers that have every part: for tests of trainers, loop, scripts and resume."""
 
 import dataclasses
 import pathlib
+from typing import Any
 
 import jax
 import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
-from configs import tradeoff_autoencoder, tradeoff_maskgit
+from configs import tradeoff_autoencoder, tradeoff_maskgit, uvim_colorization, uvim_depth, uvim_panoptic
 from fsq_repro.data.pipeline import Augmentation, train_iterator
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.trainers import factory
+from fsq_repro.trainers import factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.trainers.label_coder import load_label_coder
+from fsq_repro.trainers.loop import Trainer
+from tests.conftest import golden_weights
+
+UVIM_CONFIGS = {"depth": uvim_depth, "colorization": uvim_colorization, "panoptic": uvim_panoptic}
 
 
 def tiny_config(arg: str = "quantizer=fsq,bits=8", *, gan: bool = False) -> ConfigDict:
@@ -54,13 +61,9 @@ class NoiseSource:
 def save_untrained(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
     """A stage-I run directory with the initial weights, as if it had been trained for `config.steps`."""
     trainer = factory.build_trainer(config)
-    state = jax.jit(trainer.init_state)(jax.random.key(config.seed))
     iterator = train_iterator(NoiseSource(), batch_size=8, resolution=16, seed=0, augmentation=Augmentation())
-    run_dir.write_config(path, config)
-    run_dir.update_record(path, run=path.name, status="finished", **factory.run_facts(config, trainer))
-    checkpoints = Checkpoints(path / "checkpoints")
-    checkpoints.save(config.steps, state.replace(step=jax.numpy.int32(config.steps)), iterator)
-    checkpoints.close()
+    state = jax.jit(trainer.init_state)(jax.random.key(config.seed))
+    _save(path, config, state, iterator, factory.run_facts(config, trainer))
     return path
 
 
@@ -79,3 +82,117 @@ def tiny_stage2(stage1: pathlib.Path, arg: str = "quantizer=fsq,bits=8") -> Conf
     if c.quantizer.name != "fsq":
         c.quantizer.embedding_dim = 8
     return c
+
+
+@dataclasses.dataclass
+class DenseNoiseSource:
+    """Images of four squares with the labels of all UViM tasks, made from the index; the colours tell the labels.
+
+    Red is the class, green the depth, blue is noise. Classes 1 and 2 are things, 3 is stuff, 0 void; one row of pixels
+    has no depth.
+    """
+
+    size: int = 32
+    resolution: int = 16
+    split: str = "train"
+    name: str = "dense_noise"
+    num_classes: int = 1
+    class_names: tuple[str, ...] = ("all",)
+    fingerprint: str = ""
+    num_semantics: int = 4
+    things: tuple[int, ...] = (1, 2)
+
+    def __len__(self) -> int:
+        return self.size
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        rng = np.random.default_rng([self.split == "validation", index])
+        classes = rng.integers(0, self.num_semantics, (2, 2))
+        depths = rng.uniform(0.5, 9.5, (2, 2))
+        noise = rng.integers(0, 256, (2, 2))
+        squares = np.ones((self.resolution // 2,) * 2, np.int64)
+        depth = np.kron(depths, squares).astype(np.float32)
+        depth[0] = 0
+        numbers = np.where(np.isin(classes, self.things), 1 + np.arange(4).reshape(2, 2), 0)
+        return {
+            "image": np.stack([np.kron(x, squares) for x in (80 * classes, 25 * depths, noise)], -1).astype(np.uint8),
+            "label": np.int32(0),
+            "depth": depth,
+            "semantics": np.kron(classes, squares).astype(np.int32),
+            "instances": np.kron(numbers, squares).astype(np.int32),
+        }
+
+
+def make_dense_noise(task: str, name: str, split: str, resolution: int, **_: object) -> DenseNoiseSource:
+    """Stands for `uvim_factory.make_dense_source`."""
+    return DenseNoiseSource(resolution=resolution, split=split)
+
+
+def tiny_uvim(
+    stage: int, arg: str = "quantizer=fsq", *, task: str = "depth", stage1: pathlib.Path | str = ""
+) -> ConfigDict:
+    """One layer of width 32 on 16 px images, 4x4 patches, 2x2 codes of some 64; data: `make_dense_noise`."""
+    c = UVIM_CONFIGS[task].get_config(f"{arg},stage={stage},scale=smoke")
+    c.steps, c.batch_size = 8, 8
+    c.log_every, c.eval_every, c.checkpoint_every = 2, 100, 4
+    c.model.patch_size, c.model.num_heads, c.model.width, c.model.mlp_width = 4, 2, 32, 32
+    c.data.resolution = 16
+    c.optimizer.warmup_steps = 2
+    c.eval.batch_size, c.eval.baseline_images = 8, 16
+    if stage == 1:
+        c.model.code_grid, c.model.encoder_depth, c.model.decoder_depth = 2, 1, 1
+    else:
+        c.model.num_layers = 1
+        c.stage1 = str(stage1)
+    if c.quantizer.name == "fsq":
+        c.quantizer.levels = (5, 5, 3)
+    else:
+        c.quantizer.codebook_size, c.quantizer.embedding_dim = 64, 8
+    if task == "depth":
+        c.task.bins = 8
+    elif task == "panoptic":
+        c.task.num_classes, c.task.num_instances = 4, 6
+    return c
+
+
+def random_uvim_state(trainer: Trainer) -> Any:
+    """A state of either stage with random weights (heads too, which `init_state` has at zero), without compiling."""
+    shapes = jax.eval_shape(trainer.init_state, jax.random.key(0))
+
+    def zeros(x: jax.ShapeDtypeStruct) -> Any:
+        is_key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return jax.random.key(0) if is_key else np.zeros(x.shape, x.dtype)
+
+    weights = golden_weights({name: x.shape for name, x in flatten_dict(shapes.params, sep="/").items()})
+    state = jax.tree.map(zeros, shapes).replace(params=unflatten_dict(weights, sep="/"))
+    if getattr(shapes, "quantizer_state", None):
+        sums = shapes.quantizer_state["quantizer"]["dictionary"].shape
+        dictionary = np.random.default_rng(0).standard_normal(sums).astype(np.float32)
+        counts = np.ones(len(dictionary), np.float32)
+        state = state.replace(quantizer_state={"quantizer": {"dictionary": dictionary, "counts": counts}})
+    return state
+
+
+def save_untrained_uvim(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
+    """A run directory of either stage of `tiny_uvim` with random weights, as if it had been trained."""
+    if config.trainer == "uvim_stage1":
+        trainer = uvim_factory.build_trainer(config)
+        model, task = trainer.model, trainer.task
+        facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2) | {
+            "stage": 1
+        }
+    else:
+        coder = load_label_coder(config.stage1)
+        trainer, task = uvim_stage2_factory.build_trainer(config, coder), coder.task
+        facts = uvim_stage2_factory.run_facts(config, trainer)
+    iterator = uvim_factory.build_train_iterator(config, task, DenseNoiseSource(resolution=config.data.resolution))
+    _save(path, config, random_uvim_state(trainer), iterator, facts)
+    return path
+
+
+def _save(path: pathlib.Path, config: ConfigDict, state: Any, iterator: Any, facts: dict) -> None:
+    run_dir.write_config(path, config)
+    run_dir.update_record(path, run=path.name, status="finished", **facts)
+    checkpoints = Checkpoints(path / "checkpoints")
+    checkpoints.save(config.steps, state.replace(step=jax.numpy.int32(config.steps)), iterator)
+    checkpoints.close()

@@ -1,7 +1,8 @@
 """From a source to batches: grain pipelines for training and one ordered pass for evaluation.
 
-Batches are dicts of numpy arrays: `image` float32 (B, H, W, 3) in [0, 1], `label` int32 (B,) and, for `scenes`, `depth`
-float32 (B, H, W) in metres, `semantics` and `instances` int32 (B, H, W). Evaluation adds `mask` bool (B,).
+Batches are dicts of numpy arrays: `image` float32 (B, H, W, 3) in [0, 1], `label` int32 (B,) and the dense labels that
+the source has: `depth` float32 (B, H, W) in metres, `semantics` and `instances` int32 (B, H, W), `crowd` bool
+(B, H, W). Evaluation adds `mask` bool (B,). Names of files are not batched; evaluation is in the source's order.
 """
 
 import dataclasses
@@ -16,6 +17,9 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 
 Batch = dict[str, np.ndarray]
+Prepare = Callable[[Batch], Batch]
+
+DRAW_BOX = {"random_resized": transforms.draw_crop_box, "inception": transforms.draw_inception_box}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -24,19 +28,22 @@ class Augmentation:
 
     Attributes:
       flip: mirror half of the items left to right.
-      crop: `none` brings items to the resolution by the evaluation crop; `random_resized` cuts a random box.
-      min_scale: smallest area of that box, as a share of the image (MaskBit 0.8; the Inception crop 0.05).
-      aspect: range of its width over its height, drawn log-uniformly.
+      crop: `none` brings items to the resolution by the evaluation crop; `random_resized` and `inception` cut a random
+        box, see `transforms.draw_crop_box` and `transforms.draw_inception_box`.
+      min_scale: smallest area of that box, as a share of the image (MaskBit 0.8; UViM 0.05).
+      aspect: range of its width over its height (UViM 0.75 to 1.33).
+      antialias: whether the image of that box is resized with antialiasing (UViM: without).
     """
 
     flip: bool = True
-    crop: Literal["none", "random_resized"] = "none"
+    crop: Literal["none", "random_resized", "inception"] = "none"
     min_scale: float = 0.8
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
+    antialias: bool = True
 
     def __post_init__(self):
-        if self.crop not in ("none", "random_resized"):
-            raise ValueError(f"augmentation crop must be 'none' or 'random_resized', not {self.crop!r}.")
+        if self.crop not in ("none", "random_resized", "inception"):
+            raise ValueError(f"augmentation crop must be 'none', 'random_resized' or 'inception', not {self.crop!r}.")
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"augmentation min_scale must be in (0, 1], not {self.min_scale}.")
         if not 0 < self.aspect[0] <= self.aspect[1]:
@@ -44,10 +51,18 @@ class Augmentation:
 
     def __call__(self, item: transforms.Item, resolution: int, rng: np.random.Generator) -> transforms.Item:
         """Returns the augmented item at (resolution, resolution)."""
-        if self.crop == "random_resized":
-            item = transforms.random_resized_crop(item, resolution, rng, self.min_scale, self.aspect)
-        else:
+        if self.crop == "none":
             item = transforms.center_crop(item, resolution)
+        else:
+            item = transforms.random_resized_crop(
+                item,
+                resolution,
+                rng,
+                self.min_scale,
+                self.aspect,
+                draw_box=DRAW_BOX[self.crop],
+                antialias=self.antialias,
+            )
         return transforms.flip(item) if self.flip and rng.random() < 0.5 else item
 
 
@@ -58,6 +73,7 @@ def train_iterator(
     resolution: int,
     seed: int,
     augmentation: Augmentation,
+    prepare: Prepare | None = None,
     num_workers: int = 0,
     process_index: int = 0,
     process_count: int = 1,
@@ -73,6 +89,7 @@ def train_iterator(
       resolution: side of the images in pixels.
       seed: decides order and augmentation.
       augmentation: what happens to each item.
+      prepare: makes of a finished batch what the task learns from, on the host; its errors come out of `next`.
       num_workers: worker processes that decode; 0 reads with threads of this process, enough for embedded data.
       process_index: this process.
       process_count: processes that share the source.
@@ -83,7 +100,11 @@ def train_iterator(
     if len(source) < process_count:
         raise ValueError(f"data source {source.name!r} has {len(source)} items, too few for {process_count} processes.")
     mine = grain.MapDataset.source(source)[process_index::process_count]
-    dataset = _shuffled(mine, seed, lambda item, rng: augmentation(item, resolution, rng), batch_size).map(_to_float)
+
+    def augment(item: transforms.Item, rng: np.random.Generator) -> transforms.Item:
+        return augmentation(_without_names(item), resolution, rng)
+
+    dataset = _finished(_shuffled(mine, seed, augment, batch_size), prepare)
     # Few threads: small crops are bound by the interpreter, and decoding of large images releases it.
     dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
     if num_workers:
@@ -134,23 +155,39 @@ class eval_batches:  # noqa: N801 - reads as a function
 
     Every item of the source occurs once over all processes (item i on process i mod `process_count`) with `mask` True.
     The last batches are filled up with masked copies, so that all batches have `batch_size` items and all processes
-    the same number of batches. Images are brought to the resolution by ADM's evaluation crop.
+    the same number of batches.
     """
 
     def __init__(
-        self, source: Source, *, batch_size: int, resolution: int, process_index: int = 0, process_count: int = 1
+        self,
+        source: Source,
+        *,
+        batch_size: int,
+        resolution: int,
+        transform: Callable[[transforms.Item, int], transforms.Item] = transforms.center_crop,
+        prepare: Prepare | None = None,
+        process_index: int = 0,
+        process_count: int = 1,
     ):
+        """Sets the pass up.
+
+        Args:
+          source: where items come from.
+          batch_size: items a batch on this process.
+          resolution: side of the images in pixels.
+          transform: brings an item to the resolution: ADM's evaluation crop, or `transforms.plain_resize`.
+          prepare: as for `train_iterator`, without `mask`; a last batch that is not full is prepared before it is
+            filled up.
+          process_index: this process.
+          process_count: processes that share the source.
+        """
         self._num_mine = len(range(process_index, len(source), process_count))
         self._num_batches = -(-len(source) // (process_count * batch_size))
         self._batch_size = batch_size
         # A process without a share of a tiny source still needs the shapes: it reads item 0 and masks it.
         mine = slice(process_index, None, process_count) if self._num_mine else slice(0, 1)
-        self._dataset = (
-            grain.MapDataset.source(source)[mine]
-            .map(lambda item: transforms.center_crop(item, resolution))
-            .batch(batch_size, drop_remainder=False)
-            .map(_to_float)
-        )
+        items = grain.MapDataset.source(source)[mine].map(lambda item: transform(_without_names(item), resolution))
+        self._dataset = _finished(items.batch(batch_size, drop_remainder=False), prepare)
 
     def __len__(self) -> int:
         return self._num_batches
@@ -161,8 +198,17 @@ class eval_batches:  # noqa: N801 - reads as a function
         for i in range(self._num_batches):
             batch = next(read, batch)
             valid = np.arange(self._batch_size) + i * self._batch_size < self._num_mine
-            wanted = np.arange(self._batch_size).clip(max=len(batch["label"]) - 1)
+            wanted = np.arange(self._batch_size).clip(max=len(next(iter(batch.values()))) - 1)
             yield {**{k: v[wanted] for k, v in batch.items()}, "mask": valid}
+
+
+def _without_names(item: transforms.Item) -> transforms.Item:
+    return {key: value for key, value in item.items() if key != "file_name"}
+
+
+def _finished(dataset: grain.MapDataset, prepare: Prepare | None) -> grain.MapDataset:
+    dataset = dataset.map(_to_float)
+    return dataset if prepare is None else dataset.map(prepare)
 
 
 def _to_float(batch: Batch) -> Batch:

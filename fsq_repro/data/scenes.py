@@ -90,6 +90,8 @@ class Scenes:
     name = "scenes"
     class_names = SOLIDS
     num_classes = len(SOLIDS)
+    num_semantics = len(SEMANTIC_NAMES)
+    things = THINGS
 
     def __init__(
         self,

@@ -16,7 +16,9 @@ class Source(Protocol):
     """A random-access sequence of numpy dicts.
 
     Every item has `image` uint8 (h, w, 3) and `label` int32 (); `scenes` adds `depth` float32 (h, w) in metres,
-    `semantics` int32 (h, w) and `instances` int32 (h, w). Images of one source may differ in size.
+    `semantics` int32 (h, w) and `instances` int32 (h, w). Images of one source may differ in size. Sources with
+    semantics have `num_semantics`, the number of their classes with void (0), and `things`, those with instances.
+    TFDS sets that name the files of their images add `file_name`, a str.
     """
 
     name: str
@@ -53,10 +55,7 @@ def make_source(
         not prepared.
       FileNotFoundError: missing folder.
     """
-    if split not in SPLITS:
-        raise ValueError(f"data split must be one of {', '.join(SPLITS)}, not {split!r}.")
-    if resolution < 8:
-        raise ValueError(f"data.resolution must be at least 8 pixels, not {resolution}.")
+    check_request(split, resolution)
     # Imported here so that each source pays only for what it needs.
     if name == "photos":
         from fsq_repro.data.photos import Photos
@@ -73,3 +72,11 @@ def make_source(
     from fsq_repro.data.tfds_source import TfdsSource
 
     return TfdsSource(name.removeprefix("tfds:"), split)
+
+
+def check_request(split: str, resolution: int) -> None:
+    """Raises ValueError if the split is unknown or the resolution too small."""
+    if split not in SPLITS:
+        raise ValueError(f"data split must be one of {', '.join(SPLITS)}, not {split!r}.")
+    if resolution < 8:
+        raise ValueError(f"data.resolution must be at least 8 pixels, not {resolution}.")

@@ -1,11 +1,12 @@
-"""Resizing, cropping and flipping of single items, on the host with Pillow.
+"""Resizing, cropping and flipping of single items, on the host with Pillow and NumPy.
 
 An item is a dict with `image` uint8 (h, w, 3) and perhaps dense labels of the same height and width (`depth` float32,
-`semantics` and `instances` int32). Every transform treats all of them alike, except that labels are never
+`semantics` and `instances` int32, `crowd` bool). Every transform treats all of them alike, except that labels are never
 interpolated: they are resized to the nearest pixel.
 """
 
 import math
+from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -13,7 +14,7 @@ from PIL import Image
 Item = dict[str, np.ndarray]
 Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
 
-DENSE_KEYS = ("depth", "semantics", "instances")
+DENSE_KEYS = ("depth", "semantics", "instances", "crowd")
 
 
 def adm_resize(image: np.ndarray, resolution: int) -> np.ndarray:
@@ -53,27 +54,58 @@ def center_crop(item: Item, resolution: int) -> Item:
     return out
 
 
-def random_resized_crop(
-    item: Item, resolution: int, rng: np.random.Generator, min_scale: float, aspect: tuple[float, float]
-) -> Item:
-    """Cuts a random box and resizes it to (resolution, resolution), the image bilinearly with antialiasing.
+def plain_resize(item: Item, resolution: int) -> Item:
+    """Brings an item to (resolution, resolution) without keeping its aspect: UViM's evaluation preprocessing.
 
-    As in MaskBit's tokenizer training and the Inception crop: area uniform in [min_scale, 1] of the image, aspect
-    ratio log-uniform in `aspect`; a box that does not fit is drawn again, ten times at most, then the largest centred
-    box within the aspect range is taken.
+    The image by `bilinear_resize`, labels to the nearest pixel; an item whose image has the size is returned as it is.
     """
     height, width = item["image"].shape[:2]
-    box = draw_crop_box(rng, height, width, min_scale, aspect)
-    out = _crop_labels(item, box, resolution)
-    picture = Image.fromarray(item["image"]).crop(box)
-    out["image"] = np.asarray(picture.resize((resolution, resolution), Image.Resampling.BILINEAR))
+    if (height, width) == (resolution, resolution):
+        return item
+    out = _crop_labels(item, (0, 0, width, height), resolution)
+    out["image"] = bilinear_resize(item["image"], resolution)
     return out
+
+
+def bilinear_resize(image: np.ndarray, resolution: int) -> np.ndarray:
+    """Resizes bilinearly without antialiasing, pixel centres at halves, and cuts fractions off.
+
+    As google-research/big_vision `pp/ops_image.py` (`tf.image.resize`, then a cast to uint8), but in integers: the
+    truncation is that of the exact value, where float32 can fall below a whole number.
+
+    Args:
+      image: uint8 (h, w, C).
+      resolution: target side in pixels.
+
+    Returns:
+      uint8 (resolution, resolution, C).
+    """
+    denominator = 2 * resolution  # of positions and weights along one axis
+    dtype = np.uint32 if 255 * denominator**2 < 2**32 else np.uint64
+    top, bottom, weight_R = _neighbours(image.shape[0], resolution)
+    weight_Rx1x1 = weight_R.astype(dtype)[:, None, None]
+    rows_RxWxC = (denominator - weight_Rx1x1) * image[top] + weight_Rx1x1 * image[bottom]
+    left, right, weight_R = _neighbours(image.shape[1], resolution)
+    weight_Rx1 = weight_R.astype(dtype)[:, None]
+    sums_RxRxC = (denominator - weight_Rx1) * rows_RxWxC[:, left] + weight_Rx1 * rows_RxWxC[:, right]
+    return (sums_RxRxC // denominator**2).astype(np.uint8)
+
+
+def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """Returns for each of `new` pixels the two of `old` about its centre, and the second's weight times 2 * new."""
+    # Pixel i lies at (i + 0.5) * old / new - 0.5; beyond the first and last centre both neighbours are the border.
+    first, weight = np.divmod((2 * np.arange(new) + 1) * old - new, 2 * new)
+    return first.clip(0, old - 1), (first + 1).clip(0, old - 1), weight
 
 
 def draw_crop_box(
     rng: np.random.Generator, height: int, width: int, min_scale: float, aspect: tuple[float, float]
 ) -> Box:
-    """Draws the box of `random_resized_crop`."""
+    """Draws a box: area uniform in [min_scale, 1] of the image, width over height log-uniform in `aspect`.
+
+    A box that does not fit is drawn again, ten times at most, then the largest centred box within the aspect range
+    is taken.
+    """
     for _ in range(10):
         area = height * width * rng.uniform(min_scale, 1.0)
         ratio = math.exp(rng.uniform(math.log(aspect[0]), math.log(aspect[1])))
@@ -85,6 +117,67 @@ def draw_crop_box(
     h = max(1, min(height, round(width / aspect[0])))
     left, top = (width - w) // 2, (height - h) // 2
     return left, top, left + w, top + h
+
+
+def draw_inception_box(
+    rng: np.random.Generator, height: int, width: int, min_scale: float, aspect: tuple[float, float]
+) -> Box:
+    """Draws a box as `tf.image.sample_distorted_bounding_box` does, what UViM's `inception_box` calls.
+
+    Unlike `draw_crop_box`: width over height is uniform in `aspect`, and the height (not the area) is uniform among
+    those that fit, so that small boxes are more likely; 100 attempts, then the whole image. As there
+    (`sample_distorted_bounding_box_op.cc`, in float32), a box smaller than the image never touches its lower or
+    right border.
+    """
+    area = height * width
+    for _ in range(100):
+        ratio = rng.uniform(*aspect)
+        lowest = round(math.sqrt(min_scale * area / ratio))
+        highest = min(round(math.sqrt(area / ratio)), math.ceil((width + 0.5) / ratio) - 1, height)
+        h = int(rng.integers(min(lowest, highest), highest, endpoint=True))
+        if round(h * ratio) * h < min_scale * area:
+            h += 1
+        if round(h * ratio) * h > area:
+            h -= 1
+        w = round(h * ratio)
+        if 0 < w <= width and 0 < h <= height and min_scale * area <= w * h <= area:
+            top = int(rng.integers(height - h)) if h < height else 0
+            left = int(rng.integers(width - w)) if w < width else 0
+            return left, top, left + w, top + h
+    return 0, 0, width, height
+
+
+def random_resized_crop(
+    item: Item,
+    resolution: int,
+    rng: np.random.Generator,
+    min_scale: float,
+    aspect: tuple[float, float],
+    *,
+    draw_box: Callable[..., Box] = draw_crop_box,
+    antialias: bool = True,
+) -> Item:
+    """Cuts a random box and resizes it to (resolution, resolution), the image bilinearly.
+
+    Args:
+      item: what is cut.
+      resolution: side of the result in pixels.
+      rng: decides the box.
+      min_scale: smallest area of the box, as a share of the image.
+      aspect: range of the box's width over its height.
+      draw_box: `draw_crop_box` or `draw_inception_box`.
+      antialias: with antialiasing by Pillow, as in MaskBit's tokenizer training, or by `bilinear_resize`, as in UViM's.
+    """
+    height, width = item["image"].shape[:2]
+    box = draw_box(rng, height, width, min_scale, aspect)
+    out = _crop_labels(item, box, resolution)
+    left, top, right, bottom = box
+    if antialias:
+        picture = Image.fromarray(item["image"]).crop(box)
+        out["image"] = np.asarray(picture.resize((resolution, resolution), Image.Resampling.BILINEAR))
+    else:
+        out["image"] = bilinear_resize(item["image"][top:bottom, left:right], resolution)
+    return out
 
 
 def flip(item: Item) -> Item:

@@ -216,5 +216,6 @@ def level_histogram_figure(records: Iterable[RunRecord], path: str | os.PathLike
                 axes.axhline(100 / len(share), color=GREY, linewidth=0.8)
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
                 axes.set_title(f"dim. {i + 1}: {share[0] + share[-1]:.0f}% outermost", fontsize=7)
-            row[0].set_ylabel(f"{levels_text(g)}\ntokens, %")
+            without = "\nno context" if g.first.context is False else ""
+            row[0].set_ylabel(f"{levels_text(g)}{without}\ntokens, %")
         finish(figure, "Bars: share of tokens on each level, lowest first. Grey line: even use.", path)

@@ -11,7 +11,8 @@ from fsq_repro.reporting.records import GENERATORS, RunRecord
 
 # Feature networks in the order of trust: only the first one's distance may be called FID.
 FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
-REFERENCES = ("train", "validation")
+REFERENCES = ("names", "train", "validation")  # "names": the published lists of file names (FID-5k)
+FID_5K = "cfd_inception_names"  # the colourisation distance that the paper reports
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -99,8 +100,9 @@ def split_by_setting(
 def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     """Groups the records of one setting, ordered by target bits, quantizer, levels and generator.
 
-    Runs share a group if quantizer, levels, codebook size, target bits, generator, parameters, tokens and the protocols
-    of all figures agree (but for extra ones, NAME@...): numbers measured differently never enter one mean. A seed that
+    Runs share a group if quantizer, levels, codebook size, target bits, generator, parameters, tokens, task, context
+    and the protocols of all figures agree (but for extra ones, NAME@...): numbers measured differently never enter one
+    mean. UViM's generators must share their autoencoder too: the paper's deviation is that of stage II. A seed that
     occurs twice in a group is named in a warning and counted once, since a copied run would make the deviation look
     small.
     """
@@ -115,6 +117,9 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
             GENERATORS.index(r.generator) if r.generator else -1,
             r.parameters or 0,
             r.num_tokens or 0,
+            r.task or "",
+            bool(r.context),
+            (r.stage1.run, r.stage1.seed) if r.task and r.stage1 else (),
             protocols,
         )
         by_seed = groups.setdefault(key, {})
@@ -126,8 +131,8 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
 
 
 def frechet_names(records: Iterable[RunRecord], kind: str = "rfd") -> list[str]:
-    """Names of the Frechet distances in the records, of reconstructions ("rfd") or samples ("sfd"), most trusted
-    network first, training reference first. Extra figures (NAME@...) are not among them."""
+    """Names of the Frechet distances in the records, of reconstructions ("rfd"), samples ("sfd") or colourised images
+    ("cfd"), most trusted network first, then by `REFERENCES`. Extra figures (NAME@...) are not among them."""
     present = {name for r in records for name in r.figures if name.startswith(f"{kind}_") and "@" not in name}
     known = [f"{kind}_{n}_{ref}" for n in FEATURE_NETWORKS for ref in REFERENCES]
     return [name for name in known if name in present] + sorted(present - set(known))
@@ -139,13 +144,17 @@ def network_of(name: str) -> str:
 
 
 def frechet_label(name: str) -> str:
-    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sampling FD-...`; Inception's alone is called FID.
+    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sampling FD-...`, `cfd_...` -> `FD-...`.
+
+    Inception's alone is called FID, and of colourised images FID-5k where the reference is the published name list.
 
     Sampling FID is not shortened: sFID is the ADM suite's name for FID of spatial features.
     """
     kind, _, rest = name.partition("_")
     network, _, reference = rest.partition("_")
-    prefix = {"rfd": "r", "sfd": "sampling "}[kind]
+    if name == FID_5K:
+        return "FID-5k"
+    prefix = {"rfd": "r", "sfd": "sampling ", "cfd": ""}[kind]
     return f"{prefix}{'FID' if network == 'inception' else f'FD-{network}'} ({reference})"
 
 

@@ -1,6 +1,7 @@
 """Markdown that all tables share: cells with protocols, footnotes, one section a setting."""
 
 import dataclasses
+import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -29,7 +30,26 @@ FORMATS = {
     "tokens": ("tokens counted", "{:,.0f}"),
     "compression_bits": ("compression cost (bits a token)", "{:.3f}"),
     "coder_bits": ("coder (bits a token)", "{:.3f}"),
+    "codes_used": ("codes used", "{:,.0f}"),
+    "rmse": ("RMSE (m)", "{:.3f}"),
+    "abs_rel": ("abs-rel", "{:.3f}"),
+    "log10": ("log10", "{:.3f}"),
+    "delta1": ("δ < 1.25", "{:.3f}"),
+    "delta2": ("δ < 1.25²", "{:.3f}"),
+    "delta3": ("δ < 1.25³", "{:.3f}"),
+    "colourfulness": ("colourfulness", "{:.3g}"),
+    "mse": ("MSE", "{:.3g}"),
+    "classes": ("classes", "{:,.0f}"),
+    "images": ("images", "{:,.0f}"),
+    "images_skipped": ("images skipped", "{:,.0f}"),
+    **{
+        f"{name}{segments}": (f"{name.upper()}{segments.replace('_', ' ')}", "{:.1f}")
+        for name in ("pq", "sq", "rq")
+        for segments in ("", "_things", "_stuff")
+    },
 }
+# Panoptic qualities are recorded as fractions and shown as the paper does.
+TIMES_100 = ("pq", "sq", "rq")
 # Figures of samples are named after their feature network: {start of the name: (title, format)}.
 NETWORK_FORMATS = {
     "precision_": ("precision-{}", "{:.3f}"),
@@ -39,7 +59,12 @@ NETWORK_FORMATS = {
     "class_fd_soup_": ("FD-{} soup", "{:.2f}"),
     "class_fd_marginal_soup_": ("FD-{} marginal soup", "{:.2f}"),
 }
-SAME_FOR_ALL_SEEDS = ("uniform_usage", "tokens")  # set by the split and the codebook size: no deviation to show
+SAME_FOR_ALL_SEEDS = (
+    "uniform_usage",
+    "tokens",
+    "images",
+    "images_skipped",
+)  # set by the split and the codebook size: no deviation to show
 
 
 @dataclasses.dataclass(frozen=True)
@@ -59,6 +84,11 @@ def title_and_format(name: str) -> tuple[str, str]:
         if name.startswith(start):
             return title.format(name.removeprefix(start)), form
     return frechet_label(name), "{:.2f}"
+
+
+def scale_of(name: str) -> float:
+    """What a recorded value is multiplied by before it is shown."""
+    return 100.0 if re.split("[_@]", name)[0] in TIMES_100 else 1.0
 
 
 def figure_cell(g: Group, name: str) -> Cell:
@@ -151,6 +181,8 @@ def setting_line(setting: Setting, runs: Sequence[RunRecord]) -> str:
 
 
 def _format(name: str, statistic: Statistic) -> str:
-    form = title_and_format(name)[1]
-    text = form.format(statistic.mean)
-    return text if statistic.std is None or name in SAME_FOR_ALL_SEEDS else f"{text} ± {form.format(statistic.std)}"
+    form, scale = title_and_format(name)[1], scale_of(name)
+    text = form.format(scale * statistic.mean)
+    if statistic.std is None or name in SAME_FOR_ALL_SEEDS:
+        return text
+    return f"{text} ± {form.format(scale * statistic.std)}"

@@ -15,10 +15,12 @@ from typing import Any
 
 RECORD_NAME = "record.json"
 GENERATORS = ("masked", "autoregressive")
+TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
 KINDS = {
     str: "a string",
     list: "a list",
     dict: "an object",
+    bool: "true or false",
     numbers.Integral: "an integer",
     numbers.Real: "a number",
 }  # in the words of JSON
@@ -57,6 +59,7 @@ class RunRecord:
       level_histograms: FSQ: per dimension, token counts of each level.
       wall_time_s: training seconds.
       generator: stage 2: "masked" | "autoregressive", None in stage 1; stage1: the autoencoder behind it.
+      task: UViM: "depth" | "panoptic" | "colorization", None for others; context: whether its stage 1 sees the image.
     """
 
     experiment: str
@@ -80,6 +83,8 @@ class RunRecord:
     level_histograms: list[list[int]] | None = None
     generator: str | None = None
     stage1: Stage1 | None = None
+    task: str | None = None
+    context: bool | None = None
 
     @property
     def bits(self) -> float:
@@ -137,6 +142,7 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         raise ValueError(f"field level_histograms must hold one count a level of {levels}, got {histograms}.")
     target_bits = _field(raw, "target_bits", numbers.Real, optional=True)
     generator, stage1 = _generator(raw)
+    task = _one_of(raw, "task", TASKS, optional=True)
     return RunRecord(
         experiment=experiment,
         sweep=_field(raw, "sweep", str, optional=True) or experiment.split("_")[0],
@@ -159,6 +165,8 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         level_histograms=histograms,
         generator=generator,
         stage1=stage1,
+        task=task,
+        context=_field(raw, "context", bool, optional=task is None),
     )
 
 
@@ -169,12 +177,17 @@ def _generator(raw: dict) -> tuple[str | None, Stage1 | None]:
         raise ValueError(f"field stage must be 1 or 2, got {stage}.")
     if stage != 2:
         return None, None
-    generator = _field(raw, "generator", str)
-    if generator not in GENERATORS:
-        raise ValueError(f"field generator must be one of {', '.join(GENERATORS)}, got {generator!r}.")
+    generator = _one_of(raw, "generator", GENERATORS)
     facts = _field(raw, "stage1", dict)
     kinds = {f.name: str if f.type is str else numbers.Integral for f in dataclasses.fields(Stage1)}
     return generator, Stage1(**{name: _field(facts, name, kind) for name, kind in kinds.items()})
+
+
+def _one_of(raw: dict, name: str, allowed: tuple[str, ...], optional: bool = False) -> str | None:
+    value = _field(raw, name, str, optional)
+    if value is not None and value not in allowed:
+        raise ValueError(f"field {name} must be one of {', '.join(allowed)}, got {value!r}.")
+    return value
 
 
 def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
@@ -183,7 +196,7 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
         return None
     if name not in raw:
         raise ValueError(f"field {name} is missing.")
-    if not isinstance(value, kind) or isinstance(value, bool):
+    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # a bool is an Integral too
         raise ValueError(f"field {name} must be {KINDS[kind]}, got {value!r}.")
     return value
 

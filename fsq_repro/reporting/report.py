@@ -14,34 +14,45 @@ from fsq_repro.reporting.guidance import guidance_figure, guidance_table
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
 from fsq_repro.reporting.tables import level_histogram_table, levels_table, tradeoff_table
 from fsq_repro.reporting.tables_stage2 import levels_sampling_table, sampling_table
+from fsq_repro.reporting.uvim import uvim_table
+from fsq_repro.reporting.uvim_figure import uvim_figure
 
 PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
+
+Table = Callable[[Sequence[RunRecord]], str]
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a sweep's records become: the tables of its autoencoders and of its generators, and the figure of both."""
+    """What a sweep's records become: tables of its autoencoders, of its generators and of both together, and figures.
 
-    stage1_table: Callable[[Sequence[RunRecord]], str]
-    stage2_tables: tuple[Callable[[Sequence[RunRecord]], str], ...]
+    The figure shows one setting of autoencoders and the generators on their tokens; with `one_figure`, all runs.
+    """
+
     figure: Callable[[Sequence[RunRecord], pathlib.Path], None]
+    stage1_tables: tuple[Table, ...] = ()
+    stage2_tables: tuple[Table, ...] = ()
+    joint_tables: tuple[Table, ...] = ()
+    one_figure: bool = False
 
 
 STUDIES = {
-    "tradeoff": Study(tradeoff_table, (sampling_table,), tradeoff_figure),
-    "levels": Study(levels_table, (levels_sampling_table,), levels_figure),
-    "guidance": Study(tradeoff_table, (guidance_table, sampling_table), guidance_figure),
+    "tradeoff": Study(tradeoff_figure, (tradeoff_table,), (sampling_table,)),
+    "levels": Study(levels_figure, (levels_table,), (levels_sampling_table,)),
+    "guidance": Study(guidance_figure, (tradeoff_table,), (guidance_table, sampling_table)),
+    "uvim": Study(uvim_figure, joint_tables=(uvim_table,), one_figure=True),
 }
 
 
 def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> list[pathlib.Path]:
     """Writes tables (Markdown) and figures (PNG) of all run records below a directory.
 
-    SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10) or `guidance`
-    (Fig. 4); `*_histograms.png` shows the use of each level. Where autoencoders differ in data, steps or batch size,
-    each setting has its own figure, and each setting of autoencoders or generators its own section. The records go to
-    `records/`, so that what was measured stays beside what was made of it; a report can be made again from them. The
-    pictures that a run's evaluation left beside its record go to `pictures/`.
+    SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10), `guidance`
+    (Fig. 4) or `uvim` (Table 2); `*_histograms.png` shows the use of each level. Where autoencoders differ in data,
+    steps or batch size, each setting has its own figure (UViM's tasks share one), and each setting of autoencoders or
+    generators its own section. The records go to `records/`, so that what was measured stays beside what was made of
+    it; a report can be made again from them. The pictures that a run's evaluation left beside its record go to
+    `pictures/`.
 
     Returns:
       The tables and figures written.
@@ -70,21 +81,25 @@ def _write_study(
     """One sweep's table and figures; a figure that no record has the numbers for is not drawn."""
     study, files = STUDIES[name], []
     settings = split_by_setting(records, stage1_setting_of)
+    drawings = [] if not study.one_figure else [(study.figure, records, f"{name}.png")]
     for setting, runs in settings.items():
         suffix = "" if len(settings) == 1 else f"_{_slug(setting)}"
-        for figure, kind in ((study.figure, ""), (level_histogram_figure, "_histograms")):
-            path = out_dir / f"{name}{kind}{suffix}.png"
-            try:
-                figure(runs, path)
-            except NothingToDrawError:
-                continue
-            files.append(path)
+        if not study.one_figure:
+            drawings.append((study.figure, runs, f"{name}{suffix}.png"))
+        drawings.append((level_histogram_figure, runs, f"{name}_histograms{suffix}.png"))
+    for figure, runs, file in drawings:
+        try:
+            figure(runs, out_dir / file)
+        except NothingToDrawError:
+            continue
+        files.append(out_dir / file)
     stage1, stage2 = [r for r in records if r.stage1 is None], [r for r in records if r.stage1]
     parts = [f"# Sweep `{name}`\n", *(f"![{f.stem}]({f.name})\n" for f in files)]
     if stage1:
-        parts.append(study.stage1_table(stage1))
+        parts += [table(stage1) for table in study.stage1_tables]
     if stage2:
         parts += [table(stage2) for table in study.stage2_tables]
+    parts += [table(records) for table in study.joint_tables]
     if any(r.level_histograms for r in stage1):
         parts.append(level_histogram_table(stage1))
     images = [f"![{pathlib.PurePath(p).stem}]({p})\n" for r in records for p in pictures[r.path]]

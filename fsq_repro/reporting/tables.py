@@ -12,6 +12,7 @@ from fsq_repro.reporting.markdown import (
     footnoted_table,
     levels_cell,
     markdown_table,
+    scale_of,
     seeds_cell,
     several_seeds,
     study,
@@ -93,6 +94,9 @@ def level_histogram_table(records: Iterable[RunRecord]) -> str:
 
 def format_header(record: RunRecord) -> str:
     """Column titles for `format_row`, for runs of this one's stage that are evaluated like it."""
+    if record.task:
+        titles = [title_and_format(n)[0] for n in _task_figures(record)]
+        return _line("run", "seed", "quantizer", "stage", "codebook", titles, "usage", "minutes")
     if record.stage1:
         titles = [frechet_label(n) for n in frechet_names([record], "sfd")] or ["sampling FD"]
         rest = ("precision", "recall", "cost", "entropy", "minutes")
@@ -107,10 +111,21 @@ def format_row(record: RunRecord) -> str:
     """One run in one line of text, for the terminal while a sweep goes on. Figures without a protocol show as a
     dash. Of stage 2, precision and recall are those of the first distance's network, the cost is in bits a token."""
 
-    def show(name: str, form: str) -> str:
+    def show(name: str, form: str, scale: float = 1) -> str:
         measured = record.measured(name)
-        return MISSING if measured is None else form.format(measured.value)
+        return MISSING if measured is None else form.format(scale * measured.value)
 
+    if record.task:
+        return _line(
+            record.run,
+            str(record.seed),
+            display_quantizer(record.quantizer),
+            "II" if record.stage1 else "I",
+            f"{record.codebook_size:,}",
+            [show(n, title_and_format(n)[1], scale_of(n)) for n in _task_figures(record)],
+            show("usage", "{:.1%}"),
+            MISSING if record.wall_time_s is None else f"{record.wall_time_s / 60:.1f}",
+        )
     names = frechet_names([record], "sfd" if record.stage1 else "rfd")
     if record.stage1:
         middle = record.generator
@@ -130,6 +145,12 @@ def format_row(record: RunRecord) -> str:
         show("entropy_bits", "{:.2f}"),
         MISSING if record.wall_time_s is None else f"{record.wall_time_s / 60:.1f}",
     )
+
+
+def _task_figures(record: RunRecord) -> list[str]:
+    """What a line of the terminal shows of a run of UViM."""
+    figures = {"depth": ["rmse", "delta1"], "panoptic": ["pq", "sq", "rq"]}
+    return figures.get(record.task) or [*frechet_names([record], "cfd"), "mse"]
 
 
 def _line(run, seed, quantizer, middle, codebook, distances: Sequence[str], *rest) -> str:

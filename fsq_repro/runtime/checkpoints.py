@@ -1,12 +1,16 @@
 """Checkpoints of the train state and of the data iterator's position (orbax's CheckpointManager behind one door)."""
 
+import hashlib
 import pathlib
+from collections.abc import Callable
 from typing import Any
 
 import grain
 import jax
+import numpy as np
 import orbax.checkpoint as ocp
 
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.errors import UserError
 
 
@@ -80,6 +84,42 @@ class Checkpoints:
 
     def close(self) -> None:
         self._manager.close()
+
+
+def restore_arrays(directory: pathlib.Path, init_state: Callable[[jax.Array], Any], step: int | None = None) -> Any:
+    """The train state of a checkpoint as NumPy arrays of this process, for use outside of training.
+
+    Args:
+      directory: of the checkpoints.
+      init_state: the trainer's; only its shapes are asked for.
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no such checkpoint, or one of another architecture.
+    """
+    checkpoints = Checkpoints(directory, create=False)
+    place = sharding.replicated(sharding.make_mesh())
+    abstract = jax.tree.map(
+        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
+        jax.eval_shape(init_state, jax.random.key(0)),
+    )
+    state = checkpoints.restore(abstract, step=step)
+    checkpoints.close()
+
+    def local(x: jax.Array) -> Any:
+        key = jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key)
+        return x if key else np.asarray(x.addressable_data(0))  # of the copies on all processes' devices, ours
+
+    return jax.tree.map(local, state)
+
+
+def fingerprint(variables: Any) -> str:
+    """Twelve hexadecimal digits of a model's arrays and their names."""
+    digest = hashlib.sha256()
+    for path, x in jax.tree_util.tree_leaves_with_path(variables):
+        digest.update(jax.tree_util.keystr(path).encode())
+        digest.update(np.asarray(x).tobytes())
+    return digest.hexdigest()[:12]
 
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:

@@ -9,21 +9,24 @@ from absl import app, flags
 from fsq_repro.runtime.errors import UserError
 
 
-def run(main: Callable[[], int | None]) -> None:
-    """Parses the flags and calls `main`; its return value is the exit code."""
+def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
+    """Parses the flags and calls `main`; its return value is the exit code.
+
+    With `arguments`, what stands on the command line besides flags is given to `main` as a list; else it is refused.
+    """
 
     def parse(argv: list[str]) -> list[str]:
         try:
             rest = flags.FLAGS(argv)
         except (flags.Error, KeyError, AttributeError, TypeError, ValueError, OSError) as e:
             _exit(_one_sentence(e))
-        if rest[1:]:
+        if rest[1:] and not arguments:
             _exit(f"argument {rest[1]!r} is not a flag; flags begin with --")
         return rest
 
-    def guarded(_: list[str]) -> int | None:
+    def guarded(rest: list[str]) -> int | None:
         try:
-            return main()
+            return main(rest[1:]) if arguments else main()
         except UserError as e:
             return _exit(str(e))
 

@@ -1,7 +1,10 @@
 """Errors that a user can act on: scripts print their one sentence and exit with code 2 (`cli.py`)."""
 
 import contextlib
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
+from typing import TypeVar
+
+T = TypeVar("T")
 
 BUILD_ERRORS = (ValueError, FileNotFoundError)
 
@@ -17,3 +20,9 @@ def explained() -> Iterator[None]:
         yield
     except BUILD_ERRORS as e:
         raise UserError(str(e)) from e
+
+
+def explained_items(items: Iterable[T]) -> Iterator[T]:
+    """The same items; errors of making one are `explained`, those of what is done with it are not."""
+    with explained():
+        yield from items

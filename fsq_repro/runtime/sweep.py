@@ -31,6 +31,7 @@ class Run:
       overrides: config fields -> values, as on the command line.
       inputs: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
         get (stage II's `stage1`).
+      one_seed: trained with seed 0 alone, which then serves the runs of all seeds that need it.
     """
 
     name: str
@@ -38,6 +39,7 @@ class Run:
     arg: str = ""
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
+    one_seed: bool = False
 
 
 def load_runs(sweep: str) -> list[Run]:
@@ -81,7 +83,8 @@ def run_sweep(
       on_finished: called with each run's directory, also of those that had finished before.
       parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
     """
-    todo = [(run, seed) for run in runs for seed in range(seeds)]
+    todo = [(run, seed) for run in runs for seed in range(1 if run.one_seed else seeds)]
+    alone = {run.name for run in runs if run.one_seed}
     environment = os.environ | (_one_thread() if parallel > 1 else {})
     finished: dict[tuple[str, int], concurrent.futures.Future[bool]] = {}
     seconds: list[float] = []
@@ -89,15 +92,16 @@ def run_sweep(
     def work(i: int, run: Run, seed: int) -> bool:
         path, name, title = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}", f"[{i + 1}/{len(todo)}]"
         # What a run needs stands before it, so it has a worker already.
-        missing = [a for a in run.inputs.values() if not finished[a, seed].result()]
+        needed = {field: (a, 0 if a in alone else seed) for field, a in run.inputs.items()}
+        missing = [f"{a}/seed{s}" for a, s in needed.values() if not finished[a, s].result()]
         if missing:
-            print(f"{title} {name}: left out, {missing[0]}/seed{seed} failed", flush=True)
+            print(f"{title} {name}: left out, {missing[0]} failed", flush=True)
             return False
         if not _is_evaluated(path):
             print(f"{title} {name}", flush=True)
             started = time.monotonic()
             overrides = {"seed": seed} | run.overrides
-            overrides |= {field: (workdir / a / f"seed{seed}").resolve() for field, a in run.inputs.items()}
+            overrides |= {field: (workdir / a / f"seed{s}").resolve() for field, (a, s) in needed.items()}
             prefix = f"    {name}: " if parallel > 1 else "    "
             if not _train_and_evaluate(run, overrides, path, sweep, environment, prefix):
                 print(f"{title} {name} FAILED; its output is in {path / 'log.txt'}", flush=True)

@@ -10,8 +10,9 @@ from ml_collections import ConfigDict
 
 from fsq_repro.data.cache import Progress
 from fsq_repro.runtime import run_dir
-from fsq_repro.trainers import factory, stage2_factory
+from fsq_repro.trainers import factory, stage1_link, stage2_factory, uvim_factory, uvim_stage2_factory
 from fsq_repro.trainers.loop import LoopConfig, Trainer
+from fsq_repro.trainers.uvim_tasks import Task
 
 
 @dataclasses.dataclass(frozen=True)
@@ -23,6 +24,7 @@ class Experiment:
     data_iterator: Any
     evaluation_batches: Callable[[], Iterable[dict]]
     facts: dict
+    start_from: Callable[[Any], Any] = lambda state: state  # a new run's state -> that with published weights in it
 
 
 def build_experiment(config: ConfigDict, path: pathlib.Path, progress: Progress = iter) -> Experiment:
@@ -61,7 +63,7 @@ def _autoencoder(config: ConfigDict, path: pathlib.Path, progress: Progress) -> 
 def _maskgit(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
-    tokenizer = stage2_factory.load_stage1(config, fingerprint=stage2_factory.known_fingerprint(path))
+    tokenizer = stage2_factory.load_stage1(config, fingerprint=stage1_link.known_fingerprint(path))
     trainer = stage2_factory.build_trainer(config, tokenizer)
     sources = {split: stage2_factory.build_source(config, split) for split in ("train", "validation")}
     iterator = stage2_factory.build_train_iterator(config, trainer, sources["train"], progress)
@@ -75,4 +77,39 @@ def _maskgit(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Expe
     )
 
 
-BUILDERS = {"autoencoder": _autoencoder, "maskgit": _maskgit}
+def _uvim_stage1(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+    trainer = uvim_factory.build_trainer(config)
+    loop_config = factory.build_loop(config)
+    run_dir.check_resumable(path, config)
+    model = trainer.model
+    facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2) | {"stage": 1}
+    return Experiment(trainer, loop_config, *_dense_data(config, trainer.task), facts)
+
+
+def _uvim_stage2(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+    loop_config = factory.build_loop(config)
+    run_dir.check_resumable(path, config)
+    coder = uvim_stage2_factory.load_stage1(config, fingerprint=stage1_link.known_fingerprint(path))
+    trainer = uvim_stage2_factory.build_trainer(config, coder)
+    facts = uvim_stage2_factory.run_facts(config, trainer)
+    experiment = Experiment(trainer, loop_config, *_dense_data(config, coder.task), facts)
+    if not config.model.encoder_init:
+        return experiment
+    start = uvim_stage2_factory.augreg_start(config.model.encoder_init, trainer)
+    return dataclasses.replace(experiment, start_from=start)
+
+
+def _dense_data(config: ConfigDict, task: Task) -> tuple[Any, Callable[[], Iterable[dict]]]:
+    """Training batches, and the validation batches of the check during training."""
+    sources = {split: uvim_factory.build_source(config, split) for split in ("train", "validation")}
+    iterator = uvim_factory.build_train_iterator(config, task, sources["train"])
+    batches = uvim_factory.build_eval_batches(config, task, sources["validation"])
+    return iterator, lambda: itertools.islice(batches, config.eval.batches)
+
+
+BUILDERS = {
+    "autoencoder": _autoencoder,
+    "maskgit": _maskgit,
+    "uvim_stage1": _uvim_stage1,
+    "uvim_stage2": _uvim_stage2,
+}

@@ -19,7 +19,7 @@ from clu import parameter_overview
 from fsq_repro.evaluation.pictures import save_png
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.errors import UserError
+from fsq_repro.runtime.errors import UserError, explained_items
 from fsq_repro.runtime.writers import make_writer
 
 log = logging.getLogger(__name__)
@@ -60,6 +60,7 @@ def train(
     evaluation_batches: Callable[[], Iterable[dict]],
     run_path: pathlib.Path,
     config: LoopConfig,
+    start_from: Callable[[Any], Any] = lambda state: state,
 ) -> Any:
     """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one.
 
@@ -69,12 +70,13 @@ def train(
       evaluation_batches: makes the iterable of validation batches for the check during training.
       run_path: the run directory.
       config: see `LoopConfig`.
+      start_from: what a new run's initial state goes through: published weights come in here.
 
     Returns:
       The final state.
 
     Raises:
-      UserError: a loss was not finite, or a checkpoint does not fit the config.
+      UserError: a loss was not finite, a checkpoint does not fit the config, or a batch cannot be made.
       Interrupted: after SIGTERM or SIGINT.
     """
     is_main = jax.process_index() == 0
@@ -90,7 +92,7 @@ def train(
     abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, state_sharding)
     checkpoints = Checkpoints(run_path / "checkpoints")
     if checkpoints.latest_step() is None:
-        state = jax.jit(trainer.init_state, out_shardings=state_sharding)(key)
+        state = start_from(jax.jit(trainer.init_state, out_shardings=state_sharding)(key))
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
     else:
         state = checkpoints.restore(abstract, data_iterator=data_iterator)
@@ -102,7 +104,8 @@ def train(
     frozen = jax.device_put(trainer.load_frozen(), replicated)
 
     # ---- Compile
-    batch = sharding.put_batch(next(data_iterator), mesh)
+    batches = explained_items(data_iterator)
+    batch = sharding.put_batch(next(batches), mesh)
     started = time.monotonic()
     train_step = (
         jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(state_sharding, replicated))
@@ -120,7 +123,7 @@ def train(
         try:
             while step < config.steps:
                 if step > first:
-                    batch = sharding.put_batch(next(data_iterator), mesh)
+                    batch = sharding.put_batch(next(batches), mesh)
                 state, metrics = train_step(state, frozen, batch)
                 if pending is not None:
                     window.add(*_read(pending, checkpoints), writer, config.log_every)
@@ -140,7 +143,7 @@ def train(
                         f"stopped by a signal after step {step}, which was saved; the same command resumes"
                     )
                 if must_evaluate:
-                    scalars, pictures = evaluate(state, evaluation_batches())
+                    scalars, pictures = evaluate(state, explained_items(evaluation_batches()))
                     log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
                     writer.write_scalars(step, scalars)
                     writer.write_images(step, pictures)

@@ -14,9 +14,9 @@ import numpy as np
 from fsq_repro.data.cache import Progress
 from fsq_repro.evaluation.images import to_uint8
 from fsq_repro.runtime import run_dir, sharding
-from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.checkpoints import restore_arrays
 from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers import stage2_factory
+from fsq_repro.trainers import stage1_link, stage2_factory
 from fsq_repro.trainers.generators import Generator
 from fsq_repro.trainers.tokenizer import WEIGHTS, Tokenizer
 
@@ -106,17 +106,9 @@ def load_sampler(
         raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit")
     if stage1:
         config.stage1 = stage1
-    checkpoints = Checkpoints(path / "checkpoints", create=False)
     with explained():
-        tokenizer = stage2_factory.load_stage1(config, fingerprint=stage2_factory.known_fingerprint(path))
+        tokenizer = stage2_factory.load_stage1(config, fingerprint=stage1_link.known_fingerprint(path))
         trainer = stage2_factory.build_trainer(config, tokenizer)
-    place = sharding.replicated(sharding.make_mesh())
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        jax.eval_shape(trainer.init_state, jax.random.key(0)),
-    )
-    state = checkpoints.restore(abstract, step=step)
-    checkpoints.close()
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
     params = state.ema_params if weights == "ema" else state.params
-    params = jax.tree.map(lambda x: np.asarray(x.addressable_data(0)), params)
     return Sampler(trainer.generator, params, tokenizer, step=int(state.step), batch_size=config.eval.batch_size)

@@ -75,7 +75,7 @@ class Scorer:
         if file.exists():
             return np.load(file)
         log.info("features of %d images of %s/%s by %s", count, source.name, source.split, self.name)
-        chosen = _Chosen(source, [i * len(source) // count for i in range(count)])
+        chosen = Chosen(source, [i * len(source) // count for i in range(count)])
         features = np.concatenate(
             [self(to_unit_float(to_uint8(batch["image"])))[batch["mask"]] for batch in self._batches(chosen)]
         )
@@ -91,7 +91,7 @@ class Scorer:
         return eval_batches(source, batch_size=self._batch_size, resolution=self._resolution)
 
 
-class _Chosen:
+class Chosen:
     """Some items of a source."""
 
     def __init__(self, source: Source, indices: Sequence[int]):

@@ -1,9 +1,7 @@
 """From a stage-II config and stage I's run directory to typed objects; the checks are those of `factory`."""
 
 import dataclasses
-import logging
 import math
-import pathlib
 
 import jax
 import optax
@@ -15,14 +13,10 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource, encode_source
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer
 from fsq_repro.models.masked_transformer import MaskedTransformer
-from fsq_repro.runtime import run_dir
-from fsq_repro.runtime.errors import UserError
-from fsq_repro.trainers import factory
+from fsq_repro.trainers import factory, stage1_link
 from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 from fsq_repro.trainers.tokenizer import Tokenizer, load_tokenizer
-
-log = logging.getLogger(__name__)
 
 KINDS = {"masked": MaskedTransformer, "autoregressive": AutoregressiveTransformer}
 
@@ -119,38 +113,10 @@ def load_stage1(config: ConfigDict, *, fingerprint: str | None = None) -> Tokeni
     Raises:
       UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
     """
-    if not config.stage1:
-        raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
-    path = pathlib.Path(config.stage1)
-    theirs = run_dir.load_config(path)
-    if theirs.trainer != "autoencoder":
-        raise UserError(f"stage1 = {config.stage1} holds a run of the trainer {theirs.trainer!r}, not an autoencoder")
-    ours, resolution = config.quantizer, config.data.resolution
-    sizes = [factory.build_quantizer(c).codebook_size for c in (ours, theirs.quantizer)]
-    labels = [factory.quantizer_label(c) for c in (ours, theirs.quantizer)]
-    levels = [c.get("levels") for c in (ours, theirs.quantizer)]
-    for field, mine, other in (
-        ("quantizer", *labels),
-        ("codebook size", *sizes),
-        ("quantizer.levels", *levels),
-        ("data.resolution", resolution, theirs.data.resolution),
-    ):
-        if mine != other:
-            raise UserError(f"stage1 = {config.stage1} has {field} {other}, the config has {mine}; they must be equal")
-    tokenizer = load_tokenizer(path)
-    if tokenizer.step < theirs.steps:
-        log.warning("stage1 = %s is not finished: step %d of %d", config.stage1, tokenizer.step, theirs.steps)
-    if fingerprint and fingerprint != tokenizer.fingerprint:
-        raise UserError(
-            f"stage1 = {config.stage1} holds other weights (fingerprint {tokenizer.fingerprint}) than this run was "
-            f"trained on ({fingerprint}); use the autoencoder that it was started with"
-        )
+    theirs = stage1_link.stage1_config(config, "autoencoder")
+    tokenizer = load_tokenizer(config.stage1)
+    stage1_link.check_weights(config, theirs, tokenizer.step, tokenizer.fingerprint, fingerprint)
     return tokenizer
-
-
-def known_fingerprint(path: pathlib.Path) -> str | None:
-    """Fingerprint of the autoencoder that the run in `path` was started with; None where there is no run."""
-    return run_dir.load_record(path)["stage1"]["fingerprint"] if (path / "record.json").exists() else None
 
 
 def build_trainer(config: ConfigDict, tokenizer: Tokenizer) -> MaskGITTrainer:
@@ -211,10 +177,8 @@ def build_eval_batches(config: ConfigDict, tokens: TokenSource):
 
 def run_facts(config: ConfigDict, trainer: MaskGITTrainer) -> dict:
     """What `record.json` says of a run before it has trained."""
-    stage1 = run_dir.load_record(pathlib.Path(config.stage1))
     return factory.common_facts(config, trainer, trainer.generator.model.codebook_size, trainer.tokenizer.grid) | {
         "stage": 2,
         "generator": trainer.generator.name,
-        "stage1": {key: stage1[key] for key in ("experiment", "run", "steps", "batch_size", "seed")}
-        | {"fingerprint": trainer.tokenizer.fingerprint},
+        "stage1": stage1_link.stage1_facts(config, trainer.tokenizer.fingerprint),
     }

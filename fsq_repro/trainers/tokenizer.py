@@ -5,7 +5,6 @@ indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h,
 images = tokenizer.decode(indices)
 """
 
-import hashlib
 import pathlib
 from typing import Any
 
@@ -15,7 +14,7 @@ import numpy as np
 
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.runtime import run_dir, sharding
-from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers import factory
 from fsq_repro.trainers.autoencoder import reconstruct
@@ -44,7 +43,7 @@ class Tokenizer:
         self.codebook_size = model.quantizer.codebook_size
         self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
         self.grid = resolution // model.stride
-        self.fingerprint = _fingerprint(variables)
+        self.fingerprint = fingerprint(variables)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
 
@@ -79,15 +78,6 @@ class Tokenizer:
         return jax.device_put(x, sharding.batch_sharding(self._mesh))
 
 
-def _fingerprint(variables: Any) -> str:
-    """Twelve hexadecimal digits of the weights."""
-    digest = hashlib.sha256()
-    for path, x in jax.tree_util.tree_leaves_with_path(variables):
-        digest.update(jax.tree_util.keystr(path).encode())
-        digest.update(np.asarray(x).tobytes())
-    return digest.hexdigest()[:12]
-
-
 def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
     """Loads the autoencoder of a run directory.
 
@@ -105,17 +95,7 @@ def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int 
     config = run_dir.load_config(path)
     with explained():
         trainer = factory.build_trainer(config)
-    checkpoints = Checkpoints(path / "checkpoints", create=False)
-    place = sharding.replicated(sharding.make_mesh())
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        jax.eval_shape(trainer.init_state, jax.random.key(0)),
-    )
-    state = checkpoints.restore(abstract, step=step)
-    checkpoints.close()
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
     params = state.ema_params if weights == "ema" else state.params
-    # Of the copies on all processes' devices, this process's.
-    variables = jax.tree.map(
-        lambda x: np.asarray(x.addressable_data(0)), {"params": params, "quantizer": state.quantizer_state}
-    )
+    variables = {"params": params, "quantizer": state.quantizer_state}
     return Tokenizer(trainer.model, variables, step=int(state.step), resolution=config.data.resolution)

@@ -1,4 +1,6 @@
+import dataclasses
 import json
+import re
 import sys
 
 import grain
@@ -6,9 +8,11 @@ import numpy as np
 import pytest
 from absl import flags
 
+from fsq_repro.data import transforms
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
 
 PLAIN = Augmentation(flip=False)
+EIGHT = dict(batch_size=8, resolution=8)
 
 
 class Numbered:
@@ -30,6 +34,7 @@ class Numbered:
         if self.dense:
             item |= {"depth": (columns / 2).astype(np.float32), "semantics": columns.astype(np.int32)}
             item |= {"instances": (columns + 1).astype(np.int32)}
+            item |= {"crowd": columns % 2 == 0, "file_name": np.str_("x" * (i + 1))}
         return item
 
 
@@ -117,6 +122,8 @@ def test_flips_half_of_the_items_and_all_their_keys():
         np.testing.assert_array_equal(b["semantics"], columns)
         np.testing.assert_array_equal(b["instances"], columns + 1)
         np.testing.assert_array_equal(b["depth"], columns / 2)
+        np.testing.assert_array_equal(b["crowd"], columns % 2 == 0)
+        assert "file_name" not in b
         assert b["depth"].dtype == np.float32 and b["semantics"].dtype == b["instances"].dtype == np.int32
     # An item's augmentation changes from epoch to epoch.
     by_label = {}
@@ -127,7 +134,12 @@ def test_flips_half_of_the_items_and_all_their_keys():
 
 
 @pytest.mark.parametrize(
-    "bad, message", [(dict(crop="center"), "'center'"), (dict(min_scale=0.0), "0.0"), (dict(aspect=(2.0, 1.0)), "2.0")]
+    "bad, message",
+    [
+        (dict(crop="center"), "'inception', not 'center'"),
+        (dict(min_scale=0.0), "0.0"),
+        (dict(aspect=(2.0, 1.0)), "2.0"),
+    ],
 )
 def test_bad_augmentation(bad, message):
     with pytest.raises(ValueError, match=message):
@@ -153,3 +165,68 @@ def test_eval_batches_cover_every_item_once(size, process_count):
         assert_same(mine, list(passes))  # a second pass gives the same
     assert sorted(seen) == list(range(size))
     assert len(counts) == 1
+
+
+@pytest.mark.parametrize("crop", ["random_resized", "inception"])
+def test_uvim_augmentation(crop):
+    """Without antialiasing a checkerboard keeps its contrast where it shrinks."""
+    augmentation = Augmentation(flip=True, crop=crop, min_scale=0.05, aspect=(0.75, 1.33), antialias=False)
+    y, x = np.mgrid[:64, :64]
+    item = {"image": np.uint8(255 * ((x + y) % 2))[..., None].repeat(3, axis=-1), "depth": (x + y) % 2}
+    values = [augmentation(item, 8, np.random.default_rng(seed))["image"] for seed in range(30)]
+    assert all(v.shape == (8, 8, 3) for v in values) and len({v.tobytes() for v in values}) > 20
+    smooth = dataclasses.replace(augmentation, antialias=True)
+    smoothed = [smooth(item, 8, np.random.default_rng(seed))["image"] for seed in range(30)]
+    assert np.mean([v.std() for v in values]) > 3 * np.mean([v.std() for v in smoothed])
+
+
+def negated(batch):
+    assert "mask" not in batch
+    return {"negative": -batch["label"], "double": batch["image"] * 2}
+
+
+def test_prepare_has_the_last_word_on_batches():
+    plain, prepared = batches(3), batches(3, prepare=negated)
+    for batch, other in zip(plain, prepared, strict=True):
+        assert other.keys() == {"negative", "double"}
+        np.testing.assert_array_equal(other["negative"], -batch["label"])
+        np.testing.assert_array_equal(other["double"], batch["image"] * 2)
+    evaluated = list(eval_batches(Numbered(7), batch_size=4, resolution=8, prepare=negated))
+    np.testing.assert_array_equal([b["mask"] for b in evaluated], [[True] * 4, [True] * 3 + [False]])
+    np.testing.assert_array_equal([b["negative"] for b in evaluated], [[0, -1, -2, -3], [-4, -5, -6, -6]])
+    assert all(b["double"].shape == (4, 8, 8, 3) for b in evaluated)
+
+
+def test_eval_batches_by_plain_resize():
+    """Half of the columns are an edge away from the square that the evaluation crop would cut."""
+
+    class Wide(Numbered):
+        def __getitem__(self, i):
+            item = super().__getitem__(i)
+            return {k: v if k in ("label", "file_name") else np.concatenate([v, v], 1) for k, v in item.items()}
+
+    (batch,) = eval_batches(Wide(3, dense=True), batch_size=3, resolution=8, transform=transforms.plain_resize)
+    np.testing.assert_array_equal(batch["semantics"], np.broadcast_to([1, 3, 5, 7, 1, 3, 5, 7], (3, 8, 8)))
+    # Columns 2 i and 2 i + 1 in equal parts.
+    expected = np.broadcast_to(np.float32([5, 25, 45, 65, 5, 25, 45, 65]) / 255, (3, 8, 8))
+    np.testing.assert_array_equal(batch["image"][..., 0], expected)
+    assert batch["crowd"].dtype == bool and "file_name" not in batch
+
+
+def refuse(batch):
+    raise ValueError("num_instances must be at least 9 for void and 8 segments, got 8.")
+
+
+class Broken(Numbered):
+    def __getitem__(self, i):
+        raise ValueError(f"item {i} is broken.")
+
+
+def test_errors_in_batches_and_items_come_out_as_they_are():
+    for make in (lambda s, **kw: batches(1, source=s, **kw), lambda s, **kw: list(eval_batches(s, **EIGHT, **kw))):
+        with pytest.raises(ValueError) as error:
+            make(Numbered(8), prepare=refuse)
+        assert str(error.value) == "num_instances must be at least 9 for void and 8 segments, got 8."
+        with pytest.raises(ValueError) as error:
+            make(Broken(8))
+        assert re.fullmatch(r"item \d is broken\.", str(error.value))

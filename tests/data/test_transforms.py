@@ -82,6 +82,7 @@ def coordinate_item(height, width):
         "depth": (y + x / 1000).astype(np.float32),
         "semantics": y.astype(np.int32),
         "instances": x.astype(np.int32),
+        "crowd": (x + y) % 2 == 0,
         "label": np.int32(7),
     }
 
@@ -89,6 +90,7 @@ def coordinate_item(height, width):
 def assert_labels_fit_the_image(item, height, width, tolerance):
     y, x = item["semantics"], item["instances"]
     np.testing.assert_allclose(item["depth"], (y + x / 1000).astype(np.float32))
+    np.testing.assert_array_equal(item["crowd"], (x + y) % 2 == 0)
     np.testing.assert_allclose(item["image"][..., 0], y * 255 / height, atol=tolerance)
     np.testing.assert_allclose(item["image"][..., 1], x * 255 / width, atol=tolerance)
     assert item["label"] == 7
@@ -111,10 +113,13 @@ def test_center_crop_keeps_labels_with_the_image(height, width):
     assert_labels_fit_the_image(item, height, width, tolerance=2 * 255 / min(height, width) + 1)
 
 
-def test_random_resized_crop_keeps_labels_with_the_image():
+@pytest.mark.parametrize("antialias", [True, False])
+@pytest.mark.parametrize("draw_box", [transforms.draw_crop_box, transforms.draw_inception_box])
+def test_random_resized_crop_keeps_labels_with_the_image(draw_box, antialias):
+    options = dict(draw_box=draw_box, antialias=antialias)
     for seed in range(20):
         rng = np.random.default_rng(seed)
-        item = transforms.random_resized_crop(coordinate_item(120, 80), 32, rng, 0.3, (3 / 4, 4 / 3))
+        item = transforms.random_resized_crop(coordinate_item(120, 80), 32, rng, 0.3, (3 / 4, 4 / 3), **options)
         assert item["image"].shape == (32, 32, 3)
         assert_labels_fit_the_image(item, 120, 80, tolerance=2 * 255 / 80 + 1)
 
@@ -134,3 +139,66 @@ def test_an_image_too_thin_for_any_box_gives_its_centre():
     rng = np.random.default_rng(0)
     assert transforms.draw_crop_box(rng, 10, 100, 0.8, (3 / 4, 4 / 3)) == (43, 0, 56, 10)
     assert transforms.draw_crop_box(rng, 100, 10, 0.8, (3 / 4, 4 / 3)) == (0, 43, 10, 56)
+
+
+def bilinear_matrix(size: int, target: int) -> np.ndarray:
+    """Weights (target, size) of bilinear interpolation at the target's pixel centres, written down as tents."""
+    x = ((np.arange(target) + 0.5) * size / target - 0.5).clip(0, size - 1)
+    return np.maximum(0, 1 - np.abs(x[:, None] - np.arange(size)[None]))
+
+
+@pytest.mark.parametrize(
+    "height, width, resolution", [(48, 64, 32), (33, 70, 32), (20, 9, 77), (1, 5, 8), (3, 2, 2100)]
+)
+def test_bilinear_resize_equals_the_definition(height, width, resolution):
+    """Truncated, not rounded; exact whole numbers stay; the largest size no longer fits into 32 bits."""
+    image = np.random.default_rng(height).integers(0, 256, (height, width, 1), np.uint8)
+    image[:, -1] = 255
+    rows, columns = bilinear_matrix(height, resolution), bilinear_matrix(width, resolution)
+    exact = (rows @ image[..., 0].astype(np.float64) @ columns.T)[..., None]
+    got = transforms.bilinear_resize(image, resolution)
+    assert got.dtype == np.uint8
+    np.testing.assert_array_equal(got, np.floor(exact + 1e-8))
+
+
+def test_bilinear_resize_by_hand():
+    """Weights of 1/4, 1/2 and 3/4; 3.75 becomes 3, a constant of any value stays."""
+    ramp = np.array([0, 5, 10], np.uint8)[None, :, None]
+    np.testing.assert_array_equal(transforms.bilinear_resize(ramp, 6)[0, :, 0], [0, 1, 3, 6, 8, 10])
+    np.testing.assert_array_equal(transforms.bilinear_resize(ramp, 1), [[[5]]])
+    for value in range(256):
+        assert (transforms.bilinear_resize(np.full((5, 3, 1), value, np.uint8), 7) == value).all()
+
+
+@pytest.mark.parametrize("height, width", [(100, 160), (90, 50), (20, 24)])
+def test_plain_resize_keeps_labels_with_the_whole_image(height, width):
+    item = transforms.plain_resize(coordinate_item(height, width), 32)
+    assert item["image"].shape == (32, 32, 3) and item["depth"].shape == item["crowd"].shape == (32, 32)
+    assert_labels_fit_the_image(item, height, width, tolerance=255 / min(height, width) + 1)
+    # Nothing is cut off: the borders of the original are less than an output pixel away.
+    assert item["semantics"][-1, 0] > height - 1 - height / 32 and item["instances"][0, -1] > width - 1 - width / 32
+    assert transforms.plain_resize(item, 32) is item
+
+
+def test_inception_boxes_are_tensorflows():
+    """Uniform aspect; for one aspect, uniform heights among those that fit."""
+    rng = np.random.default_rng(0)
+    boxes = np.array([transforms.draw_inception_box(rng, 400, 2000, 0.01, (0.75, 1.33)) for _ in range(4000)])
+    left, top, right, bottom = boxes.T
+    w, h = right - left, bottom - top
+    assert (left >= 0).all() and (top >= 0).all() and (right < 2000).all() and (bottom <= 400).all()
+    assert (bottom[h < 400] < 400).all()  # the last place is never drawn
+    aspect = w / h
+    assert aspect.min() > 0.74 and aspect.max() < 1.34 and abs(aspect.mean() - 1.04) < 0.01
+    assert (w * h).min() >= 0.01 * 800_000
+    square = h[np.abs(aspect - 1) < 0.02]  # heights from sqrt(0.01 * 800,000) = 89 to 400
+    np.testing.assert_allclose(np.quantile(square, [0, 0.25, 0.5, 0.75, 1]), [89, 167, 245, 322, 400], atol=25)
+
+
+def test_inception_boxes_of_images_too_thin_or_small():
+    rng = np.random.default_rng(0)
+    assert transforms.draw_inception_box(rng, 10, 100, 0.8, (3 / 4, 4 / 3)) == (0, 0, 100, 10)
+    assert transforms.draw_inception_box(rng, 1, 1, 0.05, (0.75, 1.33)) == (0, 0, 1, 1)
+    for _ in range(200):
+        left, top, right, bottom = transforms.draw_inception_box(rng, 3, 5, 0.05, (0.75, 1.33))
+        assert 0 <= left < right <= 5 and 0 <= top < bottom <= 3

@@ -157,3 +157,108 @@ def guided(quantizer="fsq", best=0.2, **changes):
             protocol = figures[name]["protocol"] | {"guidance weight": weight}
             figures[name if weight == 0 else f"{name}@guidance={weight}"] = {"value": value, "protocol": protocol}
     return raw
+
+
+TASK_PROTOCOLS = {
+    "depth": {"data": "scenes", "resolution": 64, "split": "validation", "images": 256, "crop": "none"},
+    "panoptic": {"data": "scenes", "resolution": 64, "split": "validation", "images": 256},
+    "colorization": {"data": "photos", "resolution": 64, "split": "validation", "images": 256},
+}
+ORACLE = {"weights": "raw", "checkpoint": 800}
+PREDICTED = {"weights": "raw", "checkpoint": 500, "sampler": "autoregressive", "temperature": 0.0, "sampler seed": 0}
+
+
+def uvim(task="depth", quantizer="fsq", context=True, stage=2, seed=0, score=0.5, usage=0.98, stage1_seed=0, **changes):
+    """The JSON object of one finished UViM run: a predictor (stage 2) or a label autoencoder (stage 1)."""
+    size, levels = (4375, LEVELS[12]) if quantizer == "fsq" else (4096, None)
+    name = f"{task}_{quantizer}{'' if context else '_no_context'}"
+    shared = TASK_PROTOCOLS[task]
+    how = shared | (ORACLE if stage == 1 else PREDICTED)
+    fd = {"feature_network": "alexnet", "reference": "photos/train", "reference_count": 1000}
+    figures = {
+        "depth": {
+            **{n: (v, how) for n, v in (("rmse", score), ("abs_rel", score / 4), ("log10", score / 10))},
+            **{f"delta{i}": (1 - score / 2**i, how) for i in (1, 2, 3)},
+            "images": (256, how),
+            "images_skipped": (0, how),
+            "rmse@mean_depth": (1.0, shared),
+            "rmse@mean_map": (0.9, shared),
+        },
+        "panoptic": {
+            **{f"{n}{s}": (score, how) for n in ("pq", "sq", "rq") for s in ("", "_things", "_stuff")},
+            "classes": (9, how),
+            "pq@majority_map": (0.1, shared),
+        },
+        "colorization": {
+            "cfd_alexnet_train": (score, how | fd),
+            "cfd_alexnet_validation": (score - 3, how | fd | {"reference": "photos/validation"}),
+            "colourfulness": (30.0, how),
+            "mse": (0.0123, how),
+            "cfd_alexnet_train@grey": (90.0, shared | fd),
+            "colourfulness@truth": (41.5, shared),
+            "colourfulness@grey": (0.0, shared),
+        },
+    }[task]
+    counted = shared | ORACLE
+    figures |= {
+        "usage": (usage, counted),
+        "codes_used": (round(usage * size), counted),
+        "entropy_bits": (11.0, counted),
+        "perplexity": (2.0**11, counted),
+        "tokens": (65536, counted),
+        "uniform_usage": (1.0, counted),
+    }
+    raw = {
+        "experiment": f"uvim_{task}",
+        "sweep": "uvim",
+        "run": name if stage == 2 else f"{name}_stage1",
+        "task": task,
+        "context": context,
+        "stage": stage,
+        "quantizer": quantizer,
+        "levels": levels,
+        "codebook_size": size,
+        "target_bits": 12,
+        "num_tokens": 256,
+        "parameters": 1_000_000 + size,
+        "seed": seed,
+        "steps": 500 if stage == 2 else 800,
+        "batch_size": 32,
+        "data": {"source": shared["data"], "resolution": 64},
+        "wall_time_s": 120.0,
+        "device": "cpu",
+        "git_revision": "abcdef0123456789",
+        "status": "finished",
+        "figures": {name: {"value": value, "protocol": dict(protocol)} for name, (value, protocol) in figures.items()},
+    }
+    if stage == 2:
+        raw["generator"] = "autoregressive"
+        raw["stage1"] = {
+            "experiment": f"uvim_{task}",
+            "run": f"{name}_stage1",
+            "steps": 800,
+            "batch_size": 32,
+            "seed": stage1_seed,
+            "fingerprint": "0f",
+        }
+    return copy.deepcopy(raw | changes)
+
+
+def paper_like_uvim():
+    """Both stages of the three tasks, in which the paper's claims hold."""
+    runs = (
+        ("depth", "fsq", True, 0.473, 0.15, 0.99),
+        ("depth", "ema_vq", True, 0.468, 0.16, 0.99),
+        ("depth", "ema_vq_no_splitting", True, 0.49, 0.2, 0.0078),
+        ("panoptic", "fsq", True, 0.432, 0.76, 1.0),
+        ("panoptic", "ema_vq", True, 0.434, 0.75, 1.0),
+        ("panoptic", "fsq", False, 0.402, 0.7, 0.99),
+        ("panoptic", "ema_vq", False, 0.39, 0.66, 0.99),
+        ("colorization", "fsq", True, 17.2, 15.0, 1.0),
+        ("colorization", "ema_vq", True, 16.9, 15.6, 1.0),
+    )
+    return [
+        uvim(task, quantizer, context, stage, score=score, usage=usage)
+        for task, quantizer, context, predicted, oracle, usage in runs
+        for stage, score in ((2, predicted), (1, oracle))
+    ]

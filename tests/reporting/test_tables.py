@@ -15,7 +15,7 @@ from fsq_repro.reporting.tables import (
     levels_table,
     tradeoff_table,
 )
-from tests.reporting.synthetic import FD_PROTOCOL, paper_like, record
+from tests.reporting.synthetic import FD_PROTOCOL, paper_like, record, uvim
 
 
 def parsed(tmp_path, raw):
@@ -181,6 +181,28 @@ def test_text_rows_line_up_with_their_header(tmp_path):
     raw = record(fd=12.34)
     raw["figures"]["rfd_alexnet_train"]["protocol"] = None
     assert "12.34" not in format_row(parse_record(raw, tmp_path))
+
+
+@pytest.mark.parametrize(
+    "task, shown",
+    [
+        ("depth", {"RMSE (m)": "0.473", "δ < 1.25": "0.763"}),
+        ("panoptic", {"PQ": "47.3", "SQ": "47.3", "RQ": "47.3"}),
+        ("colorization", {"FD-alexnet (train)": "0.47", "FD-alexnet (validation)": "-2.53", "MSE": "0.0123"}),
+    ],
+)
+def test_text_rows_of_uvim_show_their_task(tmp_path, task, shown):
+    predictor, oracle = parsed(tmp_path, [uvim(task, score=0.473), uvim(task, "ema_vq", stage=1, score=0.15)])
+    header, row, other = format_header(predictor), format_row(predictor), format_row(oracle)
+    assert len(header) == len(row) == len(other) and header == format_header(oracle) and "\n" not in row
+    for title, value in (shown | {"usage": "98.0%", "minutes": "2.0", "codebook": "4,375"}).items():
+        assert header.index(title) + len(title) == row.index(value) + len(value)
+    stage = header.index("stage")
+    assert row[stage:].split()[0] == "II" and other[stage:].split()[0] == "I"
+    raw = uvim(task, score=0.473)
+    for figure in raw["figures"].values():
+        figure["protocol"] = None
+    assert not any(value in format_row(parse_record(raw, tmp_path)) for value in shown.values())
 
 
 @pytest.mark.parametrize("statement", paper.TRADEOFF)

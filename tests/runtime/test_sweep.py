@@ -64,7 +64,7 @@ def test_parallel_runs_wait_for_what_they_need(fake_root):
 def test_all_sweep_files_name_runs_of_existing_configs():
     root = pathlib.Path(__file__).resolve().parents[2]
     for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
-        stages = ("",) if file.stem == "guidance" else (",stages=1", ",stages=both")
+        stages = ("",) if file.stem in ("guidance", "uvim") else (",stages=1", ",stages=both")
         for scale, stage in itertools.product(("paper", "cpu", "smoke"), stages):
             runs = sweep.load_runs(f"{file}:scale={scale}{stage}")
             assert runs and all((root / r.config).is_file() for r in runs)
@@ -101,3 +101,50 @@ def test_overrides_and_inputs_reach_the_command_line(fake_root):
     assert f"--config.stage1={first}" in json.loads((second / "argv.json").read_text())
     argv = json.loads((first / "argv.json").read_text())
     assert "--config=c.py:bits=8" in argv and "--config.quantizer.levels=(8, 8)" in argv and "--config.seed=0" in argv
+
+
+def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
+    """Also after it failed: then nothing that needs it is started."""
+    script = FAKE_SCRIPT + "\n(path / f'{pathlib.Path(sys.argv[0]).stem}.json').write_text(json.dumps(sys.argv))\n"
+    for name in ("train", "evaluate"):
+        (fake_root / "scripts" / f"{name}.py").write_text(script)
+    runs = [
+        Run("a_stage1", "c.py", one_seed=True),
+        Run("a", "c.py", inputs={"stage1": "a_stage1"}),
+        Run("broken", "c.py", one_seed=True),
+        Run("b", "c.py", inputs={"stage1": "broken"}),
+    ]
+    workdir, seen = fake_root / "runs", []
+    failed = sweep.run_sweep(runs, workdir, sweep="s", seeds=3, on_finished=seen.append, parallel=2)
+    assert failed == ["broken/seed0", "b/seed0", "b/seed1", "b/seed2"]
+    assert sorted(str(path.relative_to(workdir)) for path in seen) == [
+        "a/seed0",
+        "a/seed1",
+        "a/seed2",
+        "a_stage1/seed0",
+    ]
+    calls = [line.split()[1] for line in (workdir / "calls.txt").read_text().splitlines()]
+    assert calls.count("a_stage1/seed0") == 2 and len(calls) == 9 and not any(c.startswith("b/") for c in calls)
+    for seed in range(3):
+        argv = json.loads((workdir / "a" / f"seed{seed}" / "train.json").read_text())
+        assert f"--config.stage1={workdir / 'a_stage1' / 'seed0'}" in argv and f"--config.seed={seed}" in argv
+
+
+@pytest.mark.parametrize("scale, rows", [("paper", 9), ("cpu", 9), ("smoke", 3)])
+def test_uvim_sweep_has_both_stages_of_each_row_of_table_2(scale, rows):
+    runs = sweep.load_runs(f"{pathlib.Path(__file__).parents[2] / 'configs' / 'sweeps' / 'uvim.py'}:scale={scale}")
+    assert len(runs) == 2 * rows
+    ablations = set()
+    for stage1, stage2 in zip(runs[:rows], runs[rows:], strict=True):
+        assert stage1.name == f"{stage2.name}_stage1" and stage1.config == stage2.config
+        assert stage1.one_seed and not stage2.one_seed
+        assert stage1.inputs == {} and stage2.inputs == {"stage1": stage1.name}
+        assert stage1.arg.removeprefix("stage=1,") == stage2.arg.removeprefix("stage=2,") != stage2.arg
+        task = stage2.name.split("_")[0]
+        assert stage2.config == f"configs/uvim_{task}.py" and stage2.arg.endswith(f",scale={scale}")
+        ablations.add((task, stage2.arg.removeprefix("stage=2,").removesuffix(f",scale={scale}")))
+    assert {task for task, _ in ablations} == {"depth", "panoptic", "colorization"}
+    if scale != "smoke":
+        both = {(task, f"quantizer={q}") for task in ("depth", "panoptic", "colorization") for q in ("fsq", "vq")}
+        no_context = {("panoptic", f"quantizer={q},context=false") for q in ("fsq", "vq")}
+        assert ablations == both | no_context | {("depth", "quantizer=vq_nosplit")}

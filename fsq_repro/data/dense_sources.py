@@ -1,0 +1,196 @@
+"""Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them.
+
+`scenes` has the labels of every task; colorization needs none and takes any source. TFDS sets are read without
+TensorFlow once they are prepared as array_record files.
+"""
+
+import os
+from typing import Literal
+
+import numpy as np
+
+from fsq_repro.data import dense_labels
+from fsq_repro.data.cache import Progress
+from fsq_repro.data.sources import Source, Split, check_request, make_source
+from fsq_repro.data.tfds_source import TfdsSource, items_fingerprint, open_items, rgb
+
+Task = Literal["depth", "colorization", "panoptic"]
+NYU, COCO = "nyu_depth_v2", "coco/2017_panoptic"
+LABELLED = {"depth": ("scenes", NYU), "panoptic": ("scenes", COCO)}  # sources with the labels of a task
+TASKS = ("depth", "colorization", "panoptic")
+
+NUM_COCO_CLASSES, NUM_COCO_THINGS = 133, 80
+
+
+def make_dense_source(
+    task: Task,
+    name: str,
+    split: Split,
+    resolution: int,
+    *,
+    tfds_split: str | None = None,
+    crop: str = "uvim",
+    cache_dir: str | os.PathLike | None = None,
+    progress: Progress = iter,
+) -> Source:
+    """Opens a source with the labels that a UViM task needs.
+
+    Args:
+      task: `depth`, `colorization` or `panoptic`.
+      name: `scenes`; `nyu_depth_v2` for depth; `coco/2017_panoptic` for panoptic; anything that `make_source` opens for
+        colorization. TFDS names plain or as `tfds:NAME`, with a version if wanted.
+      split: `train` or `validation`.
+      resolution: side in pixels at which `photos` and `scenes` are made.
+      tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
+        colorization on `train[4096:]`); for TFDS sets only.
+      crop: part of NYU's validation items that is kept, see `dense_labels.NYU_EVAL_CROPS`.
+      cache_dir: where `photos` and `scenes` keep what they make.
+      progress: wraps the loop of a build.
+
+    Raises:
+      ValueError: unknown task, source, split, split expression or crop, a source without the task's labels, a TFDS set
+        that is not prepared, resolution out of range.
+      FileNotFoundError: missing folder.
+    """
+    check_request(split, resolution)
+    if task not in TASKS:
+        raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}.")
+    tfds_name = name.removeprefix("tfds:")
+    allowed = LABELLED.get(task)
+    if allowed and tfds_name.split(":")[0] not in allowed:
+        raise ValueError(f"data.source {name!r} has no labels for task {task}, which needs {' or '.join(allowed)}.")
+    if name in ("photos", "scenes") or name.startswith("folder:"):
+        if tfds_split is not None:
+            raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
+        return make_source(name, split, resolution, cache_dir=cache_dir, progress=progress)
+    if task == "depth":
+        return NyuDepth(tfds_name, split, tfds_split=tfds_split, crop=crop)
+    if task == "panoptic":
+        return CocoPanoptic(tfds_name, split, tfds_split=tfds_split)
+    return TfdsSource(tfds_name, split, tfds_split=tfds_split)
+
+
+class NyuDepth:
+    """NYU Depth v2: `image` uint8 (h, w, 3), `depth` float32 (h, w), `label` int32 () 0.
+
+    Depth is in metres, 0 where it is not measured. Training items have 480 x 640 pixels; validation items are cut to
+    the evaluated 426 x 560, image and depth alike, as big_vision's `nyu_eval_crop`.
+    """
+
+    class_names = ("all",)
+    num_classes = 1
+
+    def __init__(self, name: str, split: str, *, tfds_split: str | None = None, crop: str = "uvim"):
+        """Opens the prepared set.
+
+        Args:
+          name: TFDS name, with a version if wanted.
+          split: `train` or `validation`; the latter is cropped, whatever `tfds_split` is.
+          tfds_split: TFDS split expression that is opened instead.
+          crop: `uvim` or `eigen`, see `dense_labels.NYU_EVAL_CROPS`.
+
+        Raises:
+          ValueError: set not prepared, no such split, unknown crop.
+        """
+        if crop not in dense_labels.NYU_EVAL_CROPS:
+            raise ValueError(f"data.crop must be one of {', '.join(dense_labels.NYU_EVAL_CROPS)}, not {crop!r}.")
+        self._items, info = open_items(name, split, tfds_split, features=("image", "depth"))
+        self._crop = crop if split == "validation" else None
+        self.name = name
+        self.split = split
+        self.fingerprint = items_fingerprint(info, tfds_split) + (f"-{crop}" if self._crop else "")
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        item = self._items[index]
+        image, depth = rgb(item["image"]), np.asarray(item["depth"], np.float32)
+        depth = np.where(np.isfinite(depth), depth, np.float32(0))
+        if self._crop:
+            image, depth = (dense_labels.nyu_eval_crop(array, self._crop) for array in (image, depth))
+        return {"image": image, "depth": depth, "label": np.int32(0)}
+
+
+class CocoPanoptic:
+    """COCO 2017 panoptic: `image` uint8 (h, w, 3), `semantics`, `instances`, `crowd` (h, w), `label` int32 () 0.
+
+    - `semantics`: int32, 0 where no segment is annotated (void), else TFDS's class + 1.
+    - `instances`: int32, 0 on void, else the segment's place in the image's list + 1, for things and stuff alike.
+    - `crowd`: bool, whether the segment stands for a group of things, which the metric treats on its own.
+
+    Attributes:
+      num_semantics: 134 classes, void included.
+      things: the semantic ids that have instances, 1 to 80.
+    """
+
+    class_names = ("all",)
+    num_classes = 1
+    num_semantics = NUM_COCO_CLASSES + 1
+    things = tuple(range(1, NUM_COCO_THINGS + 1))
+
+    def __init__(self, name: str, split: str, *, tfds_split: str | None = None):
+        """Opens the prepared set.
+
+        Args:
+          name: TFDS name, with a version if wanted.
+          split: `train` or `validation`.
+          tfds_split: TFDS split expression that is opened instead.
+
+        Raises:
+          ValueError: set not prepared, no such split, or classes in another order than COCO's.
+        """
+        features = ("image", "panoptic_image", "panoptic_objects")
+        self._items, info = open_items(name, split, tfds_split, features=features)
+        # TFDS numbers the classes as `panoptic_coco_categories.json` lists them: first the 80 things, from person to
+        # toothbrush, then stuff from banner on. big_vision's evaluator relies on the same order.
+        names = info.features["panoptic_objects"]["label"].names
+        if names[NUM_COCO_THINGS - 1 : NUM_COCO_THINGS + 1] != ["toothbrush", "banner"]:
+            raise ValueError(
+                f"TFDS set {name!r} must list COCO's panoptic classes in their own order, toothbrush and banner as "
+                f"numbers {NUM_COCO_THINGS - 1} and {NUM_COCO_THINGS}, got {names[NUM_COCO_THINGS - 1 :][:2]}."
+            )
+        self.name = name
+        self.split = split
+        self.fingerprint = items_fingerprint(info, tfds_split)
+
+    def __len__(self) -> int:
+        return len(self._items)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        item = self._items[index]
+        objects = item["panoptic_objects"]
+        return {"image": rgb(item["image"]), "label": np.int32(0)} | coco_labels(
+            item["panoptic_image"], objects["id"], objects["label"], objects["is_crowd"]
+        )
+
+
+def coco_labels(
+    panoptic_image_HxWx3: np.ndarray, ids_N: np.ndarray, labels_N: np.ndarray, is_crowd_N: np.ndarray
+) -> dict[str, np.ndarray]:
+    """Labels of `CocoPanoptic` from COCO's annotation of one image.
+
+    As google-research/big_vision `pp/proj/uvim/pp_ops.py` `coco_panoptic`, which has no `crowd`.
+
+    Args:
+      panoptic_image_HxWx3: uint8; the id of a pixel's segment is r + 256 g + 65536 b.
+      ids_N: integers, the segments' ids, each once.
+      labels_N: integers, their classes from 0.
+      is_crowd_N: bools.
+
+    Returns:
+      `semantics`, `instances` int32 (H, W) and `crowd` bool (H, W).
+    """
+    ids_HxW = panoptic_image_HxWx3.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
+    # Entry 0 of each table stands for void; it sorts first, and no segment has a negative id.
+    ids_N = np.concatenate([[-1], np.asarray(ids_N, np.int64)])
+    order_N = np.argsort(ids_N)
+    nearest_HxW = order_N[np.searchsorted(ids_N[order_N], ids_HxW, side="right") - 1]
+    instances_HxW = np.where(ids_N[nearest_HxW] == ids_HxW, nearest_HxW, 0)
+    semantics_N = np.concatenate([[0], np.asarray(labels_N, np.int64) + 1])
+    crowd_N = np.concatenate([[False], np.asarray(is_crowd_N, bool)])
+    return {
+        "semantics": semantics_N[instances_HxW].astype(np.int32),
+        "instances": instances_HxW.astype(np.int32),
+        "crowd": crowd_N[instances_HxW],
+    }

@@ -1,0 +1,145 @@
+"""UViM's runs as the rows of Table 2: a model is its stage-II runs together with the stage-I run behind them."""
+
+import dataclasses
+import math
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any
+
+from fsq_repro.reporting.groups import (
+    FID_5K,
+    Group,
+    Setting,
+    display_quantizer,
+    frechet_names,
+    group_runs,
+    split_by_setting,
+    stage1_setting_of,
+)
+from fsq_repro.reporting.records import RunRecord, Stage1
+
+QUANTIZERS = {"fsq": "FSQ", "ema_vq": "VQ", "ema_vq_no_splitting": "VQ, no splitting"}  # as Table 2 calls them
+METRICS = {"depth": "rmse", "panoptic": "pq"}  # colourisation's distance depends on the network that was at hand
+# Figures METRIC@NAME that belong to the data; other names after "@" are other checkpoints of a run.
+BASELINES = {
+    "mean_depth": "training mean depth everywhere",
+    "mean_map": "training mean depth of each pixel",
+    "majority_map": "most frequent class at each place of the training maps",
+    "grey": "grey input itself",
+    "truth": "true colours",
+}
+# What a protocol says of the model and its decoding; the rest says what was measured.
+OF_THE_RUN = ("weights", "checkpoint", "sampler", "temperature", "seed", "sampler seed")
+
+
+@dataclasses.dataclass(frozen=True)
+class Model:
+    """One row: stage-II runs of one stage-I run, and the stage-I run (its oracle score); one of the two may be None."""
+
+    stage2: Group | None
+    stage1: Group | None
+
+    @property
+    def first(self) -> RunRecord:
+        return (self.stage2 or self.stage1).first
+
+    @property
+    def groups(self) -> list[Group]:
+        """Stage II first."""
+        return [g for g in (self.stage2, self.stage1) if g is not None]
+
+    @property
+    def variant(self) -> str:
+        """`FSQ`, or `VQ, no splitting`, or `FSQ, no context`."""
+        quantizer = QUANTIZERS.get(self.first.quantizer) or display_quantizer(self.first.quantizer)
+        return quantizer if self.first.context else f"{quantizer}, no context"
+
+    def of_labels(self, name: str) -> Group:
+        """The group to take a figure of the labels' codes (usage, ...) from: stage I, else one stage-II run.
+
+        Stage-II records repeat what stage I measured: a deviation over them would be none.
+        """
+        repeated = [Group((self.stage2.first,))] if self.stage2 else []
+        candidates = [*([self.stage1] if self.stage1 else []), *repeated]
+        return next((g for g in candidates if g.statistic(name)), candidates[0])
+
+
+@dataclasses.dataclass(frozen=True)
+class Comparison:
+    """The models of one task and setting, and the name of the figure that Table 2 judges the task by."""
+
+    task: str
+    setting: Setting
+    records: Sequence[RunRecord]
+    models: Sequence[Model]
+    metric: str
+
+
+def comparisons(records: Iterable[RunRecord]) -> Iterator[Comparison]:
+    """The runs that may stand in one table, in order of settings: generators of one setting and their autoencoders.
+
+    Autoencoders without a generator in the setting are models with stage I only, in the table of each setting of
+    generators on autoencoders like them. Runs without a task are left out.
+    """
+    for own_setting, runs in split_by_setting((r for r in records if r.task), stage1_setting_of).items():
+        oracles = [r for r in runs if r.stage1 is None]
+        for setting, generators in (split_by_setting(r for r in runs if r.stage1) or {own_setting: []}).items():
+            mine = [*generators, *oracles]
+            yield Comparison(mine[0].task, setting, mine, _models(generators, oracles), _metric(mine))
+
+
+def same_measurement(a: dict[str, Any], b: dict[str, Any]) -> bool:
+    """Whether two protocols agree in all that both state on what was measured: data, split, crop, network, ...
+
+    So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler.
+    """
+    return all(a[key] == b[key] for key in (a.keys() & b.keys()) - set(OF_THE_RUN))
+
+
+def of_the_data(protocol: dict[str, Any]) -> dict[str, Any]:
+    """What remains of a protocol for a baseline, which is no run's."""
+    return {key: value for key, value in protocol.items() if key not in OF_THE_RUN}
+
+
+def baselines(records: Iterable[RunRecord], metric: str) -> list[tuple[str, Group]]:
+    """Figures METRIC@NAME of `BASELINES` as (NAME, the first run that has it), those of one NAME and value once.
+
+    A baseline depends on the data and not on the run, so that several values mean several ways of measuring.
+    """
+    found: list[tuple[str, Group]] = []
+    for r in records:
+        for full in r.figures:
+            base, _, name = full.partition("@")
+            measured = r.measured(full) if base == metric and name in BASELINES else None
+            known = [g.statistic(full).mean for other, g in found if other == name]
+            if measured and not any(math.isclose(measured.value, value, rel_tol=1e-4) for value in known):
+                found.append((name, Group((r,))))
+    return sorted(found, key=lambda item: item[0])
+
+
+def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> list[Model]:
+    kept = [r for g in group_runs(oracles) for r in g.records]  # a copied run counts once
+    models, used = [], []
+    for g in group_runs(generators):
+        behind = next((r for r in kept if _is_behind(r, g.first)), None)
+        models.append(Model(g, Group((behind,)) if behind else None))
+        used.append(behind)
+    models += [Model(None, g) for g in group_runs(r for r in kept if not any(r is u for u in used))]
+    order = list(QUANTIZERS)
+
+    def place(m: Model) -> tuple:
+        known = order.index(m.first.quantizer) if m.first.quantizer in order else len(order)
+        return not m.first.context, known, m.first.quantizer, m.first.target_bits, m.stage2 is None
+
+    return sorted(models, key=place)
+
+
+def _is_behind(oracle: RunRecord, generator: RunRecord) -> bool:
+    facts = Stage1(oracle.experiment, oracle.run, oracle.steps, oracle.batch_size, oracle.seed)
+    model = (oracle.quantizer, oracle.codebook_size, oracle.context)
+    return facts == generator.stage1 and model == (generator.quantizer, generator.codebook_size, generator.context)
+
+
+def _metric(records: Sequence[RunRecord]) -> str:
+    task = records[0].task
+    names = [METRICS[task]] if task in METRICS else frechet_names(records, "cfd") or [FID_5K]
+    return next((n for n in names if any(r.measured(n) for r in records)), names[0])

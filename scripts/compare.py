@@ -1,0 +1,55 @@
+"""Predictions of several UViM runs of one task side by side, one picture: sharp or jagged edges are seen, not counted.
+
+python scripts/compare.py --runs=runs/depth_fsq,runs/depth_vq,runs/depth_vq_nosplit --out=edges.png   # Fig. 6
+
+Columns: the image, the ground truth, each run. Images are spread evenly over the validation split of the first run.
+"""
+
+import pathlib
+
+from absl import flags
+
+from fsq_repro.data.transforms import plain_resize
+from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.reporting.groups import display_quantizer
+from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.trainers import factory, uvim_factory
+from fsq_repro.trainers.label_predictor import load_label_predictor
+from fsq_repro.trainers.uvim_scoring import compare_rows, evenly
+
+flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
+flags.DEFINE_string("out", None, "PNG.", required=True)
+flags.DEFINE_integer("images", 6, "Rows.", lower_bound=1)
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    startup.start()
+    paths = [pathlib.Path(run) for run in FLAGS.runs]
+    configs = [run_dir.load_config(path) for path in paths]
+    tasks = {c.get("task", {}).get("name", c.trainer) for c in configs}
+    if len(tasks) > 1:
+        raise UserError(f"--runs has runs of the tasks {', '.join(sorted(tasks))}; give runs of one task")
+    titles = [title(c) for c in configs]
+    if len(set(titles)) < len(titles):
+        raise UserError("--runs has two runs of one quantizer and context; give one of each")
+    predictors = [load_label_predictor(path) for path in paths]
+    with explained():
+        side = predictors[0].trainer.model.image_size
+        validation = uvim_factory.build_source(configs[0], "validation")
+        items = [plain_resize(item, side) for item in evenly(validation, FLAGS.images)]
+        images = [item["image"] for item in items]
+        columns = {name: list(p.predict(images)) for name, p in zip(titles, predictors, strict=True)}
+        picture = compare_rows(predictors[0].task.name, items, columns)
+    save_png(pathlib.Path(FLAGS.out), picture)
+    print(FLAGS.out)
+
+
+def title(config) -> str:
+    quantizer = display_quantizer(factory.quantizer_label(config.quantizer))
+    return quantizer if config.get("context", True) else f"{quantizer}, no context"
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,74 @@
+"""Writes what a trained stage II of UViM predicts for your own pictures: depth, colour or panoptic segments.
+
+python scripts/predict.py --workdir=runs/depth_fsq kitchen.jpg street.png [--out=predictions]
+
+For each NAME.* in OUT: depth NAME_depth.png, coloured, and NAME_depth.npy in metres; panoptic NAME_panoptic.png,
+coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization NAME_color.png.
+"""
+
+import pathlib
+
+import numpy as np
+import tqdm
+from absl import flags
+from PIL import Image
+
+from fsq_repro.data.folder import load_image
+from fsq_repro.evaluation.dense_pictures import colour_depth, colour_panoptic
+from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.files import atomic_path
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.trainers.label_predictor import load_label_predictor
+
+flags.DEFINE_string("workdir", None, "Run directory of UViM's stage II.", required=True)
+flags.DEFINE_string("out", "predictions", "Directory for the predictions.")
+flags.DEFINE_string("stage1", None, "Stage I's run directory, if it is no longer where it was.")
+flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint; the last by default.")
+flags.DEFINE_integer("seed", 0, "Of the decoding, where the run's temperature is above 0.")
+FLAGS = flags.FLAGS
+
+
+def main(files: list[str]) -> None:
+    startup.start()
+    if not files:
+        raise UserError("no picture is given; name one or more behind the flags")
+    names = [pathlib.Path(file).stem for file in files]
+    if len(set(names)) < len(names):
+        raise UserError(f"two pictures have the name {max(names, key=names.count)}, which the predictions are named by")
+    images = [read(file) for file in files]
+    predictor = load_label_predictor(FLAGS.workdir, stage1=FLAGS.stage1, step=FLAGS.checkpoint)
+    with explained():
+        predictions = predictor.predict(images, seed=FLAGS.seed)
+        for name, maps in zip(names, tqdm.tqdm(predictions, total=len(files), disable=None), strict=True):
+            for file in write(pathlib.Path(FLAGS.out) / name, maps):
+                print(file)
+
+
+def read(file: str) -> np.ndarray:
+    try:
+        return load_image(file)
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
+        raise UserError(f"{file} cannot be read as a picture: {e}") from e
+
+
+def write(stem: pathlib.Path, maps: dict[str, np.ndarray]) -> list[str]:
+    """Writes one picture's prediction as STEM_...; returns the files."""
+    if "color" in maps:
+        save_png(f"{stem}_color.png", maps["color"])
+        return [f"{stem}_color.png"]
+    if "depth" in maps:
+        depth, data = maps["depth"], f"{stem}_depth.npy"
+        save_png(f"{stem}_depth.png", colour_depth(depth, float(depth.min()), float(depth.max())))
+        with atomic_path(data) as temporary, open(temporary, "wb") as f:
+            np.save(f, depth)
+        return [f"{stem}_depth.png", data]
+    data = f"{stem}_panoptic.npz"
+    save_png(f"{stem}_panoptic.png", colour_panoptic(maps["semantics"], maps["instances"]))
+    with atomic_path(data) as temporary, open(temporary, "wb") as f:
+        np.savez_compressed(f, **maps)
+    return [f"{stem}_panoptic.png", data]
+
+
+if __name__ == "__main__":
+    cli.run(main, arguments=True)

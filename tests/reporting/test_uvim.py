@@ -1,0 +1,359 @@
+"""UViM in reports: which runs make a row of Table 2, what the rows say, verdicts that follow from the records."""
+
+import statistics
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsq_repro.reporting import paper_uvim
+from fsq_repro.reporting.claims_uvim import uvim_findings
+from fsq_repro.reporting.groups import frechet_label, frechet_names, group_runs
+from fsq_repro.reporting.markdown import MISSING, NO_PROTOCOL
+from fsq_repro.reporting.records import parse_record
+from fsq_repro.reporting.report import write_report
+from fsq_repro.reporting.uvim import uvim_table
+from fsq_repro.reporting.uvim_figure import uvim_figure
+from fsq_repro.reporting.uvim_models import comparisons, same_measurement
+from tests.reporting.synthetic import paper_like_uvim, record, uvim, write
+from tests.reporting.test_report import BLUE, ORANGE, pixels
+from tests.reporting.test_stage2 import tables
+from tests.reporting.test_tables import parsed
+
+RMSE, RMSE_ORACLE = "RMSE (m), stage II", "RMSE (m), stage I (oracle)"
+
+
+def column(row, title):
+    """A cell by its column's title, whose footnote mark is left off, as is the cell's."""
+    (name,) = (k for k in row if k.partition(" [")[0] == title)
+    return row[name].partition(" [")[0]
+
+
+def measured_rows(markdown, table=0):
+    return [r for r in tables(markdown)[table] if column(r, "source") == "measured here"]
+
+
+def verdicts(raw, tmp_path):
+    return {f.claim: (f.verdict, f.evidence) for c in comparisons(parsed(tmp_path, raw)) for f in uvim_findings(c)}
+
+
+def of_task(task):
+    return [r for r in paper_like_uvim() if r["task"] == task]
+
+
+def test_records_know_task_and_context(tmp_path):
+    first, second, other = parsed(tmp_path, [uvim(), uvim(context=False), record()])
+    assert (first.task, first.context, second.context) == ("depth", True, False)
+    assert (other.task, other.context) == (None, None)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "flow"}, "field task must be one of depth, panoptic, colorization, got 'flow'"),
+        ({"task": 3}, "field task must be a string, got 3"),
+        ({"context": None}, "field context must be true or false, got None"),
+        ({"context": 1}, "field context must be true or false, got 1"),
+    ],
+)
+def test_broken_records_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        parse_record(uvim() | change, tmp_path)
+
+
+def test_a_mean_is_over_stage_ii_seeds_of_one_stage_i(tmp_path):
+    raw = [uvim(seed=s, score=v) for s, v in enumerate((0.5, 0.53, 0.47))]
+    others = [uvim(context=False), uvim(stage1_seed=1), uvim(quantizer="ema_vq"), uvim(task="panoptic")]
+    groups = group_runs(parsed(tmp_path, [*raw, *others]))
+    assert sorted(len(g.records) for g in groups) == [1, 1, 1, 1, 3]
+    three = max(groups, key=lambda g: len(g.records)).statistic("rmse")
+    assert three.mean == pytest.approx(0.5) and three.std == pytest.approx(statistics.stdev([0.5, 0.53, 0.47]))
+
+
+def test_stages_are_joined_into_rows(tmp_path):
+    raw = [uvim(seed=s, score=v) for s, v in enumerate((0.5, 0.53, 0.47))]
+    raw += [uvim(stage=1, score=0.2), uvim(stage=1, score=0.9, seed=1)]  # seed 1 has no stage II
+    raw += [uvim(quantizer="ema_vq", score=0.6)]  # its stage I is missing
+    rows = measured_rows(uvim_table(parsed(tmp_path, raw)))
+    assert [column(r, "model") for r in rows] == ["UViM (FSQ)", "UViM (FSQ)", "UViM (VQ)"]
+    assert [column(r, RMSE) for r in rows] == ["0.500 ± 0.030", MISSING, "0.600"]
+    assert [column(r, RMSE_ORACLE) for r in rows] == ["0.200", "0.900", MISSING]
+    assert [column(r, "runs") for r in rows] == [
+        "3 (seeds 0, 1, 2); stage I: seed 0",
+        "1 (seed 1); stage I only",
+        "1 (seed 0); stage I: seed 0",
+    ]
+    assert [column(r, "codebook") for r in rows] == ["4,375", "4,375", "4,096"]
+
+
+@pytest.mark.parametrize("change", [{"steps": 801}, {"batch_size": 16}, {"seed": 1}, {"run": "x"}, {"context": False}])
+def test_only_the_stage_i_behind_a_run_is_its_oracle(tmp_path, change):
+    compared = comparisons(parsed(tmp_path, [uvim(), uvim(stage=1) | change]))
+    assert sorted((m.stage2 is None, m.stage1 is None) for c in compared for m in c.models) == [
+        (False, True),
+        (True, False),
+    ]
+
+
+def test_copied_stage_i_records_make_one_row(tmp_path):
+    with pytest.warns(UserWarning, match="left out .*2.json: the same run as .*1.json"):
+        (c,) = comparisons(parsed(tmp_path, [uvim(), uvim(stage=1), uvim(stage=1)]))
+    assert len(c.models) == 1 and c.models[0].stage1 is not None
+
+
+def test_generators_of_two_settings_have_two_tables_with_the_same_oracle(tmp_path):
+    raw = [uvim(score=0.5), uvim(score=0.4, steps=900), uvim(stage=1, score=0.2), uvim("panoptic", stage=1)]
+    text = uvim_table(parsed(tmp_path, raw))
+    depth = [measured_rows(text, i) for i in (0, 2)]
+    assert [[column(r, RMSE) for r in rows] for rows in depth] == [["0.500"], ["0.400"]]
+    assert [[column(r, RMSE_ORACLE) for r in rows] for rows in depth] == [["0.200"], ["0.200"]]
+    assert text.count("## Depth estimation") == 1 and "tokens of uvim_depth (800 steps of batch 32)" in text
+
+
+def test_table_of_the_three_tasks(tmp_path):
+    text = uvim_table(parsed(tmp_path, reversed(paper_like_uvim())))
+    headings = [line for line in text.splitlines() if line.startswith("## ")]
+    assert headings == [
+        "## Depth estimation (Table 2)",
+        "## Panoptic segmentation (Table 2)",
+        "## Colorization (Table 2)",
+    ]
+    depth, depth_further, panoptic, panoptic_further, colour, colour_further = tables(text)
+    assert [column(r, "model") for r in depth] == [
+        *("UViM (FSQ)", "UViM (VQ)", "UViM (VQ, no splitting)"),
+        *("training mean depth everywhere", "training mean depth of each pixel"),
+        *(p.model for p in paper_uvim.DEPTH.rows),
+    ]
+    assert [column(r, RMSE) for r in depth[:5]] == ["0.473", "0.468", "0.490", "1.000", "0.900"]
+    assert column(depth[2], "usage") == "0.8%" and column(depth[2], "codes used") == "32"
+    assert column(depth[0], "usage of a uniform source") == "100.0%"
+    assert column(depth[0], "tokens counted") == "65,536"
+    # Fractions are shown times 100, as the paper does.
+    pq = [(column(r, "PQ, stage II"), column(r, "PQ, stage I (oracle)")) for r in panoptic[:5]]
+    assert pq == [("43.2", "76.0"), ("43.4", "75.0"), ("40.2", "70.0"), ("39.0", "66.0"), ("10.0", MISSING)]
+    models = [column(r, "model") for r in panoptic[2:5]]
+    assert models == [
+        "UViM (FSQ, no context)",
+        "UViM (VQ, no context)",
+        "most frequent class at each place of the training maps",
+    ]
+    assert column(panoptic_further[0], "SQ things") == "43.2" and column(panoptic_further[0], "classes") == "9"
+    assert [column(r, "stage") for r in depth_further] == 3 * ["stage II"] + 3 * ["stage I"]
+    assert column(depth_further[3], "abs-rel") == "0.037"
+    assert column(depth_further[0], "δ < 1.25²") == f"{1 - 0.473 / 4:.3f}"
+    grey, truth = colour_further[-2:]
+    assert [column(r, "model") for r in (grey, truth)] == ["grey input itself", "true colours"]
+    assert [column(r, "colourfulness") for r in (grey, truth)] == ["0", "41.5"]
+    assert column(colour_further[0], "FD-alexnet (validation)") == "14.20"
+    assert column(colour[2], "FD-alexnet (train), stage II") == "90.00"
+
+
+def test_published_rows_are_marked_and_whole(tmp_path):
+    text = uvim_table(parsed(tmp_path, paper_like_uvim()))
+    for table, task in zip(tables(text)[::2], ("depth", "panoptic", "colorization"), strict=True):
+        published = paper_uvim.TABLE2[task]
+        theirs = table[-len(published.rows) :]
+        for row, p in zip(theirs, published.rows, strict=True):
+            cells = list(row.values())
+            assert cells[0] == p.model and cells[1] == p.source
+            assert cells[3].endswith(" ‡") and published.form.format(p.score) in cells[3]
+            assert (cells[4] == MISSING) == (p.stage1 is None)
+        ours = table[: -len(published.rows)]
+        assert not any("‡" in cell for row in ours for cell in row.values())
+        assert f"‡ Published {published.metric} ({published.data}): not comparable with" in text
+    depth, _, panoptic, _, colour, _ = tables(text)
+    github = next(r for r in depth if r["source"] == "GitHub")
+    assert column(github, RMSE_ORACLE) == "0.155 ‡" and column(github, "usage") == MISSING
+    plain = next(r for r in depth if r["model"] == "UViM (VQ, no splitting)" and r["source"] == "theirs")
+    assert (column(plain, RMSE), column(plain, "usage")) == ("0.490 ± 0.0037 ‡", "0.78%")
+    vq = next(r for r in panoptic if r["model"] == "UViM (VQ)" and r["source"] == "theirs")
+    assert column(vq, "PQ, stage II") == "43.4 ± 0.08 ‡"  # printed as 0.0008
+    # Over a column of another network's distance FID is named as such.
+    assert column(colour[-1], "FD-alexnet (train), stage II") == "FID-5k 19.37 ‡"
+
+
+def test_what_table_2_says(tmp_path):
+    """Table 2 of the paper, by hand."""
+    assert {(p.model, p.source, p.score, p.std, p.usage) for p in paper_uvim.COLORIZATION.rows} >= {
+        ("UViM (VQ)", "theirs", 16.90, 0.056, 1.0),
+        ("UViM (FSQ)", "theirs", 17.55, 0.057, 1.0),
+        ("UViM (VQ)", "GitHub", 16.99, 0.057, None),
+        ("ColTran", "literature", 19.37, None, None),
+    }
+    assert {(p.model, p.score) for p in paper_uvim.PANOPTIC.rows} >= {("DETR-R101", 45.1), ("UViM (VQ)", 43.1)}
+    assert {(p.model, p.score) for p in paper_uvim.DEPTH.rows} >= {("DenseDepth", 0.465), ("UViM (VQ)", 0.463)}
+
+
+def test_only_inception_on_the_name_lists_is_fid_5k(tmp_path):
+    raw = uvim("colorization", score=20.0)
+    for name, value in (("inception_train", 18.0), ("inception_names", 17.0), ("alexnet_names", 19.0)):
+        raw["figures"][f"cfd_{name}"] = raw["figures"]["cfd_alexnet_train"] | {"value": value}
+    records = parsed(tmp_path, [raw])
+    labels = [frechet_label(n) for n in frechet_names(records, "cfd")]
+    assert labels[:4] == ["FID-5k", "FID (train)", "FD-alexnet (names)", "FD-alexnet (train)"]
+    main, further = tables(uvim_table(records))
+    assert column(main[0], "FID-5k, stage II") == "17.00" and column(main[-1], "FID-5k, stage II") == "19.37 ‡"
+    assert column(further[0], "FID (train)") == "18.00"
+
+
+def test_usage_is_that_of_one_stage_i_and_has_no_deviation(tmp_path):
+    rows = measured_rows(uvim_table(parsed(tmp_path, [uvim(seed=s, usage=0.75) for s in range(3)])))
+    assert [column(r, "usage") for r in rows] == ["75.0%"]
+    several = [uvim(stage=1, seed=s, usage=v) for s, v in enumerate((0.5, 0.6, 0.7))]
+    rows = measured_rows(uvim_table(parsed(tmp_path, several)))
+    assert [column(r, "usage") for r in rows] == ["60.0% ± 10.0%"]
+
+
+def test_a_record_without_usage_takes_its_stage_is(tmp_path):
+    silent, alone = uvim(), uvim(quantizer="ema_vq")
+    for r in (silent, alone):
+        del r["figures"]["usage"]
+    rows = measured_rows(uvim_table(parsed(tmp_path, [silent, uvim(stage=1, usage=0.25), alone])))
+    assert [column(r, "usage") for r in rows] == ["25.0%", MISSING]
+    v = verdicts([alone | {"quantizer": "fsq", "codebook_size": 4375}], tmp_path)
+    assert v["usage of FSQ at least 95%"] == ("not measured", "")
+
+
+def test_what_has_no_protocol_is_not_printed(tmp_path):
+    raw = uvim(score=0.4567)
+    for name in ("rmse", "rmse@mean_map"):
+        raw["figures"][name]["protocol"] = None
+    text = uvim_table(parsed(tmp_path, [raw]))
+    assert column(tables(text)[0][0], RMSE) == NO_PROTOCOL and "0.457" not in text and "each pixel" not in text
+
+
+def test_baselines_measured_in_two_ways_have_two_rows(tmp_path):
+    eigen = uvim(quantizer="ema_vq", score=0.95)
+    for name in ("rmse", "rmse@mean_depth"):
+        eigen["figures"][name]["protocol"]["crop"] = "eigen"
+    eigen["figures"]["rmse@mean_depth"]["value"] = 1.25
+    text = uvim_table(parsed(tmp_path, [uvim(), eigen]))
+    means = [column(r, RMSE) for r in tables(text)[0] if r["model"] == "training mean depth everywhere"]
+    assert means == ["1.000", "1.250"]
+    # Each model is judged by the baseline of its own crop.
+    evidence = verdicts([uvim(), eigen], tmp_path)[
+        "RMSE (m): clearly better than the baseline mean depth (by more than 10%)"
+    ]
+    assert evidence == ("yes", "FSQ 0.5 against 1, VQ 0.95 against 1.25")
+
+
+def test_other_checkpoints_of_a_run_are_not_baselines(tmp_path):
+    raw = uvim(score=0.5)
+    for name in ("rmse", "abs_rel", "rmse@mean_depth"):
+        raw["figures"][f"{name}@raw,100"] = raw["figures"][name] | {"value": 0.789}
+    text = uvim_table(parsed(tmp_path, [raw]))
+    assert "0.789" not in text and "raw,100" not in text
+
+
+def test_same_measurement_ignores_what_one_side_does_not_state():
+    stage1 = {"split": "validation", "checkpoint": 1}
+    stage2 = {"split": "validation", "checkpoint": 2, "sampler": "autoregressive", "temperature": 1.0}
+    assert same_measurement(stage1, stage2) and same_measurement(stage2, stage1)
+    assert same_measurement(stage2, stage2 | {"temperature": 0.0})
+    assert not same_measurement(stage1, stage2 | {"split": "test"})
+
+
+def test_a_baselines_footnote_is_of_the_data_alone(tmp_path):
+    raw = uvim()
+    for name in ("rmse@mean_depth", "rmse@mean_map"):
+        raw["figures"][name]["protocol"] = dict(raw["figures"]["rmse"]["protocol"])
+    text = uvim_table(parsed(tmp_path, [raw]))
+    assert "[b] RMSE (m), stage II: data scenes, resolution 64, split validation, images 256, crop none.  " in text
+
+
+def test_verdicts_where_the_paper_holds(tmp_path):
+    v = verdicts(of_task("depth"), tmp_path)
+    assert {verdict for verdict, _ in v.values()} == {"yes"} and len(v) == 7
+    assert v["RMSE (m): FSQ within 3% of VQ, or ahead"][1] == "FSQ 0.473 against VQ 0.468, +1.1%"
+    assert v["RMSE (m): VQ without splitting is worse than VQ"][1] == "0.468 against 0.49"
+    assert v["VQ without splitting uses far fewer codes than VQ (below 0.5 of its usage)"][1] == "0.78% against 99.00%"
+    assert "FSQ 99.0% of 4,375 codes (a uniform source: 100.0%)" in v["usage of FSQ at least 95%"][1]
+    v = verdicts(of_task("panoptic"), tmp_path)
+    assert {verdict for verdict, _ in v.values()} == {"yes"} and len(v) == 6
+    assert v["PQ: without context FSQ loses less than VQ"][1] == "FSQ 3.0 against VQ 4.4"
+    v = verdicts(of_task("colorization"), tmp_path)
+    assert {verdict for verdict, _ in v.values()} == {"yes"} and len(v) == 4
+
+
+@pytest.mark.parametrize(
+    ("task", "change", "flipped"),
+    [
+        # FSQ worse than VQ by more than 3%
+        ("depth", {("fsq", True, 2): 0.49}, "RMSE (m): FSQ within 3% of VQ, or ahead"),
+        ("panoptic", {("fsq", True, 2): 0.42}, "PQ: FSQ within 3% of VQ, or ahead"),
+        ("colorization", {("fsq", True, 2): 17.55}, "FD-alexnet (train): FSQ within 3% of VQ, or ahead"),
+        ("depth", {("ema_vq_no_splitting", True, 2): 0.46}, "RMSE (m): VQ without splitting is worse than VQ"),
+        ("panoptic", {("fsq", False, 2): 0.38}, "PQ: without context FSQ loses less than VQ"),
+    ],
+)
+def test_each_verdict_flips_with_its_number(tmp_path, task, change, flipped):
+    raw = of_task(task)
+    main = {"depth": "rmse", "panoptic": "pq", "colorization": "cfd_alexnet_train"}[task]
+    for r in raw:
+        key = (r["quantizer"], r["context"], r["stage"])
+        r["figures"][main]["value"] = change.get(key, r["figures"][main]["value"])
+    v = verdicts(raw, tmp_path)
+    assert {claim for claim, (verdict, _) in v.items() if verdict != "yes"} == {flipped}
+    assert v[flipped][0] == "no"
+
+
+def test_verdicts_on_usage_baselines_and_oracles(tmp_path):
+    raw = of_task("depth")
+    for r in raw:
+        if r["quantizer"] != "ema_vq":
+            r["figures"]["usage"]["value"] = 0.6
+        if r["stage"] == 1:
+            r["figures"]["rmse"]["value"] = 0.48
+        r["figures"]["rmse@mean_map"]["value"] = 0.49 / 0.95
+    v = verdicts(raw, tmp_path)
+    assert v["usage of FSQ at least 95%"][0] == "no"
+    assert v["VQ without splitting uses far fewer codes than VQ (below 0.5 of its usage)"][0] == "no"
+    assert v["RMSE (m): stage I (true labels encoded and decoded) is better than stage II"][0] == "partly"
+    assert v["RMSE (m): clearly better than the baseline mean map (by more than 10%)"][0] == "no"
+    assert v["RMSE (m): clearly better than the baseline mean depth (by more than 10%)"][0] == "yes"
+
+
+def test_a_baseline_of_zero_is_judged(tmp_path):
+    raw = [uvim("panoptic", score=0.0), uvim("panoptic", "ema_vq", score=0.01)]
+    for r in raw:
+        r["figures"]["pq@majority_map"]["value"] = 0.0
+    v = verdicts(raw, tmp_path)
+    assert v["PQ: clearly better than the baseline majority map (by more than 10%)"][0] == "partly"
+
+
+def test_what_was_measured_differently_is_not_compared(tmp_path):
+    raw = of_task("panoptic")
+    for r in raw:
+        if r["quantizer"] == "ema_vq":
+            for name in ("pq", "usage"):
+                r["figures"][name]["protocol"]["split"] = "test"
+    v = verdicts(raw, tmp_path)
+    assert v["PQ: FSQ within 3% of VQ, or ahead"] == ("not measured", "")
+    assert v["PQ: without context FSQ loses less than VQ"] == ("not measured", "")
+    assert v["PQ: clearly better than the baseline majority map (by more than 10%)"][1].count("against") == 2
+
+
+def test_figure_has_a_panel_a_task(tmp_path):
+    records = parsed(tmp_path, paper_like_uvim())
+    uvim_figure(records, tmp_path / "all.png")
+    uvim_figure([r for r in records if r.task == "depth" and r.quantizer == "fsq"], tmp_path / "one.png")
+    assert min(pixels(tmp_path / "all.png", c) for c in (BLUE, ORANGE)) > 100
+    assert pixels(tmp_path / "one.png", BLUE) > 30 and pixels(tmp_path / "one.png", ORANGE) == 0
+    widths = [np.asarray(Image.open(tmp_path / f"{name}.png")).shape[1] for name in ("all", "one")]
+    assert widths[0] > 2 * widths[1]
+    with pytest.raises(ValueError, match="nothing to draw"):
+        uvim_figure(parsed(tmp_path, [record()]), tmp_path / "none.png")
+
+
+def test_report_of_the_study_with_pictures(tmp_path):
+    runs = write(tmp_path / "runs", *paper_like_uvim())
+    samples = runs / "depth_fsq" / "seed0" / "samples"
+    samples.mkdir()
+    Image.new("RGB", (4, 4)).save(samples / "evaluation.png")
+    names = [f.name for f in write_report(runs, tmp_path / "out")]
+    assert names == ["uvim.md", "uvim.png"]
+    text = (tmp_path / "out" / "uvim.md").read_text()
+    assert "![uvim](uvim.png)" in text and text.count("Do the paper's claims appear") == 3
+    assert "![depth_fsq_seed0_evaluation](pictures/depth_fsq_seed0_evaluation.png)" in text
+    write_report(tmp_path / "out" / "records", tmp_path / "out")
+    assert (tmp_path / "out" / "uvim.md").read_text() == text
