@@ -154,7 +154,7 @@ def _task_figures(record: RunRecord) -> list[str]:
 
 
 def _line(run, seed, quantizer, middle, codebook, distances: Sequence[str], *rest) -> str:
-    left = f"{run:<22} {seed:>4}  {quantizer:<19} {middle:<14} {codebook:>8}"
+    left = f"{run:<32} {seed:>4}  {quantizer:<19} {middle:<14} {codebook:>8}"
     return left + "".join(f" {d:>28}" for d in distances) + "".join(f" {x:>9}" for x in rest)
 
 

@@ -57,3 +57,11 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
     """This process's part of a batch -> global arrays, split over the mesh."""
     sharding = batch_sharding(mesh)
     return {k: jax.make_array_from_process_local_data(sharding, v) for k, v in batch.items()}
+
+
+def put_local(x: Any, mesh: Mesh) -> Any:
+    """A tree of arrays for a mesh of this process's devices: split over them if their number divides the batch."""
+    leaves = jax.tree.leaves(x)
+    if len(leaves[0]) % mesh.size:
+        return jax.device_put(x, replicated(mesh))
+    return jax.device_put(x, batch_sharding(mesh))

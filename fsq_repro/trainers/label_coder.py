@@ -11,7 +11,7 @@ import jax
 import numpy as np
 
 from fsq_repro.models.uvim_stage1 import LabelAutoencoder
-from fsq_repro.runtime import run_dir
+from fsq_repro.runtime import run_dir, sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers import uvim_factory
@@ -20,11 +20,11 @@ from fsq_repro.trainers.uvim_tasks import Arrays, Task
 
 
 class LabelCoder:
-    """Codes and decodes labels with fixed weights.
+    """Codes and decodes labels with fixed weights; batches that divide by this process's devices are split over them.
 
     Attributes:
       model, task: the autoencoder and what it is for.
-      variables: {"params": ..., "quantizer": ...}.
+      variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
       step: training step of the weights.
       fingerprint: of the weights.
       levels: FSQ's levels, None for a learned codebook.
@@ -33,9 +33,10 @@ class LabelCoder:
     def __init__(self, model: LabelAutoencoder, task: Task, variables: dict[str, Any], *, step: int):
         self.model = model
         self.task = task
-        self.variables = variables
         self.step = step
         self.fingerprint = fingerprint(variables)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
         self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
 
         def predict(variables: Any, batch: Arrays) -> tuple[Arrays, jax.Array]:
@@ -56,7 +57,7 @@ class LabelCoder:
 
     def reconstruct(self, batch: dict[str, np.ndarray]) -> tuple[Arrays, jax.Array]:
         """Prepared batch -> (prediction from its true labels, codes int32 (B, S)): the best that stage II can do."""
-        return self._reconstruct(self.variables, batch)
+        return self._reconstruct(self.variables, sharding.put_local(batch, self._mesh))
 
 
 def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> LabelCoder:

@@ -15,7 +15,7 @@ from PIL import Image
 from fsq_repro.data.dense_labels import resize_nearest, to_grey, to_signed
 from fsq_repro.data.transforms import plain_resize
 from fsq_repro.evaluation.images import to_uint8, to_unit_float
-from fsq_repro.runtime import run_dir
+from fsq_repro.runtime import run_dir, sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.sampling.parallel_decoding import sample_keys
@@ -29,6 +29,8 @@ Maps = dict[str, np.ndarray]
 class LabelPredictor:
     """Predicts labels of images with fixed weights: codes one after the other, then stage I's decoder.
 
+    Batches that divide by this process's devices are split over them.
+
     Attributes:
       trainer: the networks and how codes are drawn.
       params: of stage II.
@@ -39,11 +41,12 @@ class LabelPredictor:
     def __init__(self, trainer: CodePredictorTrainer, params: Any, *, step: int, batch_size: int):
         self.trainer = trainer
         self.task = trainer.coder.task
-        self.params = params
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.params = jax.device_put(params, sharding.replicated(self._mesh))
         self.step = step
         self.batch_size = batch_size
 
-        def predict(params: Any, frozen: Any, context: jax.Array, key: jax.Array, indices_B: jax.Array) -> Arrays:
+        def predict(params: Any, frozen: Any, key: jax.Array, context: jax.Array, indices_B: jax.Array) -> Arrays:
             codes_BxS = trainer.predict_codes(params, context, sample_keys(key, indices_B))
             return trainer.coder.predict_with(frozen, codes_BxS, context)
 
@@ -56,7 +59,8 @@ class LabelPredictor:
         devices make no difference.
         """
         key = jax.random.key(seed)
-        maps = self._predict(self.params, self.trainer.coder.variables, context, key, np.asarray(indices_B, np.int32))
+        inputs = sharding.put_local((context, np.asarray(indices_B, np.int32)), self._mesh)
+        maps = self._predict(self.params, self.trainer.coder.variables, key, *inputs)
         return {name: np.asarray(x) for name, x in maps.items()}
 
     def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
@@ -70,8 +74,9 @@ class LabelPredictor:
         model = self.trainer.model
         for i, image in enumerate(images):
             if min(image.shape[:2]) < model.patch_size:
+                height, width = image.shape[:2]
                 raise ValueError(
-                    f"image {i} has {image.shape[0]} x {image.shape[1]} pixels, but must have at least "
+                    f"image {i + 1} of {len(images)} has {height} x {width} pixels, but must have at least "
                     f"{model.patch_size} x {model.patch_size}, the size of a patch"
                 )
         for start in range(0, len(images), self.batch_size):

@@ -62,20 +62,15 @@ class Tokenizer:
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
-        return self._encode(self.variables, self._put(images))
+        return self._encode(self.variables, sharding.put_local(images, self._mesh))
 
     def decode(self, indices: np.ndarray | jax.Array) -> jax.Array:
         """Indices int (B, h, w) -> images float32 (B, H, W, 3), clipped to [0, 1]."""
-        return self._decode(self.variables, self._put(indices))
+        return self._decode(self.variables, sharding.put_local(indices, self._mesh))
 
     def reconstruct(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
         """Images (B, H, W, 3) -> (reconstructions clipped to [0, 1], indices (B, h, w)) in one pass."""
-        return self._reconstruct(self.variables, self._put(images))
-
-    def _put(self, x: np.ndarray | jax.Array) -> jax.Array:
-        if len(x) % self._mesh.size:
-            return jnp.asarray(x)
-        return jax.device_put(x, sharding.batch_sharding(self._mesh))
+        return self._reconstruct(self.variables, sharding.put_local(images, self._mesh))
 
 
 def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:

@@ -4,6 +4,7 @@ Stage I is given the true labels ("oracle": the best that stage II can do), stag
 that of the validation labels' codes; stage II's record repeats stage I's.
 """
 
+import logging
 import pathlib
 from collections.abc import Sequence
 
@@ -19,6 +20,8 @@ from fsq_repro.trainers.colorization_scoring import ListedColorization, split_co
 from fsq_repro.trainers.label_coder import load_label_coder
 from fsq_repro.trainers.label_predictor import load_label_predictor
 from fsq_repro.trainers.uvim_scoring import DepthScorer, Maps, PanopticScorer
+
+log = logging.getLogger(__name__)
 
 SEED = 0  # of decoding, where the temperature is above 0
 USAGE = ("usage", "entropy_bits", "tokens", "codes_used", "uniform_usage", "perplexity")
@@ -97,7 +100,10 @@ def evaluate_run(
 
     protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"} | more
     protocol |= {"images": first, "weights": "raw", "checkpoint": step}
-    figures = {name: {"value": x, "protocol": protocol | sampler} for name, x in scorer.compute().items()}
+    figures = {
+        name: {"value": x, "protocol": protocol | ({} if "@" in name else sampler)}  # baselines are not sampled
+        for name, x in scorer.compute().items()
+    }
     for name, extra in scorer.protocols().items():
         figures[name]["protocol"] = figures[name]["protocol"] | extra
     facts = {}
@@ -109,6 +115,8 @@ def evaluate_run(
     else:
         theirs = run_dir.load_record(pathlib.Path(stage1 or config.stage1))["figures"]
         figures |= {name: theirs[name] for name in USAGE if name in theirs}
+        if "usage" not in theirs:
+            log.warning("no codebook usage: stage I in %s has not been evaluated", stage1 or config.stage1)
     suffix, facts = ("", facts) if step == config.steps else (f"@raw,{step}", {})
     save_png(path / "samples" / f"evaluation{suffix}.png", scorer.picture())
     return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()}, **facts)

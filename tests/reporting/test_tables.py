@@ -184,25 +184,31 @@ def test_text_rows_line_up_with_their_header(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "task, shown",
+    "task, values, shown",
     [
-        ("depth", {"RMSE (m)": "0.473", "δ < 1.25": "0.763"}),
-        ("panoptic", {"PQ": "47.3", "SQ": "47.3", "RQ": "47.3"}),
-        ("colorization", {"FD-alexnet (train)": "0.47", "FD-alexnet (validation)": "-2.53", "MSE": "0.0123"}),
+        ("depth", {"rmse": 0.4734, "delta1": 0.76}, {"RMSE (m)": "0.473", "δ < 1.25": "0.760"}),
+        ("panoptic", {"pq": 0.434, "sq": 0.801, "rq": 0.6}, {"PQ": "43.4", "SQ": "80.1", "RQ": "60.0"}),
+        (
+            "colorization",
+            {"mse": 0.01234},
+            {"FD-alexnet (train)": "9.00", "FD-alexnet (validation)": "6.00", "MSE": "0.0123"},
+        ),
     ],
 )
-def test_text_rows_of_uvim_show_their_task(tmp_path, task, shown):
-    predictor, oracle = parsed(tmp_path, [uvim(task, score=0.473), uvim(task, "ema_vq", stage=1, score=0.15)])
+def test_text_rows_of_uvim_show_their_task(tmp_path, task, values, shown):
+    raw = [uvim(task, score=9.0), uvim(task, "ema_vq", stage=1, run=f"{task}_vq_nocontext_stage1")]
+    for name, value in values.items():
+        raw[0]["figures"][name]["value"] = value
+    predictor, oracle = parsed(tmp_path, raw)
     header, row, other = format_header(predictor), format_row(predictor), format_row(oracle)
     assert len(header) == len(row) == len(other) and header == format_header(oracle) and "\n" not in row
     for title, value in (shown | {"usage": "98.0%", "minutes": "2.0", "codebook": "4,375"}).items():
         assert header.index(title) + len(title) == row.index(value) + len(value)
     stage = header.index("stage")
     assert row[stage:].split()[0] == "II" and other[stage:].split()[0] == "I"
-    raw = uvim(task, score=0.473)
-    for figure in raw["figures"].values():
+    for figure in raw[0]["figures"].values():
         figure["protocol"] = None
-    assert not any(value in format_row(parse_record(raw, tmp_path)) for value in shown.values())
+    assert not any(value in format_row(parse_record(raw[0], tmp_path)) for value in shown.values())
 
 
 @pytest.mark.parametrize("statement", paper.TRADEOFF)
