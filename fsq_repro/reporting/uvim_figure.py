@@ -88,10 +88,9 @@ def _panel(ax, c: Comparison, points: list[tuple]) -> None:
         ax.axhline(y, color=GREY, linewidth=0.9, linestyle=style, zorder=1, label=BASELINES[name])
     if lines:
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
-    ax.set_xticks(range(len(points)), [m.variant.replace(", ", ",\n") for m, _ in points], fontsize=8)
+    ax.set_xticks(range(len(points)), [m.variant.replace(", ", ",\n") for m, _ in points], fontsize=7)
     ax.set_xlim(-0.6, len(points) - 0.4)
-    ax.set_ylim(bottom=0)
-    ax.margins(y=0.1)
+    ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
     ax.yaxis.set_major_locator(MaxNLocator(6))
     direction = "lower" if lower_is_better(c.metric) else "higher"
     ax.set_ylabel(f"{title_and_format(c.metric)[0]}, {direction} is better")
