@@ -46,7 +46,7 @@ test-slow: $(VENV)/ready
 smoke: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=smoke,stages=both --workdir=$(RUNS)/smoke
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke --out=$(RUNS)/smoke/report
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/uvim.py:scale=smoke --workdir=$(RUNS)/smoke_uvim
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/uvim.py:scale=smoke --workdir=$(RUNS)/smoke_uvim --parallel=2
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/smoke_uvim --out=$(RUNS)/smoke_uvim/report
 
 benchmark: $(VENV)/ready
