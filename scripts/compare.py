@@ -2,21 +2,25 @@
 
 python scripts/compare.py --runs=runs/depth_fsq,runs/depth_vq,runs/depth_vq_nosplit --out=edges.png   # Fig. 6
 
-Columns: the image, the ground truth, each run. Images are spread evenly over the validation split of the first run.
+Columns: the image, the ground truth, each run's prediction from the image, and what each run's stage I makes of the
+true labels. Images are spread evenly over the validation split of the first run.
 """
 
 import pathlib
+from collections.abc import Sequence
 
+import numpy as np
 from absl import flags
 
-from fsq_repro.data.transforms import plain_resize
+from fsq_repro.data.transforms import Item, plain_resize
+from fsq_repro.evaluation.images import to_unit_float
 from fsq_repro.evaluation.pictures import save_png
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, run_dir, startup
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers import factory, uvim_factory
-from fsq_repro.trainers.label_predictor import load_label_predictor
-from fsq_repro.trainers.uvim_scoring import compare_rows, evenly
+from fsq_repro.trainers.label_predictor import LabelPredictor, at_size, load_label_predictor
+from fsq_repro.trainers.uvim_scoring import Maps, compare_rows, evenly
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
 flags.DEFINE_string("out", None, "PNG.", required=True)
@@ -40,10 +44,21 @@ def main() -> None:
         validation = uvim_factory.build_source(configs[0], "validation")
         items = [plain_resize(item, side) for item in evenly(validation, FLAGS.images)]
         images = [item["image"] for item in items]
-        columns = {name: list(p.predict(images)) for name, p in zip(titles, predictors, strict=True)}
+        named = list(zip(titles, predictors, strict=True))
+        columns = {name: list(p.predict(images)) for name, p in named}
+        columns |= {f"{name}, true labels": from_true_labels(p, items) for name, p in named}
         picture = compare_rows(predictors[0].task.name, items, columns)
     save_png(pathlib.Path(FLAGS.out), picture)
     print(FLAGS.out)
+
+
+def from_true_labels(predictor: LabelPredictor, items: Sequence[Item]) -> list[Maps]:
+    """What the run's stage I makes of the true labels of items (H, W), the model's size: maps as of `predict`."""
+    batch = {name: np.stack([item[name] for item in items]) for name in items[0]}
+    batch["image"] = to_unit_float(batch["image"])
+    maps, _ = predictor.trainer.coder.reconstruct(predictor.task.prepare(batch))
+    maps = {name: np.asarray(x) for name, x in maps.items()}
+    return [{name: at_size(x[i], x.shape[1:3]) for name, x in maps.items()} for i in range(len(items))]
 
 
 def title(config) -> str:
