@@ -5,6 +5,7 @@ mean and `np.cov(..., rowvar=False)` of the features, |m1 - m2|^2 + tr(C1 + C2 -
 on the host: in float32 the trace term loses the digits that matter.
 """
 
+import dataclasses
 import os
 import pathlib
 import warnings
@@ -113,7 +114,22 @@ class Moments:
         return moments
 
 
-def frechet_distance(a: Moments, b: Moments) -> float:
+@dataclasses.dataclass(frozen=True, eq=False)
+class Statistics:
+    """Mean and covariance as the files of other suites hold them: for distances, but no more images can be added.
+
+    Attributes:
+      count: number of images, at least two; None where the file does not say it.
+      mean: float64 (D,).
+      covariance: float64 (D, D), divided by count - 1.
+    """
+
+    count: int | None
+    mean: np.ndarray
+    covariance: np.ndarray
+
+
+def frechet_distance(a: Moments | Statistics, b: Moments | Statistics) -> float:
     """Frechet distance of two feature sets, float64.
 
     tr((C1 C2)^(1/2)) is taken as the sum of the singular values of A^T B, where A A^T = C1 and B B^T = C2: the same
@@ -129,7 +145,7 @@ def frechet_distance(a: Moments, b: Moments) -> float:
     return float(delta_D @ delta_D + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace_of_root)
 
 
-def frechet_distance_adm(a: Moments, b: Moments) -> float:
+def frechet_distance_adm(a: Moments | Statistics, b: Moments | Statistics) -> float:
     """The same distance by the ADM suite's steps: for checking `frechet_distance` and published numbers.
 
     scipy's `sqrtm`; 1e-6 added to both diagonals if that is not finite; the imaginary part dropped if its diagonal is
@@ -154,7 +170,7 @@ def frechet_distance_adm(a: Moments, b: Moments) -> float:
     return float(delta_D @ delta_D + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace_of_root)
 
 
-def _differences(a: Moments, b: Moments) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+def _differences(a: Moments | Statistics, b: Moments | Statistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     covariance_a, covariance_b = a.covariance, b.covariance
     if covariance_a.shape != covariance_b.shape:
         raise ValueError(f"the feature widths differ: {len(covariance_a)} and {len(covariance_b)}.")

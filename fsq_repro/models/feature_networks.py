@@ -1,7 +1,8 @@
-"""Feature networks for Frechet distances: ImageNet AlexNet and VGG16 on images of 64 px.
+"""Feature networks for Frechet distances: ImageNet AlexNet and VGG16 on images of 64 px, and FID's Inception.
 
-Their distances are called FD-alexnet and FD-vgg16 and cannot be compared with published FID, which is measured on
-Inception features. They need no download: the weights come with an installed package (`pretrained.py`).
+The distances of AlexNet and VGG16 are called FD-alexnet and FD-vgg16 and cannot be compared with published FID, which
+is measured on Inception features (`inception.py`, weights by path). They need no download: the weights come with an
+installed package (`pretrained.py`).
 """
 
 import dataclasses
@@ -12,6 +13,7 @@ import jax.numpy as jnp
 from jax import Array, lax
 
 from fsq_repro.models.conv_stacks import STACKS, conv_taps
+from fsq_repro.models.inception import InceptionNetwork, load_inception
 from fsq_repro.models.pretrained import FILE_HASHES, load_lpips_weights
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
@@ -48,8 +50,20 @@ class FeatureNetwork:
         return jnp.mean(taps[-1], axis=(1, 2))
 
 
-def load_feature_network(name: str) -> FeatureNetwork:
-    """The feature network "alexnet" or "vgg16"; raises as `load_lpips_weights`."""
+def load_feature_network(name: str, path: str = "", resize: str = "adm") -> FeatureNetwork | InceptionNetwork:
+    """The feature network "alexnet", "vgg16" or "inception".
+
+    Only "inception" takes a weight file (`path`) and a choice of `resize` ("adm" or "pytorch-fid").
+
+    Raises ValueError for another name, a path where none belongs or a file that does not fit, FileNotFoundError where
+    the weights are missing.
+    """
+    if name == "inception":
+        return load_inception(path, resize)
+    if name not in FILE_HASHES:
+        raise ValueError(f"feature network is {name!r}, but must be one of {sorted([*FILE_HASHES, 'inception'])}.")
+    if path:
+        raise ValueError(f"feature network {name!r} takes no weight file, but its path is {path!r}.")
     weights = load_lpips_weights(name)
     return FeatureNetwork(
         name=name,

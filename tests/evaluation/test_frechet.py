@@ -4,7 +4,7 @@ import numpy as np
 import pytest
 import scipy.linalg
 
-from fsq_repro.evaluation.frechet import Moments, frechet_distance, frechet_distance_adm
+from fsq_repro.evaluation.frechet import Moments, Statistics, frechet_distance, frechet_distance_adm
 
 
 def moments_of(*batches):
@@ -66,11 +66,42 @@ def test_merge_leaves_the_other_as_it_is():
     np.testing.assert_array_equal(b.covariance, before[1])
 
 
-def test_distance_of_a_set_to_itself_is_zero():
-    many = moments_of(relu_features(0, 200, 64))
+def test_merging_pairs_of_pairs_as_processes_do_agrees():
+    reference = moments_of(relu_features(7, 500, 8, shift=0.5))
+    x = relu_features(0, 400, 8) + 1e3
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        cuts = np.sort(rng.choice(np.arange(1, 400), 15, replace=False))
+        parts = [moments_of(p) for p in np.split(x[rng.permutation(400)], cuts)]
+        while len(parts) > 1:
+            first, second = (parts.pop(rng.integers(len(parts))) for _ in range(2))
+            first.merge(second)
+            parts.append(first)
+        expected = frechet_distance(moments_of(x), reference)
+        assert frechet_distance(parts[0], reference) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [129, 200, 1000])
+def test_distance_of_a_set_to_itself_is_zero(count):
+    """64 features, more than twice as many images."""
+    many = moments_of(relu_features(0, count, 64))
     assert abs(frechet_distance(many, many)) < 1e-6
-    few = moments_of(relu_features(0, 20, 64))  # singular covariance
+
+
+@pytest.mark.parametrize("count", [2, 20, 64, 65, 100, 128])
+def test_distance_of_a_small_set_to_itself_is_zero_beside_its_trace(count):
+    few = moments_of(relu_features(0, count, 64))  # singular covariance up to 64
     assert abs(frechet_distance(few, few)) < 1e-5 * np.trace(few.covariance)
+
+
+def test_statistics_of_other_suites_stand_for_moments():
+    """Means and covariances by NumPy, no count: what a published file holds."""
+    a, b = relu_features(0, 300, 8), relu_features(1, 200, 8, shift=0.2)
+    published = Statistics(None, a.mean(axis=0), np.cov(a, rowvar=False))
+    expected = frechet_distance(moments_of(a), moments_of(b))
+    for distance in (frechet_distance, frechet_distance_adm):
+        assert distance(published, moments_of(b)) == pytest.approx(expected, rel=1e-9)
+        assert distance(moments_of(b), published) == pytest.approx(expected, rel=1e-9)
 
 
 def test_closed_form_of_gaussians_with_commuting_covariances():

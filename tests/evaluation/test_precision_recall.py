@@ -36,6 +36,27 @@ def test_equals_the_oracle_whatever_the_blocks(k, elements, columns, monkeypatch
     assert precision_recall(samples, reference, neighbours=k) == expected[::-1]
 
 
+def test_equals_an_independent_implementation_on_2000_by_2000_features():
+    """Distances from differences, one point at a time, and radii by sorting."""
+    rng = np.random.default_rng(0)
+    reference = rng.standard_normal((2000, 24)).astype(np.float32)
+    samples = (rng.standard_normal((2000, 24)) * 1.05 + 0.1).astype(np.float32)
+
+    def distances(point, others):
+        return ((others.astype(np.float64) - point) ** 2).sum(axis=1)
+
+    def radii(x):
+        return np.array([np.sort(distances(point, x))[3] for point in x])  # place 0 is the point itself
+
+    def covered(points, centres):
+        r = radii(centres)
+        return np.mean([(distances(point, centres) <= r).any() for point in points])
+
+    expected = covered(samples, reference), covered(reference, samples)
+    assert min(expected) > 0.1 and max(expected) < 0.99
+    assert precision_recall(reference, samples) == expected
+
+
 def test_a_large_common_mean_costs_no_digits():
     rng = np.random.default_rng(1)
     reference, samples = rng.standard_normal((80, 4)), rng.standard_normal((70, 4)) * 1.5

@@ -1,0 +1,87 @@
+"""Inception score (Salimans et al. 2016) from logits, as the ADM suite computes it.
+
+Follows openai/guided-diffusion `evaluations/evaluator.py` (`compute_inception_score`). Class probabilities are the
+softmax of the logits, which there are pool_3 features times the weights of the last layer without its bias. Images are
+split into runs of 5,000 in the order given, the last of which may be shorter; a split's score is the exponential of its
+mean Kullback-Leibler divergence from the split's mean probabilities, and the figure is the plain mean over splits. Here
+everything is float64; there the softmax is float32.
+"""
+
+import numpy as np
+from scipy.special import log_softmax, xlogy
+
+SPLIT_SIZE = 5000
+
+
+class InceptionScore:
+    """Accumulates the score one batch at a time; only sums over the current split are kept.
+
+    The figure depends on the order of images (which split each is in), so that there is no merging: features are
+    brought into the images' order first.
+
+    Attributes:
+      count: images seen.
+    """
+
+    def __init__(self, *, split_size: int = SPLIT_SIZE) -> None:
+        """Raises ValueError for a split_size (in images) below 1."""
+        if split_size < 1:
+            raise ValueError(f"split_size must be at least 1, got {split_size}.")
+        self.count = 0
+        self._classes: int | None = None
+        self._split_size = split_size
+        self._scores: list[float] = []  # of the full splits
+        self._start_split()
+
+    def _start_split(self) -> None:
+        self._in_split = 0
+        self._negative_entropy = 0.0  # sum over images of sum_k p log p
+        self._probabilities_K: np.ndarray | float = 0.0  # sum over images of p
+
+    def update(self, logits_NxK: np.ndarray) -> None:
+        """Adds images by their logits; K is 1,008 for the network of 2015.
+
+        Raises:
+          ValueError: not a matrix, another number of classes than before, or values that are not finite.
+        """
+        logits_NxK = np.asarray(logits_NxK, dtype=np.float64)
+        if logits_NxK.ndim != 2 or logits_NxK.shape[1] != (self._classes or logits_NxK.shape[1]):
+            raise ValueError(f"logits must have shape (N, {self._classes or 'K'}), got {logits_NxK.shape}.")
+        if not np.isfinite(logits_NxK).all():
+            raise ValueError("logits hold values that are not finite.")
+        self._classes = logits_NxK.shape[1]
+        while len(logits_NxK):
+            room = self._split_size - self._in_split
+            self._add(logits_NxK[:room])
+            logits_NxK = logits_NxK[room:]
+            if self._in_split == self._split_size:
+                self._scores.append(self._split_score())
+                self._start_split()
+
+    def _add(self, logits_NxK: np.ndarray) -> None:
+        log_p_NxK = log_softmax(logits_NxK, axis=1)
+        p_NxK = np.exp(log_p_NxK)
+        self._negative_entropy += float((p_NxK * log_p_NxK).sum())
+        self._probabilities_K = self._probabilities_K + p_NxK.sum(axis=0)
+        self._in_split += len(logits_NxK)
+        self.count += len(logits_NxK)
+
+    def _split_score(self) -> float:
+        """exp of mean_i KL(p_i || mean p) = mean_i sum_k p log p - sum_k (mean p) log(mean p)."""
+        mean_K = self._probabilities_K / self._in_split
+        return float(np.exp(self._negative_entropy / self._in_split - xlogy(mean_K, mean_K).sum()))
+
+    def compute(self) -> dict[str, float]:
+        """The score of everything seen.
+
+        Returns:
+          inception_score: mean over splits, between 1 and K.
+          inception_score_std: standard deviation over splits (divided by their number).
+
+        Raises:
+          ValueError: no image was seen.
+        """
+        if self.count == 0:
+            raise ValueError("the Inception score of no images is not defined: none were seen.")
+        scores = [*self._scores, self._split_score()] if self._in_split else self._scores
+        return {"inception_score": float(np.mean(scores)), "inception_score_std": float(np.std(scores))}

@@ -1,0 +1,202 @@
+"""State dicts of PyTorch, read without PyTorch: the files of `torch.save` as {name: NumPy array}.
+
+Both of torch's formats are read (`torch/serialization.py`): the zip archive (since 1.6) and the older sequence of
+pickles with the numbers behind them, in which pytorch-fid's Inception weights are published. A pickle can run any code,
+so the reader knows a handful of names, all of them harmless, and refuses every other one.
+"""
+
+import hashlib
+import io
+import os
+import pathlib
+import pickle
+import struct
+import zipfile
+from collections import OrderedDict
+from typing import Any, NamedTuple
+
+import numpy as np
+
+ZIP_START = b"PK\x03\x04"
+LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch's magic number, the first of five pickles
+LEGACY_PROTOCOL = 1001
+# torch's storage classes -> NumPy's names of their numbers.
+STORAGE_DTYPES = {
+    "DoubleStorage": "float64",
+    "FloatStorage": "float32",
+    "HalfStorage": "float16",
+    "LongStorage": "int64",
+    "IntStorage": "int32",
+    "ShortStorage": "int16",
+    "CharStorage": "int8",
+    "ByteStorage": "uint8",
+    "BoolStorage": "bool",
+}
+
+
+def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
+    """Reads a file that `torch.save(module.state_dict(), path)` wrote, in either format.
+
+    Returns:
+      ({name: array}, SHA-256 of the file in hex). The arrays have the tensors' shapes and dtypes and are read-only;
+      tensors that share memory share it here too.
+
+    Raises:
+      FileNotFoundError: there is no such file.
+      ValueError: the file is not of `torch.save`, is truncated or damaged, or holds anything but a dict of tensors.
+    """
+    if not pathlib.Path(path).is_file():
+        raise FileNotFoundError(f"There is no weight file at {os.fspath(path)!r}.")
+    content = pathlib.Path(path).read_bytes()
+    try:
+        arrays = _read(content)
+    except _Refused as e:
+        raise ValueError(f"The weight file {path} {e}.") from None
+    except Exception as e:  # a damaged pickle or archive can raise nearly anything
+        raise ValueError(f"The weight file {path} is truncated or damaged ({type(e).__name__}: {e}).") from e
+    return arrays, hashlib.sha256(content).hexdigest()
+
+
+class _Refused(Exception):
+    """What is wrong with the file, as the end of a sentence that begins with its name."""
+
+
+class _Storage(NamedTuple):
+    """Numbers that lie elsewhere in the file, under a key."""
+
+    dtype: str  # NumPy's name
+    key: str
+    count: int
+
+
+class _Tensor(NamedTuple):
+    """A view of a storage; offset and strides count elements. Nothing here has been checked yet."""
+
+    storage: Any
+    offset: Any
+    shape: Any
+    strides: Any
+
+
+def _rebuild_tensor(storage, offset, size, stride, requires_grad, backward_hooks, metadata=None) -> _Tensor:
+    """In the place of `torch._utils._rebuild_tensor_v2`."""
+    return _Tensor(storage, offset, size, stride)
+
+
+def _rebuild_parameter(data, requires_grad, backward_hooks) -> Any:
+    """In the place of `torch._utils._rebuild_parameter`."""
+    return data
+
+
+class _StateUnpickler(pickle.Unpickler):
+    """Builds dicts of `_Tensor`s; anything else that a pickle may name is refused.
+
+    Attributes:
+      storages: {key: storage} of all storages that were named.
+    """
+
+    allowed = {
+        ("collections", "OrderedDict"): OrderedDict,
+        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
+        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        **{("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()},
+    }
+
+    def __init__(self, file: io.BytesIO):
+        super().__init__(file, encoding="utf-8")  # as torch: files written by Python 2 hold byte strings
+        self.storages: dict[str, _Storage] = {}
+
+    def find_class(self, module: str, name: str) -> Any:
+        if (module, name) not in self.allowed:
+            raise _Refused(f"asks for {module}.{name}, but only tensors in a dict may be in it")
+        return self.allowed[module, name]
+
+    def persistent_load(self, pid: Any) -> _Storage:
+        match pid:
+            # The archive's five fields, or the older format's six, whose last once told views of storages.
+            case ("storage", str(dtype), str(key), _, int(count), *rest) if rest in ([], [None]):
+                storage = _Storage(dtype, key, count)
+            case _:
+                raise _Refused("names a storage in a way that torch.save does not")
+        if dtype not in STORAGE_DTYPES.values() or count < 0 or self.storages.setdefault(key, storage) != storage:
+            raise _Refused(f"names storage {key} as {count} numbers of type {dtype}, which it cannot be")
+        return storage
+
+
+def _read(content: bytes) -> dict[str, np.ndarray]:
+    if content.startswith(ZIP_START):
+        state, numbers = _read_zip(content)
+    elif content.startswith(LEGACY_START):
+        state, numbers = _read_legacy(content)
+    else:
+        raise _Refused("is not a PyTorch file: it begins as neither of the two formats of torch.save")
+    if not isinstance(state, dict):
+        raise _Refused(f"holds a {type(state).__name__}, but must hold a dict of tensors")
+    for name, tensor in state.items():
+        if not (isinstance(name, str) and isinstance(tensor, _Tensor) and isinstance(tensor.storage, _Storage)):
+            raise _Refused(f"holds {name!r}, which is no tensor, but must hold a dict of tensors")
+    return {name: _view(name, tensor, numbers[tensor.storage.key]) for name, tensor in state.items()}
+
+
+def _read_zip(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    """Returns (the unpickled object, {storage key: its numbers (count,)}) of an archive.
+
+    It has one folder with `data.pkl`, the storages `data/KEY` and, since torch 2.1, `byteorder`.
+    """
+    with zipfile.ZipFile(io.BytesIO(content)) as archive:
+        names = archive.namelist()
+        pickles = [name for name in names if name.endswith("/data.pkl")]
+        if len(pickles) != 1:
+            raise _Refused(f"is a zip archive with {len(pickles)} files data.pkl, but torch.save writes one")
+        folder = pickles[0].removesuffix("data.pkl")
+        unpickler = _StateUnpickler(io.BytesIO(archive.read(pickles[0])))
+        state = unpickler.load()
+        order = "<"
+        if f"{folder}byteorder" in names:
+            order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}byteorder")]
+        numbers = {}
+        for key, storage in unpickler.storages.items():
+            file, dtype = f"{folder}data/{key}", np.dtype(storage.dtype)
+            if archive.getinfo(file).file_size != storage.count * dtype.itemsize:
+                raise _Refused(f"should have {storage.count} numbers of type {dtype} in {file}, but has not")
+            stored = np.frombuffer(archive.read(file), dtype.newbyteorder(order))
+            numbers[key] = stored.astype(dtype, copy=False)  # to this machine's byte order
+    return state, numbers
+
+
+def _read_legacy(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
+    """As `_read_zip`, of the older format.
+
+    Five pickles (magic number, protocol, system, object, storage keys), then for each key the count as int64 and the
+    numbers, little-endian on every machine.
+    """
+    file = io.BytesIO(content)
+    _magic, protocol, _system = (_StateUnpickler(file).load() for _ in range(3))
+    if protocol != LEGACY_PROTOCOL:
+        raise _Refused(f"has the format's protocol {protocol!r}, but must have {LEGACY_PROTOCOL}")
+    unpickler = _StateUnpickler(file)
+    state = unpickler.load()
+    numbers = {}
+    for key in _StateUnpickler(file).load():
+        storage = unpickler.storages[key]
+        (count,) = struct.unpack("<q", file.read(8))
+        if count != storage.count:
+            raise _Refused(f"should have {storage.count} numbers in storage {key}, but has {count}")
+        dtype = np.dtype(storage.dtype).newbyteorder("<")
+        stored = np.frombuffer(content, dtype, count, offset=file.tell())
+        numbers[key] = stored.astype(storage.dtype, copy=False)
+        file.seek(stored.nbytes, io.SEEK_CUR)
+    return state, numbers
+
+
+def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
+    """The tensor as a read-only view of its storage (count,)."""
+    offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
+    last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
+    if min((offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)):
+        raise _Refused(
+            f"has {name} of shape {shape}, strides {strides} and offset {offset}, which does not fit into a storage of "
+            f"{len(numbers)} numbers"
+        )
+    byte_strides = [stride * numbers.itemsize for stride in strides]
+    return np.lib.stride_tricks.as_strided(numbers[offset:], shape, byte_strides, writeable=False)

@@ -1,0 +1,73 @@
+"""Writes the reference statistics of a data source, as the ADM suite and pytorch-fid read them.
+
+    python scripts/reference_stats.py --data=imagenet2012 --resolution=256 --features=inception \
+        --weights=pt_inception-2015-12-05-6726825d.pth --out=imagenet256.npz
+    python scripts/reference_stats.py --data=photos --resolution=32 --features=alexnet --out=photos32.npz
+
+The file holds `mu` and `sigma` of all images of the split, of Inception also `mu_s` and `sigma_s` (sFID), `count`,
+`protocol` (JSON), and `arr_0`, images spread evenly over the split for precision and recall. Images are brought to the
+resolution by the ADM suite's crop.
+"""
+
+import functools
+import sys
+import warnings
+
+import tqdm
+from absl import flags
+
+from fsq_repro.data.sources import SPLITS, make_source
+from fsq_repro.evaluation.feature_extraction import load_extractor, measure
+from fsq_repro.evaluation.image_sets import SourceImages
+from fsq_repro.evaluation.reference_statistics import write_reference
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.trainers.scoring import Chosen
+
+flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
+flags.DEFINE_enum("split", "train", SPLITS, "Which part of the data.")
+flags.DEFINE_integer("resolution", None, "Side of the images in pixels.", required=True)
+flags.DEFINE_enum("features", None, ("inception", "alexnet", "vgg16"), "Feature network.", required=True)
+flags.DEFINE_string("weights", "", "Inception's weight file, pytorch-fid's .pth.")
+flags.DEFINE_enum("resize", None, ("adm", "pytorch-fid", "clean"), "Of Inception; adm by default.")
+flags.DEFINE_integer("images", 10_000, "Images kept for precision and recall, at most; 0 keeps none.", lower_bound=0)
+flags.register_validator("images", lambda n: n != 1, "must be 0 or at least 2")
+flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
+flags.DEFINE_string("out", None, "The .npz file.", required=True)
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    startup.start()
+    warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
+    if not FLAGS.out.endswith(".npz"):
+        raise UserError(f"--out={FLAGS.out} must end in .npz")
+    with explained():
+        source = make_source(FLAGS.data, FLAGS.split, FLAGS.resolution)
+        images = SourceImages(source, FLAGS.resolution)
+        extractor = load_extractor(FLAGS.features, path=FLAGS.weights, resize=FLAGS.resize, batch_size=FLAGS.batch_size)
+        progress = functools.partial(tqdm.tqdm, unit="batch", disable=None)
+        measured = measure(images, extractor, progress=progress)
+        kept = min(FLAGS.images, len(source))
+        chosen = Chosen(source, [i * len(source) // kept for i in range(kept)])
+        write_reference(
+            FLAGS.out,
+            measured.pool,
+            spatial=measured.spatial,
+            images=SourceImages(chosen, FLAGS.resolution) if kept else None,
+            protocol=extractor.protocol
+            | {
+                "data": FLAGS.data,
+                "split": FLAGS.split,
+                "fingerprint": source.fingerprint,
+                "resolution": FLAGS.resolution,
+                "pixels_sha256": measured.pixels_sha256,
+                "versions": startup.versions(),
+                "revision": startup.git_revision(),
+            },
+        )
+    print(f"{FLAGS.out}: {len(images):,} images, {measured.pool.mean.size} features, {kept:,} images kept")
+
+
+if __name__ == "__main__":
+    cli.run(main)

@@ -1,0 +1,142 @@
+"""`fid.py` and `reference_stats.py` as a user calls them, on AlexNet: figures, protocol, names, and bad input."""
+
+import json
+import re
+
+import numpy as np
+import pytest
+from PIL import Image
+
+from fsq_repro.data.folder import Folder
+from fsq_repro.evaluation.frechet import Moments, frechet_distance
+from fsq_repro.evaluation.images import to_unit_float
+from fsq_repro.evaluation.precision_recall import precision_recall
+from fsq_repro.models.feature_networks import load_feature_network
+from tests.scripts.test_uvim_scripts import run_all
+
+
+@pytest.fixture(scope="module")
+def root(tmp_path_factory):
+    """A folder of 40 images and 30 samples of another kind as a folder and as an .npz, two of them grey."""
+    root = tmp_path_factory.mktemp("sets")
+    rng = np.random.default_rng(0)
+    samples = rng.integers(0, 256, (30, 20, 20, 3), dtype=np.uint8)
+    samples[:2] = samples[:2, ..., :1]
+    for name in ("pictures", "samples", "mixed", "lonely"):
+        (root / name).mkdir()
+    for i in range(40):
+        coarse = Image.fromarray(rng.integers(0, 256, (4, 4, 3), dtype=np.uint8))
+        coarse.resize((16, 16), Image.Resampling.BICUBIC).save(root / "pictures" / f"{i:02d}.png")
+    for i, sample in enumerate(samples):
+        Image.fromarray(sample[..., 0] if i < 2 else sample).save(root / "samples" / f"{i:02d}.png")
+    np.savez(root / "samples.npz", samples)
+    Image.new("RGB", (4, 4)).save(root / "mixed" / "0.png")
+    Image.new("RGB", (4, 5)).save(root / "mixed" / "1.png")
+    Image.new("RGB", (4, 4)).save(root / "lonely" / "0.png")
+    (root / "truncated.npz").write_bytes((root / "samples.npz").read_bytes()[:-50])
+    np.savez(root / "foreign.npz", labels=np.arange(3))
+    return root
+
+
+def test_sets_and_reference_files(root, tmp_path):
+    fid, stats = "scripts/fid.py", "scripts/reference_stats.py"
+    alexnet, out = "--features=alexnet", root / "stats" / "ref.npz"
+    data = [f"--data=folder:{root / 'pictures'}", "--resolution=16"]
+    (tmp_path / "first").mkdir()
+    outputs = run_all(
+        {
+            "stats": [stats, *data, alexnet, f"--out={out}", "--images=10", "--batch_size=16"],
+            "text": [fid, f"{root / 'pictures'}", f"{root / 'samples'}", alexnet, "--batch_size=16"],
+            "json": [fid, f"{root / 'pictures'}", f"{root / 'samples.npz'}", alexnet, "--json", "--precision_recall"],
+        },
+        tmp_path / "first",
+    )
+    assert {code for code, _ in outputs.values()} == {0}, outputs
+
+    network = load_feature_network("alexnet")
+    pictures = Folder(root / "pictures", "train", cache_dir=tmp_path)
+    train = np.stack([pictures[i]["image"] for i in range(len(pictures))])
+    every = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "pictures").iterdir())])
+    with np.load(root / "samples.npz") as file:
+        samples = file["arr_0"]
+    x, moments = {}, {}
+    for name, images in {"train": train, "all": every, "samples": samples}.items():
+        x[name], moments[name] = np.asarray(network.apply(network.params, to_unit_float(images))), Moments()
+        moments[name].update(x[name])
+
+    result = json.loads(outputs["json"][1][outputs["json"][1].index("{\n") :])
+    assert result["name"] == "FD-alexnet-30"
+    assert result["value"] == pytest.approx(frechet_distance(moments["all"], moments["samples"]), rel=1e-4)
+    figures = result["figures"]
+    assert (figures["precision"], figures["recall"]) == precision_recall(x["all"], x["samples"])
+    assert (result["reference"]["count"], result["samples"]["count"]) == (40, 30)
+    protocol = result["protocol"]
+    assert protocol["feature_network"] == "alexnet" and protocol["feature_file_sha256"] == network.file_hash
+    assert protocol["resize"] == network.resize and {"jax", "pillow"} <= protocol["versions"].keys()
+
+    text = outputs["text"][1]
+    printed = re.search(r"^FD-alexnet-30 +(\S+)$", text, re.MULTILINE)[1]
+    assert float(printed) == pytest.approx(result["value"], rel=1e-4)  # of the folder as of the .npz
+    assert "40 images of 16 x 16 pixels" in text and "30 images of 20 x 20 pixels" in text
+    assert text.count("images that are not RGB are made so, transparency is dropped: 2 grey") == 1
+    assert result["samples"]["pixels_sha256"] in text and "feature_network      alexnet" in text and "jax 0." in text
+    assert "FID" not in text
+
+    with np.load(out) as file:
+        assert set(file.files) == {"mu", "sigma", "arr_0", "count", "protocol"}
+        assert file["count"] == len(train) and file["arr_0"].shape == (10, 16, 16, 3)
+        np.testing.assert_array_equal(file["arr_0"], train[[i * len(train) // 10 for i in range(10)]])
+        np.testing.assert_allclose(file["mu"], moments["train"].mean, rtol=1e-4, atol=1e-5)
+        written = json.loads(str(file["protocol"]))
+    assert written["split"] == "train" and written["resolution"] == 16 and written["feature_network"] == "alexnet"
+
+    (tmp_path / "second").mkdir()
+    outputs = run_all(
+        {
+            "file second": [fid, f"{root / 'samples'}", f"{out}", alexnet, "--json"],
+            "two files": [fid, f"{out}", f"{out}", "--json"],
+        },
+        tmp_path / "second",
+    )
+    assert {code for code, _ in outputs.values()} == {0}, outputs
+    results = {name: json.loads(text[text.index("{\n") :]) for name, (_, text) in outputs.items()}
+    result = results["file second"]
+    assert result["name"] == "FD-alexnet-30" and result["reference"]["count"] == len(train)
+    assert result["value"] == pytest.approx(frechet_distance(moments["train"], moments["samples"]), rel=1e-4)
+    result = results["two files"]
+    assert result["name"] == f"FD-alexnet-{len(train)}"
+    assert abs(result["value"]) < 1e-5 * np.trace(moments["train"].covariance)
+
+
+def test_bad_input_ends_in_one_sentence_and_nothing_else(root, tmp_path):
+    good, network = str(root / "samples.npz"), "--features=alexnet"
+    folder = f"--data=folder:{root / 'pictures'}"
+
+    def fid(*arguments):
+        return ["scripts/fid.py", *map(str, arguments)]
+
+    def stats(*arguments):
+        return ["scripts/reference_stats.py", "--resolution=16", f"--out={root / 'no.npz'}", *arguments]
+
+    cases = {
+        "one set": (fid(good, network), "1 sets are given, but two are compared"),
+        "no network": (fid(good, good), "a feature network must be named to compare images"),
+        "mixed": (fid(good, root / "mixed", network), "must hold images of one size"),
+        "lonely": (fid(root / "lonely", good, network), "must hold at least two images, it holds 1"),
+        "missing": (fid(good, root / "nothing", network), "there is no file"),
+        "truncated": (fid(good, root / "truncated.npz", network), "truncated.npz cannot be read as an .npz file"),
+        "foreign": (fid(root / "foreign.npz", good, network), "must hold images (arr_0) or statistics (mu and sigma)"),
+        "no weights": (fid(good, good, "--features=inception"), "inception needs its weight file"),
+        "other resize": (fid(good, good, network, "--resize=clean"), "alexnet has a resize of its own"),
+        "unknown network": (fid(good, good, "--features=resnet"), "should be one of <inception|alexnet|vgg16>"),
+        "stats without weights": (stats(folder, "--features=inception"), "inception needs its weight file"),
+        "no data": (stats("--data=folder:/no/where", network), "there is no folder /no/where"),
+        "one image": (stats(folder, network, "--images=1"), "must be 0 or at least 2"),
+        "other file": (stats(folder, network, "--out=ref.npy"), "--out=ref.npy must end in .npz"),
+    }
+    outputs = run_all({name: argv for name, (argv, _) in cases.items()}, tmp_path)
+    for name, (_, message) in cases.items():
+        code, output = outputs[name]
+        assert code == 2 and message in output, (name, output)
+        assert [line.startswith("error: ") for line in output.splitlines()] == [True], (name, output)
+    assert not (root / "no.npz").exists()
