@@ -68,7 +68,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval = ConfigDict()
     c.eval.batch_size = 128
     c.eval.batches = 8  # of the check during training; scripts/evaluate.py takes the whole split
-    c.eval.networks = ("alexnet",)  # never the network in the loss
+    c.eval.networks = ("inception",)  # never the network in the loss
+    c.eval.inception = ""  # path of pytorch-fid's pt_inception-2015-12-05-6726825d.pth, the network of FID
+    c.eval.inception_resize = "adm"  # as the graph that published FIDs are of; or pytorch-fid, clean
+    c.eval.reference_file = ""  # published statistics beside the data's own: VIRTUAL_imagenet128_labeled.npz
 
     c.mesh = ConfigDict({"fsdp": 1})
     c.log_every = 100
@@ -131,6 +134,7 @@ def scale_down(c: ConfigDict) -> None:
     c.data.num_workers = 0
     c.eval.batch_size = 128
     c.eval.batches = 4
+    c.eval.networks = ("alexnet",)
     c.log_every = 50
     c.eval_every = 200
     c.checkpoint_every = 200

@@ -28,7 +28,9 @@ def get_config(arg: str = "") -> ConfigDict:
     # validation split, against the training and the validation split.
     c.eval.eval_names = ""
     c.eval.reference_names = ""
-    c.eval.networks = ("alexnet",)
+    c.eval.networks = ("inception",)
+    c.eval.inception = ""  # path of pytorch-fid's pt_inception-2015-12-05-6726825d.pth, the network of FID
+    c.eval.inception_resize = "adm"  # as the graph that published FIDs are of; or pytorch-fid, clean
     c.optimizer.learning_rate = 4e-4 if a.stage == 1 else 1e-3
     if a.stage == 1:
         c.batch_size = 1024
@@ -46,6 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
         _uvim.scale_down(c, a)
         c.data.source = "photos"
         c.data.splits = ConfigDict({"train": "", "validation": ""})
+        c.eval.networks = ("alexnet",)
     if a.scale == "smoke":
         _uvim.smoke(c, a)
     return c

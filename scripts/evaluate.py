@@ -4,6 +4,7 @@ Stage I: reconstructions and codebook usage on the whole validation split. Stage
 UViM, either stage: depth errors, panoptic quality or colour distances.
 
 python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=600] [--networks=alexnet,vgg16]
+python scripts/evaluate.py --workdir=runs/fsq_10 --networks=inception --inception=pt_inception-2015-12-05-6726825d.pth
 """
 
 import pathlib
@@ -17,6 +18,7 @@ flags.DEFINE_string("workdir", None, "Run directory.")
 flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
 flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint; the last by default.")
 flags.DEFINE_list("networks", None, "Feature networks of the Frechet distances; by default those of the config.")
+flags.DEFINE_string("inception", None, "Inception's weight file; by default that of the config's eval.inception.")
 flags.DEFINE_string("stage1", None, "Stage I's run directory, if a stage-II run's is no longer where it was.")
 flags.mark_flags_as_required(["workdir"])
 FLAGS = flags.FLAGS
@@ -26,6 +28,7 @@ def main() -> None:
     startup.start()
     path = pathlib.Path(FLAGS.workdir)
     options = {"weights": FLAGS.weights, "step": FLAGS.checkpoint, "networks": FLAGS.networks}
+    options["inception"] = FLAGS.inception
     options = {name: value for name, value in options.items() if value is not None}
     trainer = run_dir.load_config(path).trainer
     if trainer == "autoencoder":

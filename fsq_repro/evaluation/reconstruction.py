@@ -14,7 +14,7 @@ from fsq_repro.evaluation.image_quality import psnr, ssim
 from fsq_repro.evaluation.images import to_uint8, to_unit_float
 from fsq_repro.evaluation.usage import CodebookUsage, saturation
 
-FeatureFunctions = Mapping[str, Callable[[np.ndarray], np.ndarray]]  # images float32 (B, H, W, 3) in [0, 1] -> (B, D)
+FeatureFunctions = Mapping[str, Callable[[np.ndarray], np.ndarray]]  # images uint8 (B, H, W, 3) -> (B, D)
 Batches = Iterable[Mapping[str, np.ndarray]]  # `image` float32 (B, H, W, 3) in [0, 1] and `mask` bool (B,)
 
 NUM_PICTURES = 16
@@ -55,7 +55,7 @@ def evaluate_reconstructions(
 
     Args:
       reconstruct: images float32 (B, H, W, 3) -> (reconstructions of that shape, indices int (B, ...)).
-      features: name -> function from float32 images (B, H, W, 3) in [0, 1] to features (B, D).
+      features: name -> function from uint8 images (B, H, W, 3) to features (B, D).
       batches: dicts with `image` and `mask`; masked-out images go through the functions and are then left out.
       expected_count: number of images that the split has.
       codebook_size: number of codes of the quantizer.
@@ -77,7 +77,8 @@ def evaluate_reconstructions(
                 f"{reconstruction.shape} and {indices.shape}."
             )
         original_uint8, reconstruction_uint8 = to_uint8(image), to_uint8(reconstruction)
-        _update(moments, features, reconstruction_uint8, mask)
+        for name, function in features.items():
+            moments[name].update(np.asarray(function(reconstruction_uint8))[mask])
         usage.update(indices[mask])
         original_uint8, reconstruction_uint8 = original_uint8[mask], reconstruction_uint8[mask]
         psnr_values.extend(psnr(original_uint8, reconstruction_uint8))
@@ -105,21 +106,6 @@ def evaluate_reconstructions(
     )
 
 
-def reference_moments(features: FeatureFunctions, batches: Batches, *, expected_count: int) -> dict[str, Moments]:
-    """Moments of a reference split's own images (rounded to bytes), per feature network.
-
-    Raises:
-      ValueError: another number of images than expected, or batches without `image` and `mask`.
-    """
-    moments = {name: Moments() for name in features}
-    count = 0
-    for image, mask in _images(batches):
-        _update(moments, features, to_uint8(image), mask)
-        count += int(mask.sum())
-    _check_count(count, expected_count)
-    return moments
-
-
 def _images(batches: Batches) -> Iterable[tuple[np.ndarray, np.ndarray]]:
     for batch in batches:
         missing = {"image", "mask"} - set(batch)
@@ -132,14 +118,6 @@ def _images(batches: Batches) -> Iterable[tuple[np.ndarray, np.ndarray]]:
                 f"{mask.dtype} {mask.shape}."
             )
         yield image, mask
-
-
-def _update(
-    moments: dict[str, Moments], features: FeatureFunctions, images_uint8: np.ndarray, mask: np.ndarray
-) -> None:
-    images = to_unit_float(images_uint8)
-    for name, function in features.items():
-        moments[name].update(np.asarray(function(images))[mask])
 
 
 def _check_count(seen: int, expected: int) -> None:

@@ -11,7 +11,8 @@ from fsq_repro.reporting.records import GENERATORS, RunRecord
 
 # Feature networks in the order of trust: only the first one's distance may be called FID.
 FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
-REFERENCES = ("names", "train", "validation")  # "names": the published lists of file names (FID-5k)
+# "names": the published lists of file names (FID-5k); "file": published statistics.
+REFERENCES = ("names", "file", "train", "validation")
 FID_5K = "cfd_inception_names"  # the colourisation distance that the paper reports
 
 
@@ -148,13 +149,13 @@ def frechet_label(name: str) -> str:
 
     Inception's alone is called FID, and of colourised images FID-5k where the reference is the published name list.
 
-    Sampling FID is not shortened: sFID is the ADM suite's name for FID of spatial features.
+    Sampling FID is not shortened: sFID is the ADM suite's name for FID of spatial features (`spatialfd_...`).
     """
     kind, _, rest = name.partition("_")
     network, _, reference = rest.partition("_")
     if name == FID_5K:
         return "FID-5k"
-    prefix = {"rfd": "r", "sfd": "sampling ", "cfd": ""}[kind]
+    prefix = {"rfd": "r", "sfd": "sampling ", "spatialfd": "s", "cfd": ""}[kind]
     return f"{prefix}{'FID' if network == 'inception' else f'FD-{network}'} ({reference})"
 
 

@@ -52,6 +52,7 @@ FORMATS = {
 TIMES_100 = ("pq", "sq", "rq")
 # Figures of samples are named after their feature network: {start of the name: (title, format)}.
 NETWORK_FORMATS = {
+    "inception_score_": ("Inception score", "{:.1f}"),
     "precision_": ("precision-{}", "{:.3f}"),
     "recall_": ("recall-{}", "{:.3f}"),
     "class_fd_own_": ("FD-{} own class", "{:.2f}"),

@@ -8,7 +8,6 @@ from fsq_repro.reporting.groups import (
     Group,
     display_quantizer,
     frechet_names,
-    network_of,
 )
 from fsq_repro.reporting.markdown import (
     MISSING,
@@ -23,6 +22,7 @@ from fsq_repro.reporting.markdown import (
 )
 from fsq_repro.reporting.records import RunRecord
 
+OF_INCEPTION = ("spatialfd_{}_{}", "inception_score_{}")  # a column each where a run has them
 OF_SAMPLES = (
     "precision_{}",
     "recall_{}",
@@ -79,9 +79,13 @@ LEAD = ("target", "quantizer", "levels", "generator", "codebook")
 
 
 def _samples(groups: Sequence[Group]) -> str:
-    names = []
-    for distance in frechet_names((r for g in groups for r in g.records), "sfd"):
-        names += [distance, *(form.format(network_of(distance)) for form in OF_SAMPLES)]
+    names, records = [], [r for g in groups for r in g.records]
+    for distance in frechet_names(records, "sfd"):
+        _, network, reference = distance.split("_", 2)
+        extra = [form.format(network, reference) for form in OF_INCEPTION]
+        names += [distance, *(n for n in extra if any(n in r.figures for r in records))]
+        names += [form.format(network) for form in OF_SAMPLES]
+    names = list(dict.fromkeys(names))  # of two references to one network, precision and the like come once
     header = [*LEAD, *(title_and_format(n)[0] for n in names), "runs", "paper"]
     rows = [
         [*lead_cells(g), *(figure_cell(g, n) for n in names), seeds_cell(g), _paper_cell(g, paper.SAMPLING)]

@@ -76,10 +76,9 @@ class ColorizationScorer:
 
 
 def split_colorization(
-    train: Source, validation: Source, networks: Sequence[str], resolution: int, batch_size: int
+    train: Source, validation: Source, scorers: Sequence[Scorer], resolution: int
 ) -> ColorizationScorer:
     """Whole validation split, against the training split and against the validation images in their true colours."""
-    scorers = [Scorer(name, resolution=resolution, batch_size=batch_size) for name in networks]
     sources = {"train": train, "validation": validation}
     references = {
         (scorer.name, name): scorer.reference_moments(source) for scorer in scorers for name, source in sources.items()
@@ -94,8 +93,12 @@ class ListedColorization(ColorizationScorer):
       source: the items to be colorized.
     """
 
-    def __init__(self, source: Source, eval_names: str, reference_names: str, networks: Sequence[str], batch_size: int):
-        """ValueError where a list cannot be read, names an image that `source` lacks, or its items have no names."""
+    def __init__(
+        self, source: Source, eval_names: str, reference_names: str, scorers: Sequence[Scorer], batch_size: int
+    ):
+        """The scorers are of images of `COLTRAN_PX`.
+
+        ValueError where a list cannot be read, names an image that `source` lacks, or its items have no names."""
         lists = [colorization.read_names(path) for path in (eval_names, reference_names)]
         if "file_name" not in source[0]:
             raise ValueError(f"eval.eval_names = {eval_names!r} needs images with file names; {source.name} has none")
@@ -104,7 +107,6 @@ class ListedColorization(ColorizationScorer):
         place = dict(zip(wanted, positions, strict=True))
         self.source, reference = (Chosen(source, [place[name] for name in names]) for names in lists)
         self._batch_size = batch_size
-        scorers = [Scorer(name, resolution=COLTRAN_PX, batch_size=batch_size) for name in networks]
         references = {}
         for scorer in scorers:
             moments = Moments()

@@ -5,7 +5,10 @@ allowed.
 """
 
 import dataclasses
+import logging
 import math
+import pathlib
+from collections.abc import Sequence
 
 import jax
 import jax.numpy as jnp
@@ -15,11 +18,15 @@ from ml_collections import ConfigDict
 
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
 from fsq_repro.data.sources import Source, make_source
+from fsq_repro.evaluation.reference_statistics import ReferenceStatistics
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.models.discriminator import Discriminator
 from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer, LossWeights
 from fsq_repro.trainers.loop import LoopConfig, Trainer
+from fsq_repro.trainers.scoring import Scorer, make_scorers
+
+log = logging.getLogger(__name__)
 
 QUANTIZERS = {"fsq": FSQ, "vq": VectorQuantizer, "ema_vq": EmaVectorQuantizer}
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
@@ -103,6 +110,47 @@ def check_networks(config: ConfigDict) -> None:
             f"eval.networks = {config.eval.networks} has the network of the training loss, loss.perceptual_network = "
             f"{network!r}; a table is never scored with it"
         )
+
+
+def check_inception(config: ConfigDict) -> None:
+    """Tells before training what the evaluation would miss; ValueError for a path where there is no file."""
+    path = config.eval.get("inception", "")
+    if path and not pathlib.Path(path).is_file():
+        raise ValueError(f"eval.inception = {path!r} is no file; it is the path of Inception's weights")
+    if not path and "inception" in config.eval.get("networks", ()):
+        log.warning("eval.inception is empty: the evaluation will need scripts/evaluate.py --inception=FILE")
+
+
+def choose_networks(config: ConfigDict, networks: Sequence[str] | None, inception: str | None) -> None:
+    """Puts what an evaluation was told into the config in place of what it was trained with; None changes nothing."""
+    with config.unlocked():
+        if networks is not None:
+            config.eval.networks = tuple(networks)
+        if inception is not None:
+            config.eval.inception = inception
+
+
+def build_scorers(config: ConfigDict, resolution: int) -> list[Scorer]:
+    """The networks of `config.eval`, for images of this resolution. Runs of older versions have no Inception."""
+    e = config.eval
+    return make_scorers(
+        e.networks,
+        resolution=resolution,
+        batch_size=e.batch_size,
+        inception=e.get("inception", ""),
+        inception_resize=e.get("inception_resize", "adm"),
+    )
+
+
+def build_reference_files(config: ConfigDict, scorers: Sequence[Scorer]) -> dict[str, ReferenceStatistics]:
+    """Network -> the published statistics in `eval.reference_file`; empty without one."""
+    path = config.eval.get("reference_file", "")
+    files = {scorer.name: scorer.reference_file(path) for scorer in scorers} if path else {}
+    files = {name: reference for name, reference in files.items() if reference is not None}
+    if path and not files:
+        names = ", ".join(scorer.name for scorer in scorers)
+        raise ValueError(f"eval.reference_file = {path!r} is of none of the networks {names}")
+    return files
 
 
 def build_trainer(config: ConfigDict) -> AutoencoderTrainer:

@@ -9,7 +9,6 @@ from fsq_repro.evaluation.reconstruction import evaluate_reconstructions
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.errors import explained
 from fsq_repro.trainers import factory
-from fsq_repro.trainers.scoring import Scorer
 from fsq_repro.trainers.tokenizer import load_tokenizer
 
 REFERENCES = ("train", "validation")
@@ -21,6 +20,7 @@ def evaluate_run(
     weights: str = "ema",
     step: int | None = None,
     networks: Sequence[str] | None = None,
+    inception: str | None = None,
 ) -> dict:
     """Measures the run on its validation split and merges the figures into `record.json`.
 
@@ -30,6 +30,7 @@ def evaluate_run(
       step: a checkpoint's step; the last by default. Figures of other weights than the last checkpoint's EMA get
         "@WEIGHTS,STEP" behind their name, so that tables keep to one protocol.
       networks: feature networks; the config's `eval.networks` by default, and never the network of the training loss.
+      inception: path of Inception's weights; the config's `eval.inception` by default.
 
     Returns:
       The record.
@@ -39,20 +40,17 @@ def evaluate_run(
     """
     config = run_dir.load_config(path)
     tokenizer = load_tokenizer(path, weights=weights, step=step)
-    if networks is not None:
-        config.eval.networks = tuple(networks)
+    factory.choose_networks(config, networks, inception)
     with explained():
         factory.check_networks(config)
         sources = {split: factory.build_source(config, split) for split in REFERENCES}
-        scorers = [
-            Scorer(name, resolution=config.data.resolution, batch_size=config.eval.batch_size)
-            for name in config.eval.networks
-        ]
+        scorers = factory.build_scorers(config, config.data.resolution)
+        files = factory.build_reference_files(config, scorers)
         batches = factory.build_eval_batches(config, sources["validation"])
 
     result = evaluate_reconstructions(
         tokenizer.reconstruct,
-        {scorer.name: scorer for scorer in scorers},
+        {scorer.name: scorer.features for scorer in scorers},
         batches,
         expected_count=len(sources["validation"]),
         codebook_size=tokenizer.codebook_size,
@@ -68,13 +66,14 @@ def evaluate_run(
     }
     figures = {name: {"value": value, "protocol": protocol} for name, value in result.figures.items()}
     for scorer in scorers:
-        for split in REFERENCES:
-            reference = scorer.reference_moments(sources[split])
-            figures[f"rfd_{scorer.name}_{split}"] = {
+        references = {split: scorer.reference_moments(source) for split, source in sources.items()}
+        words = {split: f"{config.data.source}/{split}" for split in sources}
+        if scorer.name in files:
+            references["file"], words["file"] = files[scorer.name].pool, pathlib.Path(files[scorer.name].path).name
+        for name, reference in references.items():
+            figures[f"rfd_{scorer.name}_{name}"] = {
                 "value": frechet_distance(result.moments[scorer.name], reference),
-                "protocol": protocol
-                | scorer.protocol
-                | {"reference": f"{config.data.source}/{split}", "reference_count": reference.count},
+                "protocol": protocol | scorer.protocol | {"reference": words[name], "reference_count": reference.count},
             }
 
     default = weights == "ema" and tokenizer.step == config.steps

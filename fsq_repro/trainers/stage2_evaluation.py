@@ -16,15 +16,17 @@ from fsq_repro.evaluation import lossless_coder
 from fsq_repro.evaluation.class_distances import class_distances, moments_by_class
 from fsq_repro.evaluation.frechet import Moments, frechet_distance
 from fsq_repro.evaluation.images import to_uint8, to_unit_float
+from fsq_repro.evaluation.inception_score import SPLIT_SIZE, InceptionScore
 from fsq_repro.evaluation.pictures import class_grid, save_png
 from fsq_repro.evaluation.precision_recall import precision_recall
+from fsq_repro.evaluation.reference_statistics import ReferenceStatistics
 from fsq_repro.evaluation.representation import iid_grids
 from fsq_repro.evaluation.usage import CodebookUsage
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.errors import explained
-from fsq_repro.trainers import stage2_factory
+from fsq_repro.trainers import factory, stage2_factory
 from fsq_repro.trainers.sampler import Sampler, load_sampler
-from fsq_repro.trainers.scoring import Scorer
+from fsq_repro.trainers.scoring import POOL, SPATIAL, Scorer
 
 log = logging.getLogger(__name__)
 
@@ -42,6 +44,7 @@ def evaluate_run(
     weights: str = "ema",
     step: int | None = None,
     networks: Sequence[str] | None = None,
+    inception: str | None = None,
 ) -> dict:
     """Measures the run and merges the figures into `record.json`.
 
@@ -51,7 +54,7 @@ def evaluate_run(
     Args:
       path: the run directory.
       stage1: see `load_sampler`.
-      weights, step, networks: as in `stage1_evaluation.evaluate_run`.
+      weights, step, networks, inception: as in `stage1_evaluation.evaluate_run`.
 
     Returns:
       The record.
@@ -61,16 +64,15 @@ def evaluate_run(
     """
     config = run_dir.load_config(path)
     sampler = load_sampler(path, stage1=stage1, weights=weights, step=step)
-    resolution, batch_size = config.data.resolution, config.eval.batch_size
+    factory.choose_networks(config, networks, inception)
     with explained():
         train, validation = (stage2_factory.build_source(config, split) for split in ("train", "validation"))
-        scorers = [
-            Scorer(name, resolution=resolution, batch_size=batch_size) for name in networks or config.eval.networks
-        ]
+        scorers = factory.build_scorers(config, config.data.resolution)
+        files = factory.build_reference_files(config, scorers)
         validation_tokens = stage2_factory.build_tokens(config, sampler.tokenizer, validation)
     common = {
         "data": config.data.source,
-        "resolution": resolution,
+        "resolution": config.data.resolution,
         "weights": weights,
         "checkpoint": sampler.step,
     }
@@ -82,22 +84,23 @@ def evaluate_run(
     suffix = "" if default else f"@{weights},{sampler.step}"
     for weight in dict.fromkeys((default_weight, *map(float, config.eval.guidance_weights))):
         log.info("%d samples at guidance weight %g", len(labels_N), weight)
-        samples = draw_samples(sampler, labels_N, weight, scorers, config.eval.picture_labels)
+        drawn, pictures = draw_samples(sampler, labels_N, weight, scorers, config.eval.picture_labels)
         protocol = common | sampler.generator.sampler_protocol()
         protocol |= {"guidance weight": weight, "samples": len(labels_N), "labels": "as many a class"}
         measured = {}
         for scorer in scorers:
-            features = samples.features[scorer.name]
-            measured |= sampling_figures(scorer, features, train, config.eval.reference_images, protocol)
+            measured |= sampling_figures(
+                scorer, drawn[scorer.name], train, config.eval.reference_images, files.get(scorer.name), protocol
+            )
         if weight == default_weight:
             figures |= measured
             title = "samples" + (f", guidance {weight:g}" if weight else "")
-            save_png(path / "samples" / f"classes{suffix}.png", class_picture(sampler, samples.pictures, title, train))
+            save_png(path / "samples" / f"classes{suffix}.png", class_picture(sampler, pictures, title, train))
             if config.eval.class_distances:
                 train_tokens = stage2_factory.build_tokens(config, sampler.tokenizer, train)
                 for scorer in scorers:
-                    features = samples.features[scorer.name]
-                    distances = class_figures(scorer, sampler, features, labels_N, train, train_tokens)
+                    features_NxD = drawn[scorer.name].features_NxD
+                    distances = class_figures(scorer, sampler, features_NxD, labels_N, train, train_tokens)
                     figures |= {
                         name: {"value": value, "protocol": (common if "tokens" in extra else protocol) | extra}
                         for name, (value, extra) in distances.items()
@@ -107,19 +110,39 @@ def evaluate_run(
     return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()})
 
 
-@dataclasses.dataclass(frozen=True)
-class Samples:
-    """Features of all samples by network, float32 (N, D), and some images uint8 (n, H, W, 3) of the labels shown."""
+@dataclasses.dataclass
+class Drawn:
+    """What one network made of all samples; of the other features than `pool` only their sums are kept.
 
-    features: dict[str, np.ndarray]
-    pictures: dict[int, np.ndarray]
+    Attributes:
+      parts: `pool` features of each batch.
+      spatial, score: of Inception, else without an image.
+    """
+
+    parts: list[np.ndarray] = dataclasses.field(default_factory=list)
+    spatial: Moments = dataclasses.field(default_factory=Moments)
+    score: InceptionScore = dataclasses.field(default_factory=InceptionScore)
+
+    def update(self, outputs: dict[str, np.ndarray]) -> None:
+        self.parts.append(outputs[POOL])
+        if SPATIAL in outputs:
+            self.spatial.update(outputs[SPATIAL])
+            self.score.update(outputs["logits"])
+
+    @property
+    def features_NxD(self) -> np.ndarray:
+        return np.concatenate(self.parts)
 
 
 def draw_samples(
     sampler: Sampler, labels_N: np.ndarray, guidance: float, scorers: Iterable[Scorer], shown: Sequence[int]
-) -> Samples:
-    """Samples, decodes and scores batch by batch: 50,000 images of 256 px would take 10 GB."""
-    features: dict[str, list] = {scorer.name: [] for scorer in scorers}
+) -> tuple[dict[str, Drawn], dict[int, np.ndarray]]:
+    """Samples, decodes and scores batch by batch: 50,000 images of 256 px would take 10 GB.
+
+    Returns:
+      (by network what it made of the samples, by label shown some images uint8 (n, H, W, 3)).
+    """
+    drawn = {scorer.name: Drawn() for scorer in scorers}
     pictures: dict[int, list] = {label: [] for label in shown}
     batches = sampler.token_batches(labels_N, seed=SEED, guidance=guidance)
     total = -(-len(labels_N) // sampler.batch_size)
@@ -127,33 +150,54 @@ def draw_samples(
     for tokens in tqdm.tqdm(batches, total=total, disable=None, leave=False):  # silent where no one is watching
         images = sampler.decode(tokens)
         for scorer in scorers:
-            features[scorer.name].append(scorer.features(images))
+            drawn[scorer.name].update(scorer.outputs(images))
         for image, label in zip(images, labels, strict=False):
             if len(pictures.get(label, range(NUM_SAMPLES))) < NUM_SAMPLES:
                 pictures[label].append(image)
-    return Samples(
-        {name: np.concatenate(parts) for name, parts in features.items()},
-        {label: np.stack(images) for label, images in pictures.items()},
-    )
+    return drawn, {label: np.stack(images) for label, images in pictures.items()}
 
 
 def sampling_figures(
-    scorer: Scorer, features_NxD: np.ndarray, train: Source, num_references: int, protocol: dict
+    scorer: Scorer,
+    drawn: Drawn,
+    train: Source,
+    num_references: int,
+    file: ReferenceStatistics | None,
+    protocol: dict,
 ) -> Figures:
-    """Frechet distance to the training images' statistics, precision and recall against some of them."""
-    moments = Moments()
+    """Frechet distances to the training images' statistics and to those in a file, precision and recall.
+
+    Of Inception also sFID ("spatialfd") and the Inception score. Precision and recall are against the file's images
+    where it has some, as in the ADM suite, else against images of the training split.
+    """
+    features_NxD, moments = drawn.features_NxD, Moments()
     moments.update(features_NxD)
-    reference = scorer.reference_moments(train)
-    chosen = scorer.reference_features(train, num_references)
-    precision, recall = precision_recall(chosen, features_NxD, neighbours=NEIGHBOURS)
-    protocol = protocol | scorer.protocol | {"reference": f"{train.name}/train"}
-    of_distance = protocol | {"reference_count": reference.count}
-    of_manifolds = protocol | {"reference_count": len(chosen), "neighbours": NEIGHBOURS}
-    return {
-        f"sfd_{scorer.name}_train": {"value": frechet_distance(moments, reference), "protocol": of_distance},
-        f"precision_{scorer.name}": {"value": precision, "protocol": of_manifolds},
-        f"recall_{scorer.name}": {"value": recall, "protocol": of_manifolds},
-    }
+    protocol = protocol | scorer.protocol
+    in_words = {"train": f"{train.name}/train", "file": pathlib.Path(file.path).name if file else ""}
+    pairs = [(f"sfd_{scorer.name}_train", moments, scorer.reference_moments(train))]
+    if drawn.spatial.count:
+        reference = scorer.reference_moments(train, SPATIAL)
+        pairs.append((f"spatialfd_{scorer.name}_train", drawn.spatial, reference))
+    if file:
+        pairs.append((f"sfd_{scorer.name}_file", moments, file.pool))
+        if file.spatial and drawn.spatial.count:
+            pairs.append((f"spatialfd_{scorer.name}_file", drawn.spatial, file.spatial))
+    figures = {}
+    for name, ours, reference in pairs:
+        of_distance = {"reference": in_words[name.rpartition("_")[2]], "reference_count": reference.count}
+        figures[name] = {"value": frechet_distance(ours, reference), "protocol": protocol | of_distance}
+    if drawn.score.count:
+        found = drawn.score.compute()["inception_score"]
+        figures[f"inception_score_{scorer.name}"] = {"value": found, "protocol": protocol | {"splits of": SPLIT_SIZE}}
+
+    against_file = file is not None and file.has_images
+    chosen = scorer.image_features(file.path) if against_file else scorer.reference_features(train, num_references)
+    pair = precision_recall(chosen, features_NxD, neighbours=NEIGHBOURS)
+    of_manifolds = {"reference": in_words["file" if against_file else "train"], "reference_count": len(chosen)}
+    of_manifolds |= {"neighbours": NEIGHBOURS}
+    for name, value in zip(("precision", "recall"), pair, strict=True):
+        figures[f"{name}_{scorer.name}"] = {"value": value, "protocol": protocol | of_manifolds}
+    return figures
 
 
 def class_figures(

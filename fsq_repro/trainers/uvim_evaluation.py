@@ -15,8 +15,8 @@ from fsq_repro.evaluation.pictures import save_png
 from fsq_repro.evaluation.usage import CodebookUsage, saturation
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.errors import UserError, explained, explained_items
-from fsq_repro.trainers import uvim_factory
-from fsq_repro.trainers.colorization_scoring import ListedColorization, split_colorization
+from fsq_repro.trainers import factory, uvim_factory
+from fsq_repro.trainers.colorization_scoring import COLTRAN_PX, ListedColorization, split_colorization
 from fsq_repro.trainers.label_coder import load_label_coder
 from fsq_repro.trainers.label_predictor import load_label_predictor
 from fsq_repro.trainers.uvim_scoring import DepthScorer, Maps, PanopticScorer
@@ -34,6 +34,7 @@ def evaluate_run(
     weights: str = "raw",
     step: int | None = None,
     networks: Sequence[str] | None = None,
+    inception: str | None = None,
 ) -> dict:
     """Measures the run and merges the figures into `record.json`.
 
@@ -42,7 +43,7 @@ def evaluate_run(
       stage1: see `load_label_predictor`; of no use for stage I.
       weights: "raw"; UViM keeps no average.
       step: a checkpoint's step; the last by default. Figures of another get "@raw,STEP" behind their name.
-      networks: feature networks of colorization; the config's `eval.networks` by default.
+      networks, inception: of colorization, as in `stage1_evaluation.evaluate_run`.
 
     Returns:
       The record.
@@ -71,8 +72,7 @@ def evaluate_run(
         usage.update(np.asarray(codes_BxS)[batch["mask"]])
         return {name: np.asarray(x) for name, x in maps.items()}
 
-    if networks is not None:
-        config.eval.networks = tuple(networks)
+    factory.choose_networks(config, networks, inception)
     with explained():
         e, train = config.eval, uvim_factory.build_source(config, "train")
         source = uvim_factory.build_source(config, "validation")
@@ -83,11 +83,13 @@ def evaluate_run(
         elif task.name == "panoptic":
             scorer = PanopticScorer(train, e.baseline_images, config.data.resolution)
         elif e.eval_names:
-            scorer = ListedColorization(source, e.eval_names, e.reference_names, e.networks, e.batch_size)
+            scorers = factory.build_scorers(config, COLTRAN_PX)
+            scorer = ListedColorization(source, e.eval_names, e.reference_names, scorers, e.batch_size)
             source, more = scorer.source, {"list": pathlib.Path(e.eval_names).name}
             batches = scorer.batches(config.data.resolution)
         else:
-            scorer = split_colorization(train, source, e.networks, config.data.resolution, e.batch_size)
+            resolution = config.data.resolution
+            scorer = split_colorization(train, source, factory.build_scorers(config, resolution), resolution)
 
     first = 0
     for batch in explained_items(batches):

@@ -19,8 +19,6 @@ from tests.models.test_torch_files import write_legacy, write_zip
 
 @pytest.fixture(scope="module")
 def golden():
-    if not (make_inception.FOLDER / "inception.npz").exists():
-        pytest.skip("tests/golden/make_inception.py has not been run")
     with np.load(make_inception.FOLDER / "inception.npz") as file:
         return {name: file[name] for name in file.files}
 

@@ -107,6 +107,19 @@ def test_only_inception_may_be_called_fid(tmp_path):
     assert [k for k in row[0] if "FID" in k] == ["sampling FID (train)"]
 
 
+def test_what_inception_alone_gives_has_columns_where_a_run_has_it(tmp_path):
+    raw = stage2()
+    of_samples = raw["figures"]["sfd_alexnet_train"]
+    for name in ("sfd_inception_file", "sfd_inception_train", "spatialfd_inception_file", "inception_score_inception"):
+        raw["figures"][name] = of_samples | {"value": 7.25}
+    names = list(tables(sampling_table(parsed(tmp_path, [raw])))[0][0])
+    expected = ["sampling FID (file)", "sFID (file)", "Inception score", "precision-inception"]
+    start = names.index(expected[0])
+    assert names[start : start + 4] == expected
+    assert names.count("precision-inception") == 1 and "sampling FID (train)" in names
+    assert not any("sF" in name for name in tables(sampling_table(parsed(tmp_path, [stage2()])))[0][0])
+
+
 def test_verdicts_where_the_paper_holds(tmp_path):
     raw = masked(paper_like_stage2())
     raw += [stage2("vq", 11, fd=19.2, cost=8.95), stage2("fsq", 14, fd=18.5, cost=10.9)]

@@ -7,7 +7,7 @@ import pytest
 from fsq_repro.evaluation.frechet import Moments, frechet_distance
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.trainers import experiments, factory, stage2_evaluation
+from fsq_repro.trainers import experiments, factory, scoring, stage2_evaluation
 from fsq_repro.trainers.sampler import load_sampler
 from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
 
@@ -19,6 +19,9 @@ class ToyScorer:
 
     def __init__(self, network, *, resolution, batch_size):
         self.name, self.protocol = network, {"feature_network": network}
+
+    def outputs(self, images):
+        return {"pool": self.features(images)}
 
     def features(self, images):
         n, h, w, _ = images.shape
@@ -43,7 +46,7 @@ def evaluated(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
-        patch.setattr(stage2_evaluation, "Scorer", ToyScorer)
+        patch.setattr(scoring, "Scorer", ToyScorer)
         patch.setenv("FSQ_REPRO_CACHE", str(root / "cache"))
         config = tiny_stage2(save_untrained(root / "stage1", tiny_config()))
         config.eval.class_distances, config.eval.guidance_weights = True, (0.0, 0.5)

@@ -10,7 +10,7 @@ import pytest
 from fsq_repro.data import dense_labels
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.errors import UserError
-from fsq_repro.trainers import colorization_scoring, uvim_evaluation, uvim_factory
+from fsq_repro.trainers import scoring, uvim_evaluation, uvim_factory
 from tests.tiny import DenseNoiseSource, tiny_uvim
 from tests.trainers.test_label_predictor import random_depth_runs
 from tests.trainers.test_stage2_evaluation import ToyScorer
@@ -33,7 +33,7 @@ def make_source(task, name, split, resolution, **_):
 @pytest.fixture(autouse=True)
 def made_up_data(monkeypatch):
     monkeypatch.setattr(uvim_factory, "make_dense_source", make_source)
-    monkeypatch.setattr(colorization_scoring, "Scorer", ToyScorer)
+    monkeypatch.setattr(scoring, "Scorer", ToyScorer)
 
 
 class PerfectCoder:

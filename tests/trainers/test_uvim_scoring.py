@@ -10,7 +10,6 @@ from fsq_repro.data.transforms import center_crop
 from fsq_repro.evaluation import colorization
 from fsq_repro.evaluation.frechet import frechet_distance
 from fsq_repro.evaluation.panoptic_quality import PanopticQuality
-from fsq_repro.trainers import colorization_scoring
 from fsq_repro.trainers.colorization_scoring import COLTRAN_PX, ListedColorization, split_colorization
 from fsq_repro.trainers.uvim_scoring import DepthScorer, PanopticScorer, compare_rows
 from tests.tiny import DenseNoiseSource
@@ -215,8 +214,7 @@ def test_compared_runs_have_a_column_each(task):
 
 
 @pytest.fixture
-def toy(monkeypatch):
-    monkeypatch.setattr(colorization_scoring, "Scorer", ToyScorer)
+def toy():
     return ToyScorer("toy", resolution=16, batch_size=4)
 
 
@@ -228,7 +226,7 @@ def grey_of(images):
 
 def test_colours_of_the_truth_are_at_no_distance(toy):
     train, validation = DenseNoiseSource(size=24), DenseNoiseSource(size=20, split="validation")
-    scorer = split_colorization(train, validation, ["toy"], 16, 4)
+    scorer = split_colorization(train, validation, [toy], 16)
     items = [validation[i] for i in range(20)]
     true = np.stack([item["image"] for item in items])
     for part in (slice(0, 12), slice(12, 20)):
@@ -251,7 +249,7 @@ def test_colours_of_the_truth_are_at_no_distance(toy):
 def test_colours_are_scored_on_the_central_square(toy):
     rng = np.random.default_rng(0)
     items = [{"image": image(rng, size)} for size in ((16, 24), (40, 36), (16, 16), (20, 16))]
-    scorer = split_colorization(DenseNoiseSource(), DenseNoiseSource(), ["toy"], 16, 4)
+    scorer = split_colorization(DenseNoiseSource(), DenseNoiseSource(), [toy], 16)
     true = np.stack([center_crop(item, 16)["image"] for item in items])
     scorer.update({"color": true.astype(np.float32) / 255}, items)
     assert scorer.compute()["mse"] == 0 and scorer.picture().shape[0] > 4 * 96
@@ -271,7 +269,7 @@ def named(tmp_path, toy):
 
 def test_only_the_named_images_are_colorized_in_their_order(named, toy):
     source, lists, files = named
-    scorer = ListedColorization(source, *files, ["toy"], 2)
+    scorer = ListedColorization(source, *files, [toy], 2)
     assert [scorer.source[i]["file_name"] for i in range(len(scorer.source))] == lists["eval"]
     by_name = {item["file_name"]: colorization.coltran_crop(item["image"], COLTRAN_PX) for item in source.items}
     images = {name: np.stack([by_name[n] for n in names]) for name, names in lists.items()}
@@ -304,5 +302,5 @@ def test_lists_that_do_not_fit(named, tmp_path):
     ]
     for arguments, message in cases:
         with pytest.raises(ValueError, match=message) as error:
-            ListedColorization(*arguments, ["toy"], 2)
+            ListedColorization(*arguments, [], 2)
         assert "\n" not in str(error.value)
