@@ -4,9 +4,13 @@
     python scripts/benchmark.py --config=configs/tradeoff_maskgit.py:scale=cpu \
         --config.stage1=runs/tradeoff/fsq_10/seed0
 
-Prints: time to the first step with a cold and with a warm compilation cache, step time, images/s, floating-point
-operations a step (XLA's count) and their share of the measured rate of a matrix product; and the step time once more
-with glibc's allocator told to keep freed memory. Of stage II also samples/s, decoded to images.
+    python scripts/benchmark.py --inception=pt_inception-2015-12-05-6726825d.pth --pytorch_fid=OTHER_VENV/bin/python
+
+The last one prints the rate and the memory of the Inception features beside those of the package pytorch-fid, same
+images, weights and batch size. The others print: time to the first step with a cold and with a warm compilation cache,
+step time, images/s, floating-point operations a step (XLA's count) and their share of the measured rate of a matrix
+product; and the step time once more with glibc's allocator told to keep freed memory. Of stage II also samples/s,
+decoded to images.
 """
 
 import json
@@ -20,15 +24,19 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import explained
+from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers.benchmark import measure_sampling, measure_step
+from fsq_repro.trainers.benchmark_inception import compare_rates
 from fsq_repro.trainers.experiments import build_experiment
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
+flags.DEFINE_string("inception", None, "Inception's weight file, pytorch-fid's .pth: measure its features instead.")
+flags.DEFINE_string("pytorch_fid", None, "Python of an environment with pytorch-fid.")
+flags.DEFINE_integer("images", 128, "Images for --inception.", lower_bound=1)
+flags.DEFINE_integer("batch_size", 32, "Images at a time for --inception.", lower_bound=1)
 flags.DEFINE_integer("steps", 30, "Steps to time.", lower_bound=1)
 flags.DEFINE_boolean("measure", False, "Measure in this process and print JSON (the script calls itself with it).")
-flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 
 SAMPLE_BATCHES = 8
@@ -41,6 +49,13 @@ KEEP_MEMORY = {
 
 def main() -> int:
     startup.start()
+    if (FLAGS.config is None) == (FLAGS.inception is None) or (FLAGS.inception is None) != (FLAGS.pytorch_fid is None):
+        raise UserError("give either --config, or --inception and --pytorch_fid")
+    if FLAGS.inception:
+        size = {"images": FLAGS.images, "batch_size": FLAGS.batch_size}
+        for name, value in compare_rates(FLAGS.inception, FLAGS.pytorch_fid, **size).items():
+            print(f"{name:30s} {value:.3g}")
+        return 0
     if FLAGS.measure:
         with explained(), tempfile.TemporaryDirectory() as nowhere:
             e = build_experiment(FLAGS.config, pathlib.Path(nowhere))
