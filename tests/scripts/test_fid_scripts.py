@@ -1,5 +1,6 @@
 """`fid.py` and `reference_stats.py` as a user calls them, on AlexNet: figures, protocol, names, and bad input."""
 
+import hashlib
 import json
 import re
 
@@ -12,6 +13,9 @@ from fsq_repro.evaluation.frechet import Moments, frechet_distance
 from fsq_repro.evaluation.images import to_unit_float
 from fsq_repro.evaluation.precision_recall import precision_recall
 from fsq_repro.models.feature_networks import load_feature_network
+from fsq_repro.models.inception import expected_shapes
+from tests.golden import make_inception
+from tests.models.test_torch_files import write_legacy
 from tests.scripts.test_uvim_scripts import run_all
 
 
@@ -106,6 +110,25 @@ def test_sets_and_reference_files(root, tmp_path):
     result = results["two files"]
     assert result["name"] == f"FD-alexnet-{len(train)}"
     assert abs(result["value"]) < 1e-5 * np.trace(moments["train"].covariance)
+
+
+@pytest.mark.slow
+def test_inceptions_distance_of_two_sets_equals_pytorch_fids(tmp_path):
+    for name, images in zip("ab", make_inception.draw_sets(), strict=True):
+        np.savez(tmp_path / f"{name}.npz", images)
+    weights = write_legacy(tmp_path / "seeded.pth", make_inception.draw_weights(expected_shapes()))
+    sets = [str(tmp_path / f"{name}.npz") for name in "ab"]
+    argv = ["scripts/fid.py", *sets, "--features=inception", f"--weights={weights}", "--resize=pytorch-fid", "--json"]
+    ((code, output),) = run_all({"fid": argv}, tmp_path).values()
+    assert code == 0, output
+    result = json.loads(output[output.index("{\n") :])
+    with np.load(make_inception.FOLDER / "inception.npz") as golden:
+        assert result["value"] == pytest.approx(float(golden["fid"]), rel=1e-3)
+    # Weights of one's own give nothing that may be called FID.
+    assert result["name"] == "FD-inception-256" and "sFD-inception-256" in result["figures"]
+    assert output.count("their distances cannot be compared with published FIDs") == 1
+    assert 1 <= result["figures"]["inception_score"] <= 1008
+    assert result["protocol"]["feature_file_sha256"] == hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def test_bad_input_ends_in_one_sentence_and_nothing_else(root, tmp_path):
