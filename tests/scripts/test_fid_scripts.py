@@ -16,7 +16,7 @@ from fsq_repro.models.feature_networks import load_feature_network
 from fsq_repro.models.inception import expected_shapes
 from tests.golden import make_inception
 from tests.models.test_torch_files import write_legacy
-from tests.scripts.test_uvim_scripts import run_all
+from tests.scripts.processes import run_all
 
 
 @pytest.fixture(scope="module")

@@ -1,13 +1,9 @@
-"""The scripts as a user calls them: SIGKILL and resume, bad input, two processes, the README's commands."""
+"""The scripts as a user calls them: SIGKILL and resume, bad input, two processes."""
 
 import json
-import os
 import pathlib
-import re
 import signal
 import socket
-import subprocess
-import sys
 import time
 
 import jax
@@ -18,12 +14,12 @@ from PIL import Image
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.trainers import factory
 from fsq_repro.trainers.tokenizer import load_tokenizer
+from tests.scripts.processes import command, environment, finish, run_all, start
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
-ROOT = pathlib.Path(__file__).resolve().parents[2]
 CONFIG = "configs/tradeoff_autoencoder.py"
 # As tests.tiny, on the command line.
 TINY = {
@@ -47,10 +43,6 @@ def pictures(tmp_path_factory) -> pathlib.Path:
     return folder
 
 
-def command(script: str, *flags: str) -> list[str]:
-    return [sys.executable, f"scripts/{script}.py", *flags]
-
-
 def train_command(
     workdir: pathlib.Path, data: pathlib.Path, arg: str = "quantizer=fsq,bits=6", **overrides: str
 ) -> list[str]:
@@ -61,25 +53,6 @@ def train_command(
         f"--workdir={workdir}",
         *(f"--config.{k}={v}" for k, v in fields.items()),
     )
-
-
-def environment(tmp_path: pathlib.Path) -> dict[str, str]:
-    return os.environ | {
-        "FSQ_REPRO_CACHE": str(tmp_path / "cache"),
-        "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
-        "JAX_PLATFORMS": "cpu",
-        "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as the fixture fast_compile
-    }
-
-
-def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen:
-    return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-
-
-def finish(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=180)
-    assert process.returncode == 0, err
-    return out + err
 
 
 def final_state(path: pathlib.Path, gan: bool):
@@ -170,13 +143,10 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
         "no sweep": (command("sweep", "--sweep=configs/sweeps/x.py", f"--workdir={fresh}"), "does not exist"),
     }
     before = {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
-    for batch in np.array_split(list(cases), 3):
-        running = {name: start(cases[name][0], env) for name in batch}
-        for name, process in running.items():
-            _, err = process.communicate(timeout=120)
-            assert process.returncode not in (0, None), name
-            assert "Traceback" not in err and cases[name][1] in err, (name, err)
-            assert sum(line.startswith("error: ") for line in err.splitlines()) == 1, (name, err)
+    for name, (code, output) in run_all({name: argv[1:] for name, (argv, _) in cases.items()}, tmp_path).items():
+        assert code == 2, (name, output)
+        assert "Traceback" not in output and cases[name][1] in output, (name, output)
+        assert sum(line.startswith("error: ") for line in output.splitlines()) == 1, (name, output)
     assert not fresh.exists()
     assert before == {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
 
@@ -300,26 +270,3 @@ def test_two_processes_train_a_step_and_agree(tmp_path, pictures):
     ):
         a, b = (np.concatenate([np.sqrt(np.ravel(x)) for x in jax.tree.leaves(o[0].nu)]) for o in (ours, theirs))
         assert np.linalg.norm(a - b) <= 1e-4 * np.linalg.norm(b) > 0
-
-
-def readme_commands() -> list[str]:
-    text = (ROOT / "README.md").read_text().replace("\\\n", " ")
-    blocks = re.findall(r"```(?:bash|sh)\n(.*?)```", text, re.DOTALL)
-    lines = [line.split("  #")[0].strip() for block in blocks for line in block.splitlines()]
-    return [line for line in lines if re.match(r"(\S*python scripts/|make )", line)]
-
-
-def test_the_commands_of_the_readme_parse(tmp_path):
-    commands = readme_commands()
-    assert any("make reproduce" in c for c in commands) and any("scripts/train.py" in c for c in commands)
-    running = {}
-    for line in commands:
-        words = re.findall(r"""(?:[^\s"']|"[^"]*"|'[^']*')+""", line)
-        words = [w.replace('"', "").replace("'", "") for w in words]
-        if words[0] == "make":
-            running[line] = start(["make", "-n", *words[1:]], environment(tmp_path))
-        else:
-            running[line] = start([sys.executable, *words[1:], "--only_check_args"], environment(tmp_path))
-    for line, process in running.items():
-        out, err = process.communicate(timeout=120)
-        assert process.returncode == 0, (line, out, err)

@@ -2,8 +2,6 @@
 
 import json
 import pathlib
-import subprocess
-import sys
 
 import grain
 import jax
@@ -16,59 +14,10 @@ from PIL import Image
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.errors import UserError
 from fsq_repro.trainers import loop
-from tests.scripts.test_scripts import ROOT, command, environment, finish, start
+from tests.scripts.processes import command, environment, finish, run_all, start
 from tests.trainers.test_label_predictor import random_depth_runs
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
-
-# Runs scripts in forks of one process that has imported what takes seconds, two at a time, each with its output in a
-# file. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
-FORKS = """
-import json, os, runpy, sys
-from fsq_repro.trainers import experiments, label_predictor, uvim_evaluation, uvim_factory
-from tests.tiny import make_dense_noise
-
-opened = uvim_factory.make_dense_source
-uvim_factory.make_dense_source = lambda task, name, *a, **k: (
-    make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
-codes, running = {}, {}
-
-def reap():
-    pid, status = os.wait()
-    codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-
-for name, (argv, log) in json.load(sys.stdin).items():
-    if len(running) == 2:
-        reap()
-    child = os.fork()
-    if not child:
-        output = os.open(log, os.O_WRONLY | os.O_CREAT)
-        os.dup2(output, 1), os.dup2(output, 2)
-        sys.argv = argv
-        runpy.run_path(argv[0], run_name="__main__")
-        sys.exit(0)
-    running[child] = name
-while running:
-    reap()
-print(json.dumps(codes))
-"""
-
-
-def run_all(cases: dict[str, list[str]], tmp_path: pathlib.Path) -> dict[str, tuple[int, str]]:
-    """Name -> script and flags, run by `FORKS`; returns name -> exit code and output."""
-    tmp_path.joinpath("logs").mkdir()
-    logs = {name: tmp_path / "logs" / f"{i}.txt" for i, name in enumerate(cases)}
-    result = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        cwd=ROOT,
-        env=environment(tmp_path) | {"TFDS_DATA_DIR": str(tmp_path / "tfds")},
-        input=json.dumps({name: (argv, str(logs[name])) for name, argv in cases.items()}),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
-    return {name: (code, logs[name].read_text()) for name, code in json.loads(result.stdout).items()}
 
 
 @pytest.fixture(scope="module")
