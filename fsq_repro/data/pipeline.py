@@ -90,7 +90,8 @@ def train_iterator(
       seed: decides order and augmentation.
       augmentation: what happens to each item.
       prepare: makes of a finished batch what the task learns from, on the host; its errors come out of `next`.
-      num_workers: worker processes that decode; 0 reads with threads of this process, enough for embedded data.
+      num_workers: worker processes that decode, one core each; 0 reads with threads of this process, enough for
+        embedded data. `scripts/benchmark_data.py` tells how many a config needs.
       process_index: this process.
       process_count: processes that share the source.
 
@@ -105,8 +106,10 @@ def train_iterator(
         return augmentation(_without_names(item), resolution, rng)
 
     dataset = _finished(_shuffled(mine, seed, augment, batch_size), prepare)
-    # Few threads: small crops are bound by the interpreter, and decoding of large images releases it.
-    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=4, prefetch_buffer_size=8))
+    # Few threads: small crops are bound by the interpreter, and decoding of large images releases it. A worker is one
+    # core, and what it reads ahead are whole batches of its own: with 16 workers, one more each is plenty of memory.
+    threads, ahead = (1, 1) if num_workers else (4, 8)
+    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
     if num_workers:
         dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
     return iter(dataset)

@@ -4,12 +4,13 @@ It never waits for a step before the next one is dispatched: the metrics of step
 Only before a checkpoint is the last step's loss read first, so every checkpoint has a finite loss behind it.
 """
 
+import contextlib
 import dataclasses
 import logging
 import pathlib
 import signal
 import time
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
 
 import jax
@@ -123,7 +124,9 @@ def train(
         try:
             while step < config.steps:
                 if step > first:
-                    batch = sharding.put_batch(next(batches), mesh)
+                    with window.waiting():
+                        batch = next(batches)
+                    batch = sharding.put_batch(batch, mesh)
                 state, metrics = train_step(state, frozen, batch)
                 if pending is not None:
                     window.add(*_read(pending, checkpoints), writer, config.log_every)
@@ -173,7 +176,11 @@ def _read(pending: tuple[int, dict[str, jax.Array]], checkpoints: Checkpoints) -
 
 
 class _Window:
-    """Means of the metrics since the last line, and the progress line itself."""
+    """Means of the metrics since the last line, and the progress line itself.
+
+    `data_wait` is the share of that time in which the host waited for the next batch, 0 to 1. The device may still have
+    been busy with the step before, so it is the most that faster data could save.
+    """
 
     def __init__(self, steps: int, batch_size: int, step: int):
         self._steps, self._batch_size = steps, batch_size
@@ -181,25 +188,34 @@ class _Window:
 
     def restart(self, step: int) -> None:
         self._values: list[dict[str, float]] = []
-        self._first, self._started = step, time.monotonic()
+        self._first, self._started, self._waited = step, time.monotonic(), 0.0
+
+    @contextlib.contextmanager
+    def waiting(self) -> Iterator[None]:
+        """Counts what is done in it as waiting for data."""
+        started = time.monotonic()
+        yield
+        self._waited += time.monotonic() - started
 
     def add(self, step: int, values: dict[str, float], writer: Any, every: int) -> None:
         self._values.append(values)
         if step % every and step != self._steps:
             return
         means = {k: float(np.mean([v[k] for v in self._values])) for k in values}
-        rate = (step - self._first) / max(time.monotonic() - self._started, 1e-9)
-        writer.write_scalars(step, means | {"images_per_second": rate * self._batch_size})
+        elapsed = max(time.monotonic() - self._started, 1e-9)
+        rate, data_wait = (step - self._first) / elapsed, self._waited / elapsed
+        writer.write_scalars(step, means | {"images_per_second": rate * self._batch_size, "data_wait": data_wait})
         losses = "  ".join(
             f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss") or k == "discriminator/loss"
         )
         left = int((self._steps - step) / rate)
         log.info(
-            "step %d/%d  %s  %.0f images/s  %d:%02d left",
+            "step %d/%d  %s  %.0f images/s%s  %d:%02d left",
             step,
             self._steps,
             losses,
             rate * self._batch_size,
+            f"  {data_wait:.0%} waiting for data" if data_wait > 0.02 else "",
             *divmod(left, 60),
         )
         self.restart(step)

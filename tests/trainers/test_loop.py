@@ -1,11 +1,16 @@
-"""The loop: resume, interruption, non-finite losses."""
+"""The loop: resume, interruption, non-finite losses, the share of time that goes into waiting for data."""
 
 import dataclasses
 import json
+import logging
 import os
 import pathlib
 import signal
+import time
+import types
 
+import flax.struct
+import grain
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -96,3 +101,73 @@ def test_batch_must_divide_by_the_devices(tmp_path):
     config.batch_size = 6
     with pytest.raises(ValueError, match="batch_size = 6 must be a multiple of the 4 devices"):
         factory.build_train_iterator(config, NoiseSource())
+
+
+@flax.struct.dataclass
+class CounterState:
+    step: jax.Array
+    params: dict[str, jax.Array]
+
+
+class Counter:
+    """The smallest trainer."""
+
+    def init_state(self, rng):
+        return CounterState(jnp.int32(0), {"kernel": jnp.ones(3)})
+
+    def load_frozen(self):
+        return ()
+
+    def train_step(self, state, frozen, batch):
+        return state.replace(step=state.step + 1), {"loss": jnp.mean(batch["image"])}
+
+    def make_evaluator(self, mesh):
+        return lambda state, batches: ({}, {})
+
+
+def wait_of_training(path: pathlib.Path, make, read_options) -> list[dict]:
+    """What is logged at steps 10 and 20 of training on batches that `make` draws."""
+    iterator = iter(grain.MapDataset.range(1000).map(make).to_iter_dataset(read_options))
+    config = loop.LoopConfig(seed=0, steps=20, batch_size=8, log_every=10, eval_every=100, checkpoint_every=100)
+    loop.train(Counter(), iterator, list, path, config)
+    metrics = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [m for m in metrics if "loss" in m]
+
+
+@pytest.mark.parametrize("seconds, share", [(3.0, 0.75), (0.01, 0.01 / 1.01), (0.0, 0.0)])
+def test_share_of_time_waiting_for_data(tmp_path, caplog, monkeypatch, seconds, share):
+    """By a clock of our own: `seconds` to draw a batch, one second for the rest of a step."""
+    caplog.set_level(logging.INFO, "fsq_repro.trainers.loop")
+    clock = [0.0]
+    monkeypatch.setattr(loop, "time", types.SimpleNamespace(monotonic=lambda: clock[0]))
+    put_batch = loop.sharding.put_batch
+
+    def make(index):
+        clock[0] += seconds
+        return {"image": np.zeros((8, 2), np.float32)}
+
+    def put(batch, mesh):
+        clock[0] += 1.0
+        return put_batch(batch, mesh)
+
+    monkeypatch.setattr(loop.sharding, "put_batch", put)
+    metrics = wait_of_training(tmp_path, make, grain.ReadOptions(num_threads=0, prefetch_buffer_size=0))
+    assert [m["step"] for m in metrics] == [10, 20]
+    assert [m["data_wait"] for m in metrics] == pytest.approx([share, share], abs=1e-9)
+    lines = [r.message for r in caplog.records if "images/s" in r.message]
+    assert len(lines) == 2 and all(("waiting" in line) == (share > 0.02) for line in lines)
+    assert all("  75% waiting for data" in line for line in lines if "waiting" in line)
+
+
+def test_batches_read_ahead_are_not_waited_for(tmp_path):
+    made = []
+
+    def make(index):
+        started = time.monotonic()
+        time.sleep(0.02)
+        made.append(time.monotonic() - started)
+        return {"image": np.zeros((8, 2), np.float32)}
+
+    metrics = wait_of_training(tmp_path, make, grain.ReadOptions(num_threads=16, prefetch_buffer_size=64))
+    waited = sum(m["data_wait"] * 10 * 8 / m["images_per_second"] for m in metrics)
+    assert 0 < waited < 0.25 * sum(made[:20])

@@ -1,0 +1,96 @@
+"""What a training pipeline costs on one core: CPU time of reading, of augmentation and of what the task prepares.
+
+CPU time, not wall time: it holds for one core however many threads work, and waiting for a disk is not in it.
+"""
+
+import dataclasses
+import math
+import time
+from collections.abc import Callable, Iterator
+from typing import Any
+
+from fsq_repro.data.pipeline import Batch
+from fsq_repro.data.sources import Source
+
+
+class Stopwatch:
+    """Calls a function and keeps the CPU seconds of each call, whichever thread makes it."""
+
+    def __init__(self, function: Callable[[Any], Any]):
+        self._function = function
+        self.seconds: list[float] = []
+
+    def __call__(self, argument: Any) -> Any:
+        started = time.thread_time()
+        result = self._function(argument)
+        self.seconds.append(time.thread_time() - started)
+        return result
+
+
+class TimedSource:
+    """A source whose items are read, and decoded, by a stopwatch; else the same."""
+
+    def __init__(self, source: Source):
+        self._source = source
+        self.stopwatch = Stopwatch(source.__getitem__)
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def __getitem__(self, index: int) -> dict:
+        return self.stopwatch(index)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._source, name)
+
+
+@dataclasses.dataclass(frozen=True)
+class Cost:
+    """CPU seconds an image.
+
+    Attributes:
+      read: reading and decoding.
+      augment: cropping, resizing, mirroring, and making float batches of the images.
+      prepare: what the task makes of a batch; 0 where it makes nothing.
+    """
+
+    read: float
+    augment: float
+    prepare: float
+
+    @property
+    def images_per_second(self) -> float:
+        """Of the whole pipeline on one core."""
+        return 1 / (self.read + self.augment + self.prepare)
+
+    def workers(self, images_per_second: float) -> int:
+        """Worker processes, one core each, that keep up with steps that take so many images a second."""
+        return max(1, math.ceil(images_per_second / self.images_per_second))
+
+
+def measure(
+    iterator: Iterator[Batch], reading: Stopwatch, preparing: Stopwatch | None, *, batch_size: int, batches: int
+) -> Cost:
+    """Draws `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
+
+    Args:
+      iterator: over a pipeline without worker processes.
+      reading: times the reads of single items.
+      preparing: times the task's work on whole batches of `batch_size`; None where there is none.
+      batch_size: images a batch.
+      batches: how many are drawn.
+    """
+
+    def state() -> tuple[float, int, float, int, float]:
+        prepared = preparing.seconds if preparing else []
+        return time.process_time(), len(reading.seconds), sum(reading.seconds), len(prepared), sum(prepared)
+
+    for _ in range(2):
+        next(iterator)
+    before = state()
+    for _ in range(batches):
+        next(iterator)
+    cpu, reads, read, prepares, prepare = (b - a for a, b in zip(before, state(), strict=True))
+    # Batches in the making when the clock starts and stops: each stage is divided by what itself has finished.
+    read, prepare = read / reads, prepare / (prepares * batch_size) if prepares else 0.0
+    return Cost(read, max(0.0, cpu / reads - read - prepare), prepare)

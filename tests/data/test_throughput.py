@@ -1,0 +1,47 @@
+import time
+
+import pytest
+
+from fsq_repro.data.throughput import Cost, Stopwatch, TimedSource, measure
+from tests.tiny import NoiseSource
+
+
+def burn(seconds):
+    """Uses the CPU, as measured by the thread's own clock."""
+    started = time.thread_time()
+    while time.thread_time() - started < seconds:
+        pass
+
+
+def test_each_stage_gets_its_own_cpu_time():
+    """Four items a batch: 2 ms to read, 4 ms to augment, and 12 ms a batch to prepare; sleeping costs nothing."""
+
+    class Source(NoiseSource):
+        def __getitem__(self, index):
+            burn(0.002)
+            time.sleep(0.002)
+            return super().__getitem__(index)
+
+    source = TimedSource(Source())
+    prepare = Stopwatch(lambda batch: burn(0.012) or batch)
+    assert len(source) == 64 and source.name == "noise"
+
+    def batches(prepare):
+        while True:
+            batch = [source[i] for i in range(4)]
+            burn(0.016)
+            yield prepare(batch)
+
+    cost = measure(batches(prepare), source.stopwatch, prepare, batch_size=4, batches=5)
+    assert len(source.stopwatch.seconds) == 7 * 4 and len(prepare.seconds) == 7
+    assert cost.read == pytest.approx(0.002, rel=0.25)
+    assert cost.augment == pytest.approx(0.004, rel=0.25)
+    assert cost.prepare == pytest.approx(0.003, rel=0.25)
+    without = measure(batches(lambda batch: batch), source.stopwatch, None, batch_size=4, batches=5)
+    assert without.prepare == 0 and without.augment == pytest.approx(0.004, rel=0.25)
+
+
+def test_workers_for_a_rate():
+    cost = Cost(read=1 / 128, augment=1 / 256, prepare=1 / 256)
+    assert cost.images_per_second == 64
+    assert [cost.workers(rate) for rate in (1, 64, 65, 640)] == [1, 1, 2, 10]
