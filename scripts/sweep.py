@@ -1,39 +1,86 @@
 """Trains and evaluates all runs of a sweep; the same command goes on after an interruption.
 
 python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=runs/tradeoff [--seeds=3] [--parallel=2]
+python scripts/sweep.py --sweep=configs/sweeps/guidance.py --workdir=runs/guidance \
+    --set=eval.inception=pt_inception-2015-12-05-6726825d.pth \
+    --launcher=slurm --slurm=partition=gpu --slurm=time=1440 --slurm=gpus_per_node=8 --slurm=cpus_per_task=64
 """
 
+import contextlib
 import pathlib
 
 from absl import flags
+from ml_collections import config_flags
 
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.tables import format_header, format_row
 from fsq_repro.runtime import cli
 from fsq_repro.runtime.errors import UserError
-from fsq_repro.runtime.sweep import load_runs, run_sweep
+from fsq_repro.runtime.launch import queued_jobs, slurm_executor, submit
+from fsq_repro.runtime.sweep import ROOT, Task, load_runs, plan, run_sweep
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds a run.", lower_bound=1)
-flags.DEFINE_integer("parallel", 1, "Runs at a time, each on one CPU thread if above 1.", lower_bound=1)
+flags.DEFINE_multi_string("set", [], "KEY=VALUE: a config field of every run, e.g. data.num_workers=8.")
+flags.DEFINE_enum("launcher", "local", ("local", "slurm"), "On this machine, or as SLURM jobs.")
+flags.DEFINE_integer("parallel", 1, "local: runs at a time, each on one CPU thread if above 1.", lower_bound=1)
+flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE of each job; submitit's names: partition, time, ...")
 flags.mark_flags_as_required(["sweep", "workdir"])
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
+    workdir = pathlib.Path(FLAGS.workdir)
+    name = pathlib.Path(FLAGS.sweep.partition(":")[0]).stem
     runs = load_runs(FLAGS.sweep)
+    tasks = plan(runs, workdir, sweep=name, seeds=FLAGS.seeds, overrides=settings("set"))
+    if FLAGS.slurm and FLAGS.launcher != "slurm":
+        raise UserError(f"--slurm={FLAGS.slurm[0]} is for --launcher=slurm")
+    for task in tasks:
+        check_config(task)
     print(f"{len(runs)} runs x {FLAGS.seeds} seeds", flush=True)
-    failed = run_sweep(
-        runs,
-        pathlib.Path(FLAGS.workdir),
-        sweep=pathlib.Path(FLAGS.sweep.partition(":")[0]).stem,
-        seeds=FLAGS.seeds,
-        on_finished=print_row,
-        parallel=FLAGS.parallel,
-    )
+    if FLAGS.launcher == "slurm":
+        submit_jobs(tasks, workdir, name)
+        return
+    failed = run_sweep(tasks, on_finished=print_row, parallel=FLAGS.parallel)
     if failed:
         raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}")
+
+
+def settings(flag: str) -> dict[str, str]:
+    found = {}
+    for text in FLAGS[flag].value:
+        key, equals, value = text.partition("=")
+        if not key or not equals:
+            raise UserError(f"--{flag}={text} is not KEY=VALUE")
+        found[key] = value
+    return found
+
+
+def check_config(task: Task) -> None:
+    """Reads a run's config and overrides as scripts/train.py will."""
+    argv = ["train.py", *(a for a in task.train if a.startswith("--config"))]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
+    try:
+        with contextlib.chdir(ROOT):
+            values(argv)
+    except (KeyError, AttributeError) as e:
+        raise UserError(f"the config of run {task.name} has no field {' '.join(str(e.args[0]).split())}") from None
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(f"the config of run {task.name} cannot be set so: {' '.join(str(e).split())}") from None
+
+
+def submit_jobs(tasks: list[Task], workdir: pathlib.Path, name: str) -> None:
+    executor = slurm_executor(workdir / "slurm", settings("slurm"), name=name)
+    jobs = submit(tasks, executor, queued_jobs())
+    print(f"{len(jobs)} runs are in SLURM's queue, {len(tasks) - len(jobs)} were evaluated before")
+    for task_name, job in jobs.items():
+        print(f"  {job:12s} {task_name:40s} {executor.folder / f'{job}_0_log.out'}")
+    if jobs:
+        print("squeue --me shows them; failed ones are submitted again by this command")
+    print(f"report of the finished ones: python scripts/report.py --runs={workdir} --out=results/{workdir.name}")
 
 
 def print_row(path: pathlib.Path) -> None:

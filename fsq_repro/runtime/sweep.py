@@ -1,7 +1,8 @@
 """Sweeps: a list of runs, each trained and evaluated in processes of its own.
 
 A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Finished runs are
-skipped, an interrupted one resumes, a failed one is named at the end while the others go on.
+skipped, an interrupted one resumes, a failed one is named at the end while the others go on. `run_sweep` launches on
+this machine, `launch.submit` on a SLURM cluster.
 """
 
 import concurrent.futures
@@ -64,61 +65,113 @@ def load_runs(sweep: str) -> list[Run]:
     return runs
 
 
-def run_sweep(
-    runs: list[Run],
-    workdir: pathlib.Path,
-    *,
-    sweep: str,
-    seeds: int,
-    on_finished: Callable[[pathlib.Path], None],
-    parallel: int = 1,
-) -> list[str]:
-    """Trains and evaluates every run with every seed; returns the names of those that failed.
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run with one seed: what a launcher trains and evaluates.
+
+    Attributes:
+      name: RUN/seedK.
+      path: the run directory.
+      needs: names of the tasks that must have finished first.
+      train: scripts/train.py and its arguments, called from the repository's root.
+      evaluate: scripts/evaluate.py and its arguments.
+    """
+
+    name: str
+    path: pathlib.Path
+    needs: tuple[str, ...]
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+
+def plan(
+    runs: list[Run], workdir: pathlib.Path, *, sweep: str, seeds: int, overrides: dict[str, str] | None = None
+) -> list[Task]:
+    """Every run with every seed, each behind those that it needs.
 
     Args:
       runs: see `load_runs`.
       workdir: DIR above.
       sweep: the sweep's name, for the records.
       seeds: number of seeds, 0 .. seeds - 1.
+      overrides: config fields -> values, for all runs; they win over the runs' own.
+
+    Raises:
+      UserError: an override of what the sweep itself sets: the seed, or a run directory that a run needs.
+    """
+    overrides = overrides or {}
+    alone = {run.name for run in runs if run.one_seed}
+    tasks = []
+    for run in runs:
+        taken = sorted(overrides.keys() & {"seed", *run.inputs})
+        if taken:
+            raise UserError(f"--set={taken[0]}={overrides[taken[0]]}: the sweep itself sets {taken[0]} of {run.name}")
+        for seed in range(1 if run.one_seed else seeds):
+            needs = {field: f"{a}/seed{0 if a in alone else seed}" for field, a in run.inputs.items()}
+            fields = {"seed": seed} | run.overrides | overrides
+            fields |= {field: (workdir / name).resolve() for field, name in needs.items()}
+            path = workdir / run.name / f"seed{seed}"
+            train = (
+                "scripts/train.py",
+                f"--config={run.config}:{run.arg}",
+                f"--workdir={path.resolve()}",
+                f"--run={run.name}",
+                f"--sweep={sweep}",
+                *(f"--config.{key}={value}" for key, value in fields.items()),
+            )
+            evaluate = ("scripts/evaluate.py", f"--workdir={path.resolve()}")
+            tasks.append(Task(f"{run.name}/seed{seed}", path, tuple(needs.values()), train, evaluate))
+    return tasks
+
+
+def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
+    """Trains and evaluates every task on this machine; returns the names of those that failed.
+
+    Args:
+      tasks: see `plan`.
       on_finished: called with each run's directory, also of those that had finished before.
       parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
     """
-    todo = [(run, seed) for run in runs for seed in range(1 if run.one_seed else seeds)]
-    alone = {run.name for run in runs if run.one_seed}
     environment = os.environ | (_one_thread() if parallel > 1 else {})
-    finished: dict[tuple[str, int], concurrent.futures.Future[bool]] = {}
+    finished: dict[str, concurrent.futures.Future[bool]] = {}
     seconds: list[float] = []
 
-    def work(i: int, run: Run, seed: int) -> bool:
-        path, name, title = workdir / run.name / f"seed{seed}", f"{run.name}/seed{seed}", f"[{i + 1}/{len(todo)}]"
-        # What a run needs stands before it, so it has a worker already.
-        needed = {field: (a, 0 if a in alone else seed) for field, a in run.inputs.items()}
-        missing = [f"{a}/seed{s}" for a, s in needed.values() if not finished[a, s].result()]
+    def work(i: int, task: Task) -> bool:
+        name, title = task.name, f"[{i + 1}/{len(tasks)}]"
+        # What a task needs stands before it, so it has a worker already.
+        missing = [needed for needed in task.needs if not finished[needed].result()]
         if missing:
             print(f"{title} {name}: left out, {missing[0]} failed", flush=True)
             return False
-        if not _is_evaluated(path):
+        if not is_evaluated(task.path):
             print(f"{title} {name}", flush=True)
             started = time.monotonic()
-            overrides = {"seed": seed} | run.overrides
-            overrides |= {field: (workdir / a / f"seed{s}").resolve() for field, (a, s) in needed.items()}
             prefix = f"    {name}: " if parallel > 1 else "    "
-            if not _train_and_evaluate(run, overrides, path, sweep, environment, prefix):
-                print(f"{title} {name} FAILED; its output is in {path / 'log.txt'}", flush=True)
+            if not _train_and_evaluate(task, environment, prefix):
+                print(f"{title} {name} FAILED; its output is in {task.path / 'log.txt'}", flush=True)
                 return False
             seconds.append(time.monotonic() - started)
-            left = sum(not _is_evaluated(workdir / r.name / f"seed{s}") for r, s in todo)
+            left = sum(not is_evaluated(other.path) for other in tasks)
             minutes = left * sum(seconds) / len(seconds) / 60 / parallel
             print(
                 f"{title} {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about {minutes:.0f} min", flush=True
             )
-        on_finished(path)
+        on_finished(task.path)
         return True
 
     with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
-        for i, (run, seed) in enumerate(todo):
-            finished[run.name, seed] = pool.submit(work, i, run, seed)
-    return [f"{name}/seed{seed}" for (name, seed), future in finished.items() if not future.result()]
+        for i, task in enumerate(tasks):
+            finished[task.name] = pool.submit(work, i, task)
+    return [name for name, future in finished.items() if not future.result()]
+
+
+def is_evaluated(path: pathlib.Path) -> bool:
+    """Whether a run directory is that of a run trained to its end and evaluated."""
+    try:
+        record = json.loads((path / "record.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return record.get("status") == "finished" and bool(record.get("figures"))
 
 
 def _one_thread() -> dict[str, str]:
@@ -127,31 +180,12 @@ def _one_thread() -> dict[str, str]:
     return {"XLA_FLAGS": flags.strip(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
 
 
-def _is_evaluated(path: pathlib.Path) -> bool:
-    try:
-        record = json.loads((path / "record.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
-    return record.get("status") == "finished" and bool(record.get("figures"))
+def _train_and_evaluate(task: Task, environment: dict, prefix: str) -> bool:
+    task.path.mkdir(parents=True, exist_ok=True)
+    return all(_call(command, task.path / "log.txt", environment, prefix) for command in (task.train, task.evaluate))
 
 
-def _train_and_evaluate(
-    run: Run, overrides: dict, path: pathlib.Path, sweep: str, environment: dict, prefix: str
-) -> bool:
-    train = [
-        "scripts/train.py",
-        f"--config={run.config}:{run.arg}",
-        f"--workdir={path.resolve()}",
-        f"--run={run.name}",
-        f"--sweep={sweep}",
-        *(f"--config.{key}={value}" for key, value in overrides.items()),
-    ]
-    path.mkdir(parents=True, exist_ok=True)
-    evaluate = ["scripts/evaluate.py", f"--workdir={path.resolve()}"]
-    return all(_call(command, path / "log.txt", environment, prefix) for command in (train, evaluate))
-
-
-def _call(command: list[str], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
+def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
     """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
     process = subprocess.Popen(
         [sys.executable, *command],

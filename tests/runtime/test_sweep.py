@@ -33,12 +33,13 @@ def fake_root(tmp_path, monkeypatch):
 def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake_root, capsys):
     runs = [Run("broken", "c.py"), Run("needs_it", "c.py", inputs={"stage1": "broken"}), Run("good", "c.py")]
     workdir, seen = fake_root / "runs", []
-    failed = sweep.run_sweep(runs, workdir, sweep="s", seeds=2, on_finished=seen.append)
+    tasks = sweep.plan(runs, workdir, sweep="s", seeds=2)
+    failed = sweep.run_sweep(tasks, on_finished=seen.append)
     assert failed == ["broken/seed0", "broken/seed1", "needs_it/seed0", "needs_it/seed1"]
     assert len(seen) == 2 and "out of luck" in (workdir / "broken" / "seed0" / "log.txt").read_text()
     calls = (workdir / "calls.txt").read_text().splitlines()
     assert len([c for c in calls if "good/seed0" in c]) == 2  # train, evaluate
-    sweep.run_sweep(runs, workdir, sweep="s", seeds=2, on_finished=seen.append)
+    sweep.run_sweep(tasks, on_finished=seen.append)
     again = (workdir / "calls.txt").read_text().splitlines()[len(calls) :]
     assert not [c for c in again if "good" in c] and len(again) == 2
     assert "min" in capsys.readouterr().out
@@ -53,7 +54,8 @@ def test_parallel_runs_wait_for_what_they_need(fake_root):
         (fake_root / "scripts" / f"{name}.py").write_text(script)
     runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
     workdir, seen = fake_root / "runs", []
-    assert sweep.run_sweep(runs, workdir, sweep="s", seeds=1, on_finished=seen.append, parallel=2) == []
+    tasks = sweep.plan(runs, workdir, sweep="s", seeds=1)
+    assert sweep.run_sweep(tasks, on_finished=seen.append, parallel=2) == []
     calls = (workdir / "calls.txt").read_text().splitlines()
     assert len(calls) == 8 and len(seen) == 4
     for name in ("a", "b"):
@@ -87,20 +89,25 @@ def test_overrides_and_inputs_reach_the_command_line(fake_root):
     (fake_root / "scripts" / "train.py").write_text(
         FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))"
     )
-    sweep.run_sweep(
-        [
-            Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)"}),
-            Run("r_maskgit", "d.py", inputs={"stage1": "r"}),
-        ],
-        fake_root / "runs",
-        sweep="s",
-        seeds=1,
-        on_finished=lambda r: None,
-    )
+    runs = [
+        Run("r", "c.py", "bits=8", {"quantizer.levels": "(8, 8)", "data.source": "photos"}),
+        Run("r_maskgit", "d.py", inputs={"stage1": "r"}),
+    ]
+    overrides = {"data.source": "folder:a=b"}
+    tasks = sweep.plan(runs, fake_root / "runs", sweep="s", seeds=1, overrides=overrides)
+    sweep.run_sweep(tasks, on_finished=lambda r: None)
     first, second = (fake_root / "runs" / name / "seed0" for name in ("r", "r_maskgit"))
     assert f"--config.stage1={first}" in json.loads((second / "argv.json").read_text())
     argv = json.loads((first / "argv.json").read_text())
     assert "--config=c.py:bits=8" in argv and "--config.quantizer.levels=(8, 8)" in argv and "--config.seed=0" in argv
+    assert [a for a in argv if "data.source" in a] == ["--config.data.source=folder:a=b"]  # over the run's own
+
+
+@pytest.mark.parametrize("key", ["seed", "stage1"])
+def test_what_the_sweep_itself_sets_cannot_be_overridden(tmp_path, key):
+    runs = [Run("r", "c.py"), Run("r_maskgit", "d.py", inputs={"stage1": "r"})]
+    with pytest.raises(UserError, match=f"--set={key}=3: the sweep itself sets {key}"):
+        sweep.plan(runs, tmp_path, sweep="s", seeds=1, overrides={key: "3"})
 
 
 def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
@@ -115,7 +122,8 @@ def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
         Run("b", "c.py", inputs={"stage1": "broken"}),
     ]
     workdir, seen = fake_root / "runs", []
-    failed = sweep.run_sweep(runs, workdir, sweep="s", seeds=3, on_finished=seen.append, parallel=2)
+    tasks = sweep.plan(runs, workdir, sweep="s", seeds=3)
+    failed = sweep.run_sweep(tasks, on_finished=seen.append, parallel=2)
     assert failed == ["broken/seed0", "b/seed0", "b/seed1", "b/seed2"]
     assert sorted(str(path.relative_to(workdir)) for path in seen) == [
         "a/seed0",
