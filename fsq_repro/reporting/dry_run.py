@@ -1,0 +1,127 @@
+"""Tables of dry runs: what every run of a sweep needs, from the JSON files that `scripts/dry_run.py` writes."""
+
+import dataclasses
+from collections.abc import Callable, Sequence
+from typing import Any
+
+from fsq_repro.reporting.markdown import MISSING, markdown_table
+
+NOTES = """\
+- **FLOPs** are those of matrix products and convolutions of a training step, forward and backward, loops counted as
+  often as they run. **Device-hours** are these over the peak rate at a utilisation of {utilisation:.0%}, an assumption;
+  evaluations, start-up and waiting for data are left out. A rate is that of the config's dtype: JAX's default products
+  of float32 arrays are rounded to bfloat16 on TPUs and to TF32 on GPUs.
+- **Images a second** are what one device consumes at that rate: the data pipeline must deliver so many for each.
+- **Memory** is of one device. `params`, `optimiser` and `other` (averaged parameters, codebook state) follow from the
+  shardings, as do frozen networks and the batch. Temporaries are XLA's for virtual CPU devices: an **upper bound** for
+  accelerators, whose compilers schedule and fuse for memory.
+- **Collectives** are bytes of their results on one device in a step, read in the compiled program; {missing} where
+  nothing was compiled. XLA's CPU backend makes no reduce-scatter: FSDP's gradients are summed by whole all-reduces. It
+  also sums the gradients of a network that a step applies several times (the discriminator) by one all-reduce an
+  application. In loops whose length depends on the data (marked *) collectives are counted once.
+"""
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRunRow:
+    """The dry runs of one run of a sweep.
+
+    Attributes:
+      sweep, run: their names.
+      config: FILE:ARG, with overrides.
+      found: contents of the JSON files, one for each layout of devices.
+    """
+
+    sweep: str
+    run: str
+    config: str
+    found: Sequence[dict[str, Any]]
+
+
+def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
+    """Markdown: the accelerators, then for each sweep costs, data rates and memory with collectives.
+
+    Args:
+      rows: at least one, each with at least one dry run.
+      title: the line on top, e.g. with the revision.
+
+    Raises:
+      ValueError: no rows.
+    """
+    if not rows:
+        raise ValueError("there are no dry runs to report")
+    first = rows[0].found[0]
+    accelerators = [e["accelerator"] for e in first["estimates"]]
+    specifications = [
+        (a["name"], *(f"{a[k] / 1e12:g}" for k in ("bfloat16_flops", "float32_flops")), gib(a["memory"]), a["source"])
+        for a in accelerators
+    ]
+    header = ("device", "bfloat16 (TFLOP/s)", "float32 arrays (TFLOP/s)", "memory (GiB)", "source")
+    parts = [f"# {title}\n", NOTES.format(utilisation=first["utilisation"], missing=MISSING)]
+    parts.append(markdown_table(header, specifications))
+    for sweep in dict.fromkeys(row.sweep for row in rows):
+        mine = [row for row in rows if row.sweep == sweep]
+        parts += [f"## {sweep}\n", _costs(mine)]
+        parts += ["Device-hours of a run:\n", _by_accelerator(mine, lambda found, e: f"{e['device_hours']:,.0f}")]
+        parts += ["Images a second that one device consumes:\n", _by_accelerator(mine, _images_per_second)]
+        parts += ["Memory of a device (GiB), and bytes of collectives in a step (MiB):\n", _memory(mine)]
+    return "\n".join(parts)
+
+
+def gib(size: float) -> str:
+    """Bytes in GiB, of three digits or more."""
+    return f"{size / 2**30:,.0f}" if size >= 100 * 2**30 else f"{size / 2**30:.3g}"
+
+
+def _costs(rows: Sequence[DryRunRow]) -> str:
+    header = ("run", "config", "parameters", "tokens", "batch", "FLOPs a step", "steps", "FLOPs", "checkpoint (GiB)")
+    table = []
+    for row in rows:
+        found = row.found[0]  # these are the same for all layouts
+        table.append(
+            (
+                row.run,
+                f"`{row.config}`",
+                f"{sum(found['parameters'].values()):,}",
+                f"{found['tokens_per_example']:,}",
+                f"{found['batch_size']:,}",
+                f"{found['flops_per_step']:.3g}",
+                f"{found['steps']:,}",
+                f"{found['flops']:.3g}",
+                gib(found["checkpoint_bytes"]),
+            )
+        )
+    return markdown_table(header, table)
+
+
+def _by_accelerator(rows: Sequence[DryRunRow], cell: Callable[[dict, dict], str]) -> str:
+    names = [e["accelerator"]["name"] for e in rows[0].found[0]["estimates"]]
+    table = [(row.run, *(cell(row.found[0], e) for e in row.found[0]["estimates"])) for row in rows]
+    return markdown_table(("run", *names), table)
+
+
+def _images_per_second(found: dict, estimate: dict) -> str:
+    return f"{estimate['images_per_second'] / found['devices']:,.0f}"
+
+
+def _memory(rows: Sequence[DryRunRow]) -> str:
+    kinds = sorted(
+        {k for row in rows for f in row.found if f["compiled"] for k in f["compiled"]["collectives"]["bytes"]}
+    )
+    parts = ("params", "optimizer", "other_state", "frozen", "batch")
+    titles = ("params", "optimiser", "other", "frozen", "batch", "temporaries ≤")
+    table = []
+    for row in rows:
+        for found in row.found:
+            layout = f"{found['devices']}, FSDP" if found["fsdp"] > 1 else f"{found['devices']}"
+            cells = [row.run, layout, *(gib(found["memory"][part]) for part in parts)]
+            compiled = found["compiled"]
+            if compiled:
+                collectives = compiled["collectives"]
+                mark = "*" if collectives["loops_counted_once"] else ""
+                sizes = [collectives["bytes"].get(kind, 0) for kind in kinds]
+                cells += [gib(compiled["temporaries"]), *(f"{size / 2**20:.4g}{mark}" for size in sizes)]
+            else:
+                cells += [MISSING] * (1 + len(kinds))
+            table.append(cells)
+    return markdown_table(("run", "devices", *titles, *kinds), table)

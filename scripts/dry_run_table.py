@@ -1,0 +1,90 @@
+"""Dry runs of all runs of the paper's sweeps, and their tables. What is in the cache is not run again.
+
+    python scripts/dry_run_table.py --out=results/dry_run.md [--only=REGEX] [--layouts=dp1,fsdp64]
+
+Each run is traced and compiled for 1, 8 and 64 devices data-parallel (dp1, dp8, dp64) and for 8 with FSDP (fsdp8), and
+traced for 64 with FSDP (fsdp64), whose compilation takes too long. That is minutes each at paper scale, so the work may
+be done in pieces; the table is of all that is in the cache, and --only='^$' writes it from that alone. Delete the cache
+after a change that the figures depend on.
+"""
+
+import json
+import pathlib
+import re
+import subprocess
+import sys
+
+from absl import flags
+
+from fsq_repro.files import atomic_path
+from fsq_repro.reporting.dry_run import DryRunRow, dry_run_report
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.errors import UserError, explained
+from fsq_repro.runtime.sweep import ROOT, Run, load_runs
+
+LAYOUTS = {  # name -> flags of scripts/dry_run.py
+    "dp1": ("--devices=1",),
+    "dp8": ("--devices=8",),
+    "dp64": ("--devices=64",),
+    "fsdp8": ("--devices=8", "--fsdp=8"),
+    "fsdp64": ("--devices=64", "--fsdp=64", "--nocompile"),
+}
+SWEEPS = [
+    "configs/sweeps/tradeoff.py:scale=paper,stages=both",
+    "configs/sweeps/guidance.py:scale=paper",
+    "configs/sweeps/uvim.py:scale=paper",
+]
+
+flags.DEFINE_multi_string("sweep", SWEEPS, "FILE.py:ARG, see configs/sweeps/; may be given several times.")
+flags.DEFINE_string("only", "", "Regular expression of the names of the runs to do now, e.g. uvim/.*_fsq; all.")
+flags.DEFINE_list("layouts", list(LAYOUTS), f"Of {', '.join(LAYOUTS)}, those to do now.")
+flags.DEFINE_string("cache", "runs/dry_run", "Directory of the results: SWEEP/RUN/LAYOUT.json.")
+flags.DEFINE_string("out", None, "The Markdown file to write.")
+flags.mark_flags_as_required(["out"])
+FLAGS = flags.FLAGS
+
+
+def main() -> None:
+    unknown = [name for name in FLAGS.layouts if name not in LAYOUTS]
+    if unknown:
+        raise UserError(f"--layouts={unknown[0]} is not one of {', '.join(LAYOUTS)}")
+    try:
+        only = re.compile(FLAGS.only)
+    except re.error as e:
+        raise UserError(f"--only={FLAGS.only!r} is no regular expression: {e}") from e
+    runs = [(pathlib.Path(sweep.partition(":")[0]).stem, run) for sweep in FLAGS.sweep for run in load_runs(sweep)]
+    failed = []
+    for sweep, run in runs:
+        for layout in FLAGS.layouts:
+            file = cached(sweep, run, layout)
+            if only.search(f"{sweep}/{run.name}") and not file.exists():
+                print(f"{sweep}/{run.name}, {layout}", flush=True)
+                file.parent.mkdir(parents=True, exist_ok=True)
+                overrides = [f"--config.{field}={value}" for field, value in run.overrides.items()]
+                config = f"--config={run.config}:{run.arg}"
+                command = [sys.executable, "scripts/dry_run.py", config, *overrides, *LAYOUTS[layout], f"--json={file}"]
+                if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
+                    failed.append(f"{sweep}/{run.name}, {layout}")
+    rows = [row_of(sweep, run) for sweep, run in runs]
+    with explained():
+        report = dry_run_report([r for r in rows if r.found], f"Dry runs, revision {startup.git_revision()[:12]}")
+    with atomic_path(FLAGS.out) as temporary:
+        temporary.write_text(report)
+    print(FLAGS.out)
+    if failed:
+        raise UserError(f"{len(failed)} dry runs failed: {'; '.join(failed)}")
+
+
+def cached(sweep: str, run: Run, layout: str) -> pathlib.Path:
+    return pathlib.Path(FLAGS.cache).resolve() / sweep / run.name / f"{layout}.json"
+
+
+def row_of(sweep: str, run: Run) -> DryRunRow:
+    """The run with what the cache holds of it."""
+    files = [cached(sweep, run, layout) for layout in LAYOUTS]
+    config = " ".join([f"{run.config}:{run.arg}", *(f"{field}={value}" for field, value in run.overrides.items())])
+    return DryRunRow(sweep, run.name, config, [json.loads(f.read_text()) for f in files if f.exists()])
+
+
+if __name__ == "__main__":
+    cli.run(main)

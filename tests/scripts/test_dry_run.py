@@ -1,0 +1,88 @@
+"""`dry_run.py` and `dry_run_table.py` as a user calls them: figures, cache, tables, bad input."""
+
+import json
+
+from tests.scripts.test_scripts import TINY
+from tests.scripts.test_uvim_scripts import run_all
+
+SCRIPT = "scripts/dry_run.py"
+FIELDS = TINY | {"loss.gan": "0.0"}
+AUTOENCODER = [
+    "--config=configs/tradeoff_autoencoder.py:scale=smoke",
+    *(f"--config.{k}={v}" for k, v in FIELDS.items()),
+]
+MASKGIT = [
+    "--config=configs/tradeoff_maskgit.py:quantizer=vq,scale=smoke",
+    "--config.quantizer.codebook_size=32",
+    "--config.quantizer.embedding_dim=8",
+]
+UVIM = ["--config=configs/uvim_depth.py:stage=2,context=false,scale=smoke", "--config.quantizer.levels=(5,5,3)"]
+SWEEP = """
+from fsq_repro.runtime.sweep import Run
+
+def get_runs(arg=""):
+    config, fields = "configs/tradeoff_autoencoder.py", %r
+    return [Run(f"fsq_{b}", config, f"bits={b},scale=smoke", fields) for b in (4, 6)]
+"""
+
+
+def test_figures_and_tables(tmp_path):
+    sweep = tmp_path / "small.py"
+    sweep.write_text(SWEEP % (FIELDS | {"batch_size": "64"}))
+    table = ["scripts/dry_run_table.py", f"--sweep={sweep}", f"--cache={tmp_path / 'cache'}", f"--out={tmp_path}/t.md"]
+    outputs = run_all(
+        {
+            "compiled": [SCRIPT, *AUTOENCODER, "--devices=2", f"--json={tmp_path / 'compiled.json'}"],
+            "maskgit": [SCRIPT, *MASKGIT, "--devices=4", "--nocompile", f"--json={tmp_path / 'maskgit.json'}"],
+            "uvim": [SCRIPT, *UVIM, "--devices=4", "--fsdp=4", "--nocompile", f"--json={tmp_path / 'uvim.json'}"],
+            "table": [*table, "--layouts=fsdp64", "--only=small/fsq_4"],
+        },
+        tmp_path,
+    )
+    assert {code for code, _ in outputs.values()} == {0}, outputs
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("compiled", "maskgit", "uvim")}
+    compiled = found["compiled"]["compiled"]
+    parameters = sum(found["compiled"]["parameters"].values())
+    assert 0 <= compiled["collectives"]["bytes"]["all-reduce"] - 4 * parameters < 200
+    text = outputs["compiled"][1]
+    for words in ("experiment", "2 devices, fsdp 1", f"{parameters:,}", "all-reduce a step", "TPU v4 at 30% of peak"):
+        assert words in text
+    assert found["maskgit"]["tokens_per_example"] == 16 and found["maskgit"]["compiled"] is None
+    assert found["maskgit"]["memory"]["frozen"] == 0  # tokens are made once
+    assert (found["uvim"]["devices"], found["uvim"]["fsdp"]) == (4, 4) and found["uvim"]["memory"]["frozen"] > 0
+
+    report = (tmp_path / "t.md").read_text()
+    assert [p.parent.name for p in tmp_path.glob("cache/small/*/fsdp64.json")] == ["fsq_4"]
+    assert "| fsq_4 | 64, FSDP |" in report and "fsq_6" not in report and "at a utilisation of 30%" in report
+    # What is in the cache is taken as it is.
+    file = tmp_path / "cache" / "small" / "fsq_4" / "fsdp64.json"
+    cached = json.loads(file.read_text())
+    assert f"{sum(cached['parameters'].values()):,}" in report
+    file.write_text(json.dumps(cached | {"steps": 123_456, "compiled": compiled}))
+    (tmp_path / "second").mkdir()
+    code, output = run_all({"table": [*table, "--only=^$"]}, tmp_path / "second")["table"]
+    report = (tmp_path / "t.md").read_text()
+    assert code == 0 and "| 123,456 |" in report and "| all-reduce |" in report, output
+
+
+def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path):
+    small = [SCRIPT, *AUTOENCODER, f"--json={tmp_path / 'out.json'}"]
+    uvim = [SCRIPT, *UVIM, f"--json={tmp_path / 'out.json'}"]
+    table = ["scripts/dry_run_table.py", f"--cache={tmp_path / 'cache'}", f"--out={tmp_path / 'out.md'}"]
+    cases = {
+        "batch": ([*small, "--devices=3"], "batch_size = 8 must be a multiple of the 3 devices"),
+        "fsdp": ([*small, "--devices=4", "--fsdp=3"], "mesh.fsdp = 3 must divide the number of devices, 4"),
+        "devices": ([*small, "--devices=0"], "devices"),
+        "stage I": ([*uvim, "--config.stage1=/no/where"], "/no/where"),
+        "other name": ([*uvim, "--config.experiment=mine"], "there is no configs/mine.py"),
+        "no folder": ([SCRIPT, *AUTOENCODER, "--json=/no/where/a.json"], "lies in no directory that exists"),
+        "layout": ([*table, "--layouts=dp1,dp2"], "--layouts=dp2 is not one of dp1, dp8"),
+        "expression": ([*table, "--only=("], "--only='(' is no regular expression"),
+        "nothing": ([*table, "--only=^$"], "there are no dry runs to report"),
+    }
+    outputs = run_all({name: argv for name, (argv, _) in cases.items()}, tmp_path)
+    for name, (_, message) in cases.items():
+        code, output = outputs[name]
+        assert code == 2 and message in output, (name, output)
+        assert [line.startswith("error: ") for line in output.splitlines()] == [True], (name, output)
+    assert not [*tmp_path.glob("out.*"), *tmp_path.glob("cache/*/*/*.json")]
