@@ -2,8 +2,8 @@
 
 import json
 
+from tests.scripts.processes import run_all
 from tests.scripts.test_scripts import TINY
-from tests.scripts.test_uvim_scripts import run_all
 
 SCRIPT = "scripts/dry_run.py"
 FIELDS = TINY | {"loss.gan": "0.0"}

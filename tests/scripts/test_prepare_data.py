@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from tests.data.test_dense_sources import png, write_set
-from tests.scripts.test_uvim_scripts import run_all
+from tests.scripts.processes import run_all
 
 
 @pytest.fixture(scope="module")
