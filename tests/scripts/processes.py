@@ -22,11 +22,14 @@ JAX_ENVIRONMENT = {
 # exit codes. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
 FORK_SERVER = """
 import json, os, runpy, signal, sys
+import jax
 from fsq_repro.trainers import (
     experiments, label_predictor, stage1_evaluation, stage2_evaluation, uvim_evaluation, uvim_factory
 )
 from tests.tiny import make_dense_noise
 
+jax.config.update("jax_num_cpu_devices", -1)  # as in a fresh process; the import of the tests has set both
+jax.config.update("jax_numpy_rank_promotion", "allow")
 opened = uvim_factory.make_dense_source
 uvim_factory.make_dense_source = lambda task, name, *a, **k: (
     make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)

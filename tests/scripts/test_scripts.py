@@ -72,7 +72,7 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     """Params, discriminator, EMA, both optimisers and the order of the data."""
     env = environment(tmp_path)
     schedule = {"steps": "40", "checkpoint_every": "10"}
-    run_script(train_command(tmp_path / "whole", pictures, **schedule), tmp_path)
+    finish(start(train_command(tmp_path / "whole", pictures, **schedule), env))
 
     killed = start(train_command(tmp_path / "killed", pictures, **schedule), env)
     checkpoint = tmp_path / "killed" / "checkpoints" / "10"
