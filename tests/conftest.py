@@ -7,6 +7,7 @@ import zlib
 import jax
 import numpy as np
 import pytest
+from jax._src import compiler
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -23,12 +24,20 @@ def strict_dtypes():
         yield
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def fast_compile():
-    """Halves the time to compile; for tests that compile whole training steps and run them a few times."""
-    jax.config.update("jax_disable_most_optimizations", True)
-    yield
-    jax.config.update("jax_disable_most_optimizations", False)
+    """Compiles in a quarter of the time; for modules that compile whole training steps and run them a few times."""
+    options_of = compiler.get_compile_options
+
+    def get_compile_options(*args, env_options_overrides=None, **kwargs):
+        overrides = (env_options_overrides or {}) | {"xla_cpu_use_fusion_emitters": False}
+        return options_of(*args, env_options_overrides=overrides, **kwargs)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(compiler, "get_compile_options", get_compile_options)  # no option of jax.config reaches this flag
+        jax.config.update("jax_disable_most_optimizations", True)
+        yield
+        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def golden_weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:

@@ -1,7 +1,9 @@
 """The smallest set-ups of all trainers that have every part: for tests of trainers, loop, scripts and resume."""
 
 import dataclasses
+import functools
 import pathlib
+from types import SimpleNamespace
 from typing import Any
 
 import jax
@@ -153,6 +155,16 @@ def tiny_uvim(
     elif task == "panoptic":
         c.task.num_classes, c.task.num_instances = 4, 6
     return c
+
+
+def compiled_once(trainer: Trainer) -> Trainer:
+    """The trainer with methods that stay the same objects, so that runs of the loop share what jax has compiled."""
+    return SimpleNamespace(
+        init_state=trainer.init_state,
+        load_frozen=trainer.load_frozen,
+        train_step=trainer.train_step,
+        make_evaluator=functools.cache(trainer.make_evaluator),
+    )
 
 
 def random_uvim_state(trainer: Trainer) -> Any:

@@ -11,6 +11,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fsq_repro.models.masked_transformer import MaskedTransformer
 from tests.conftest import load_golden
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
 # K = 16, 4 classes, 16 tokens: the golden file's network.
 Tiny = functools.partial(MaskedTransformer, 16, 4, 16, width=32, num_layers=2, num_heads=4, mlp_width=64, dropout=0.0)
 
@@ -99,7 +100,7 @@ def test_dropout_acts_at_the_published_places(golden, batch, monkeypatch):
     assert drawn(Tiny(dropout=0.0), train=True) == []
 
 
-def test_remat_changes_neither_logits_nor_gradients(golden, batch, fast_compile):
+def test_remat_changes_neither_logits_nor_gradients(golden, batch):
     def loss(model, variables):
         logits = model.apply(variables, *batch, train=True, rngs={"dropout": jax.random.key(7)})
         return jnp.sum(jnp.sin(logits)), logits

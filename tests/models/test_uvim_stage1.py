@@ -15,6 +15,7 @@ from fsq_repro.models.vit_layers import Encoder, PatchEmbed
 from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, fsq
 from tests.conftest import ROOT, golden_weights, load_golden
 
+pytestmark = pytest.mark.usefixtures("fast_compile")
 SMALL = {
     "resolution": 32,
     "patch_size": 8,
@@ -66,7 +67,7 @@ def num_params(model):
     return sum(x.size for x in jax.tree.leaves(abstract_init(model)["params"]))
 
 
-def test_a_training_step_equals_the_published_one(golden, fast_compile):
+def test_a_training_step_equals_the_published_one(golden):
     arrays, variables, labels = golden
     assert shapes(abstract_init(GOLDEN_MODEL)) == shapes(variables)
 
@@ -137,7 +138,7 @@ def test_patch_embedding_is_the_strided_convolution():
     np.testing.assert_allclose(tokens, expected.reshape(2, 6, 5) + params["bias"], atol=1e-5)
 
 
-def test_remat_changes_neither_names_nor_gradients(fast_compile):
+def test_remat_changes_neither_names_nor_gradients():
     plain, remat = Encoder(2, 2, 4), Encoder(2, 2, 4, remat=True)
     x = jnp.asarray(np.random.default_rng(0).normal(size=(1, 3, 4)), jnp.float32)
     tree = jax.eval_shape(plain.init, jax.random.key(0), x)["params"]
@@ -186,7 +187,7 @@ def tiny():
     return model, {"params": params}, labels, rng.uniform(-1, 1, (3, 32, 32, 3)).astype(np.float32)
 
 
-def test_dropped_codes_are_zero_vectors_in_training_only(tiny, monkeypatch, fast_compile):
+def test_dropped_codes_are_zero_vectors_in_training_only(tiny, monkeypatch):
     model, variables, _, context = tiny
     codes = np.random.default_rng(0).normal(size=(3, 4, 2)).astype(np.float32)
     mask = np.array([[1, 0, 0, 1], [0, 0, 0, 0], [1, 1, 1, 1]], bool)
@@ -214,7 +215,7 @@ def test_dropped_codes_are_zero_vectors_in_training_only(tiny, monkeypatch, fast
         assert np.abs(evaluated[name] - zeroed[name])[:2].max() > 1e-3
 
 
-def test_fsq_gets_the_encoders_output_as_it_is_and_passes_the_gradient(tiny, fast_compile):
+def test_fsq_gets_the_encoders_output_as_it_is_and_passes_the_gradient(tiny):
     model, variables, labels, context = tiny
 
     def loss(params):
@@ -230,7 +231,7 @@ def test_fsq_gets_the_encoders_output_as_it_is_and_passes_the_gradient(tiny, fas
 
 
 @pytest.mark.parametrize("encoder, decoder", [(True, False), (False, True), (False, False)])
-def test_each_context_reaches_only_its_own_part(tiny, fast_compile, encoder, decoder):
+def test_each_context_reaches_only_its_own_part(tiny, encoder, decoder):
     _, variables, labels, context = tiny
     model = LabelAutoencoder(FSQ((5, 3)), TINY_LABELS, encoder_context=encoder, decoder_context=decoder, **TINY)
     unused = {name for name, on in (("ctx_enc_embedding", encoder), ("ctx_dec_embedding", decoder)) if not on}

@@ -46,14 +46,13 @@ def test_sets_and_reference_files(root, tmp_path):
     fid, stats = "scripts/fid.py", "scripts/reference_stats.py"
     alexnet, out = "--features=alexnet", root / "stats" / "ref.npz"
     data = [f"--data=folder:{root / 'pictures'}", "--resolution=16"]
-    (tmp_path / "first").mkdir()
     outputs = run_all(
         {
             "stats": [stats, *data, alexnet, f"--out={out}", "--images=10", "--batch_size=16"],
             "text": [fid, f"{root / 'pictures'}", f"{root / 'samples'}", alexnet, "--batch_size=16"],
             "json": [fid, f"{root / 'pictures'}", f"{root / 'samples.npz'}", alexnet, "--json", "--precision_recall"],
         },
-        tmp_path / "first",
+        tmp_path,
     )
     assert {code for code, _ in outputs.values()} == {0}, outputs
 
@@ -94,13 +93,12 @@ def test_sets_and_reference_files(root, tmp_path):
         written = json.loads(str(file["protocol"]))
     assert written["split"] == "train" and written["resolution"] == 16 and written["feature_network"] == "alexnet"
 
-    (tmp_path / "second").mkdir()
     outputs = run_all(
         {
             "file second": [fid, f"{root / 'samples'}", f"{out}", alexnet, "--json"],
             "two files": [fid, f"{out}", f"{out}", "--json"],
         },
-        tmp_path / "second",
+        tmp_path,
     )
     assert {code for code, _ in outputs.values()} == {0}, outputs
     results = {name: json.loads(text[text.index("{\n") :]) for name, (_, text) in outputs.items()}

@@ -14,7 +14,7 @@ from PIL import Image
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.errors import UserError
 from fsq_repro.trainers import loop
-from tests.scripts.processes import command, environment, finish, run_all, start
+from tests.scripts.processes import run_all
 from tests.trainers.test_label_predictor import random_depth_runs
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
@@ -47,11 +47,11 @@ write(pathlib.Path(sys.argv[1]) / "b", {"color": np.full((5, 7, 3), 9, np.uint8)
 def test_predictions_and_comparisons_are_written(tmp_path, runs):
     out, edges = tmp_path / "out", tmp_path / "edges.png"
     files = [picture(tmp_path / "in" / "wide.png", (31, 12)), picture(tmp_path / "in" / "high.jpg", (9, 20))]
-    # Flags may stand behind the pictures.
-    predicting = start(command("predict", f"--workdir={runs[1]}", *files, f"--out={out}"), environment(tmp_path))
     (tmp_path / "write.py").write_text(WRITE)
     results = run_all(
         {
+            # Flags may stand behind the pictures.
+            "predict": ["scripts/predict.py", f"--workdir={runs[1]}", *files, f"--out={out}"],
             "compare": ["scripts/compare.py", f"--runs={runs[1]}", f"--out={edges}", "--images=3"],
             "write": [str(tmp_path / "write.py"), str(out)],
         },
@@ -59,7 +59,7 @@ def test_predictions_and_comparisons_are_written(tmp_path, runs):
     )
     assert all(code == 0 for code, _ in results.values()), results
     assert Image.open(edges).size[1] > 3 * 96
-    printed = finish(predicting)
+    printed = results["predict"][1]
     for name, (height, width) in (("wide", (12, 31)), ("high", (20, 9))):
         depth = np.load(out / f"{name}_depth.npy")
         assert depth.shape == (height, width) and depth.dtype == np.float32 and (depth > 0).all()

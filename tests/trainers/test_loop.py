@@ -21,7 +21,7 @@ from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.errors import UserError
 from fsq_repro.trainers import factory, loop
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
-from tests.tiny import NoiseSource, tiny_config
+from tests.tiny import NoiseSource, compiled_once, tiny_config
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
 
@@ -49,23 +49,24 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
     """SIGTERM before step 3; the whole state (both networks, EMA, optimisers, rng, codebook) comes out the same."""
     config = tiny_config("quantizer=ema_vq,bits=6", gan=True)
     config.eval_every = 2
-    whole = run(tmp_path / "whole", config)
+    trainer = compiled_once(factory.build_trainer(config))
+    whole = run(tmp_path / "whole", config, trainer)
 
     def stop():
         os.kill(os.getpid(), signal.SIGTERM)
         return eval_batches(NoiseSource(), batch_size=8, resolution=16)
 
     with pytest.raises(loop.Interrupted, match="after step 3"):
-        run(tmp_path / "parts", config, evaluation_batches=stop)
+        run(tmp_path / "parts", config, trainer, evaluation_batches=stop)
     assert Checkpoints(tmp_path / "parts" / "checkpoints", create=False).steps == [3]
-    parts = run(tmp_path / "parts", config)
+    parts = run(tmp_path / "parts", config, trainer)
     assert int(parts.step) == config.steps
     assert_same(whole, parts)
     lines = [json.loads(line) for line in (tmp_path / "parts" / "metrics.jsonl").read_text().splitlines()]
     assert [line["step"] for line in lines if "loss" in line] == [2, 4, 6, 8]
     assert list((tmp_path / "whole" / "samples").glob("*.png"))
     # The same command once more has nothing to do.
-    assert_same(parts, run(tmp_path / "parts", config))
+    assert_same(parts, run(tmp_path / "parts", config, trainer))
 
 
 @dataclasses.dataclass(frozen=True)

@@ -1,6 +1,7 @@
 """Stage II: loss, label dropping, devices, resume, both generators."""
 
 import dataclasses
+import functools
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +13,7 @@ from fsq_repro.runtime.errors import UserError
 from fsq_repro.trainers import experiments, factory, loop, stage2_factory
 from fsq_repro.trainers.sampler import Sampler, load_sampler
 from fsq_repro.trainers.tokenizer import load_tokenizer
-from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
+from tests.tiny import NoiseSource, compiled_once, save_untrained, tiny_config, tiny_stage2
 from tests.trainers.test_loop import assert_same
 
 pytestmark = pytest.mark.usefixtures("fast_compile", "noise")
@@ -36,6 +37,13 @@ def build(config):
     return stage2_factory.build_trainer(config, load_tokenizer(config.stage1))
 
 
+@functools.cache
+def initial_state(stage1, generator: str = "masked"):
+    """Which no field that the tests set changes."""
+    trainer = build(tiny_stage2(stage1, f"quantizer=fsq,bits=8,generator={generator}"))
+    return jax.jit(trainer.init_state)(jax.random.key(0))
+
+
 def batch(size: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     rng = np.random.default_rng(seed)
     tokens = rng.integers(0, 240, (size, 16), dtype=np.int32)
@@ -47,8 +55,7 @@ def test_steps_learn_and_the_ema_follows(stage1, generator):
     config = tiny_stage2(stage1, f"quantizer=fsq,bits=8,generator={generator}")
     config.optimizer.learning_rate, config.optimizer.schedule, config.optimizer.warmup_steps = 1e-2, "constant", 0
     config.model.dropout, config.ema_decay = 0.0, 0.5
-    trainer = build(config)
-    state = jax.jit(trainer.init_state)(jax.random.key(0))
+    trainer, state = build(config), initial_state(stage1, generator)
     step = jax.jit(trainer.train_step)
     losses = []
     for _ in range(30):
@@ -88,20 +95,19 @@ def test_labels_are_dropped_at_the_rate_and_replaced_by_no_class(stage1):
     config.model.dropout = 0.0
     for rate, same in ((0.0, False), (1 - 1e-7, True)):
         config.label_drop = rate
-        trainer = build(config)
-        state = jax.jit(trainer.init_state)(jax.random.key(0))
         # Initial weights of 0.02 hardly let the class reach the other positions.
+        state = initial_state(stage1)
         state = state.replace(params=jax.tree.map(lambda p: p * 10, state.params))
-        step = jax.jit(trainer.train_step)
-        one = step(state, {}, batch() | {"label": np.zeros(8, np.int32)})[1]["loss"]
-        other = step(state, {}, batch() | {"label": np.ones(8, np.int32)})[1]["loss"]
+        step = build(config).train_step
+        loss = jax.jit(lambda *arguments, step=step: step(*arguments)[1]["loss"])
+        one = loss(state, {}, batch() | {"label": np.zeros(8, np.int32)})
+        other = loss(state, {}, batch() | {"label": np.ones(8, np.int32)})
         assert (float(one) == float(other)) is same
 
 
 def test_one_device_equals_four(stage1):
     config = tiny_stage2(stage1)
-    trainer = build(config)
-    first = jax.jit(trainer.init_state)(jax.random.key(0))
+    trainer, first = build(config), initial_state(stage1)
     curves = []
     for devices in (1, 4):
         mesh = sharding.make_mesh(devices=jax.devices()[:devices])
@@ -133,7 +139,7 @@ def test_images_encoded_in_the_step_give_the_step_of_their_tokens(stage1):
     config.data.crop = "random_resized"
     of_images = build(config)
     assert of_images.encode and not of_tokens.encode
-    state = jax.jit(of_tokens.init_state)(jax.random.key(0))
+    state = initial_state(stage1)
     images = np.random.default_rng(0).random((8, 16, 16, 3), np.float32)
     labels = batch()["label"]
     tokens = np.asarray(of_tokens.tokenizer.encode(images)).reshape(8, 16)
@@ -145,20 +151,20 @@ def test_images_encoded_in_the_step_give_the_step_of_their_tokens(stage1):
 
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(stage1, tmp_path):
     config = tiny_stage2(stage1)
+    config.optimizer.schedule = "constant"  # its end is `steps`, which the two halves differ in
+    trainer = compiled_once(build(config))
 
     def run(name, steps):
         config.steps = steps
         e = experiments.build_experiment(config, tmp_path / name)
-        state = loop.train(e.trainer, e.data_iterator, e.evaluation_batches, tmp_path / name, e.loop_config)
-        return e, state
+        return e, loop.train(trainer, e.data_iterator, e.evaluation_batches, tmp_path / name, e.loop_config)
 
-    config.optimizer.schedule = "constant"  # its end is `steps`, which the two halves differ in
     _, whole = run("whole", 8)
     run("parts", 4)
     experiment, parts = run("parts", 8)
     assert int(parts.step) == 8
     assert_same(whole, parts)
-    scalars, pictures = experiment.trainer.make_evaluator(sharding.make_mesh())(parts, experiment.evaluation_batches())
+    scalars, pictures = trainer.make_evaluator(sharding.make_mesh())(parts, experiment.evaluation_batches())
     assert {f"validation/{n}_at_{r}" for n in ("bits", "accuracy") for r in ("0.45", "0.6", "0.75", "0.9", "1")} < set(
         scalars
     )
@@ -170,7 +176,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(stage1, tmp_path):
 def test_samples_do_not_depend_on_devices_or_batch_size(stage1, generator, monkeypatch):
     config = tiny_stage2(stage1, f"quantizer=fsq,bits=8,generator={generator}")
     trainer = build(config)
-    params = jax.tree.map(lambda p: p * 10, jax.jit(trainer.init_state)(jax.random.key(1)).params)
+    params = jax.tree.map(lambda p: p * 10, initial_state(stage1, generator).params)
     labels = np.arange(12) % 2
     tokens, images = [], []
     for devices, batch_size in ((4, 8), (4, 4), (1, 5)):

@@ -17,7 +17,7 @@ from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.trainers import experiments, factory, loop, uvim_factory
 from fsq_repro.trainers.uvim_stage1 import reconstruct, variables_of
-from tests.tiny import DenseNoiseSource, make_dense_noise, random_uvim_state, tiny_uvim
+from tests.tiny import DenseNoiseSource, compiled_once, make_dense_noise, random_uvim_state, tiny_uvim
 from tests.trainers.test_loop import assert_same
 
 pytestmark = pytest.mark.usefixtures("fast_compile")
@@ -111,9 +111,14 @@ def run(path, evaluation_batches=None, start_from=lambda state: state):
     """`STEPS` of the loop with the real data iterator, evaluating after three."""
     e = experiments.build_experiment(stage1_config("vq", "panoptic"), path)
     loop_config = dataclasses.replace(e.loop_config, steps=STEPS, eval_every=3, checkpoint_every=STEPS)
-    return e, loop.train(
-        e.trainer, e.data_iterator, evaluation_batches or e.evaluation_batches, path, loop_config, start_from
-    )
+    batches = evaluation_batches or e.evaluation_batches
+    return e, loop.train(looped(), e.data_iterator, batches, path, loop_config, start_from)
+
+
+@functools.cache
+def looped():
+    """The trainer of all runs of the loop."""
+    return compiled_once(uvim_factory.build_trainer(stage1_config("vq", "panoptic")))
 
 
 @functools.cache

@@ -20,7 +20,14 @@ from fsq_repro.sampling.parallel_decoding import sample_keys
 from fsq_repro.trainers import experiments, loop, uvim_factory, uvim_stage2_factory
 from fsq_repro.trainers.label_coder import LabelCoder, load_label_coder
 from fsq_repro.trainers.uvim_stage1 import variables_of
-from tests.tiny import make_dense_noise, random_uvim_state, save_untrained_uvim, tiny_config, tiny_uvim
+from tests.tiny import (
+    compiled_once,
+    make_dense_noise,
+    random_uvim_state,
+    save_untrained_uvim,
+    tiny_config,
+    tiny_uvim,
+)
 from tests.trainers.test_loop import assert_same
 from tests.trainers.test_uvim_stage1 import batch, flat, on_host
 
@@ -131,7 +138,14 @@ def run(config, path, evaluation_batches=None, start_from=None):
     e = experiments.build_experiment(config, path)
     loop_config = dataclasses.replace(e.loop_config, steps=STEPS, eval_every=3, checkpoint_every=STEPS)
     batches = evaluation_batches or e.evaluation_batches
-    return e, loop.train(e.trainer, e.data_iterator, batches, path, loop_config, start_from or e.start_from)
+    state = loop.train(looped(config.stage1), e.data_iterator, batches, path, loop_config, start_from or e.start_from)
+    return e, state
+
+
+@functools.cache
+def looped(stage1):
+    """The trainer of all runs of the loop."""
+    return compiled_once(uvim_stage2_factory.build_trainer(stage2_config(stage1), load_label_coder(stage1)))
 
 
 @functools.cache
