@@ -58,8 +58,8 @@ def start(arguments: list[str], env: dict[str, str]) -> subprocess.Popen:
     return subprocess.Popen(arguments, cwd=ROOT, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
 
 
-def finish(process: subprocess.Popen) -> str:
-    out, err = process.communicate(timeout=180)
+def finish(process: subprocess.Popen, timeout: float = 180) -> str:
+    out, err = process.communicate(timeout=timeout)
     assert process.returncode == 0, err
     return out + err
 

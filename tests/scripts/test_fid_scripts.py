@@ -16,7 +16,7 @@ from fsq_repro.models.feature_networks import load_feature_network
 from fsq_repro.models.inception import expected_shapes
 from tests.golden import make_inception
 from tests.models.test_torch_files import write_legacy
-from tests.scripts.processes import run_all
+from tests.scripts.processes import command, environment, finish, run_all, start
 
 
 @pytest.fixture(scope="module")
@@ -118,10 +118,10 @@ def test_inceptions_distance_of_two_sets_equals_pytorch_fids(tmp_path):
         np.savez(tmp_path / f"{name}.npz", images)
     weights = write_legacy(tmp_path / "seeded.pth", make_inception.draw_weights(expected_shapes()))
     sets = [str(tmp_path / f"{name}.npz") for name in "ab"]
-    argv = ["scripts/fid.py", *sets, "--features=inception", f"--weights={weights}", "--resize=pytorch-fid", "--json"]
-    ((code, output),) = run_all({"fid": argv}, tmp_path).values()
-    assert code == 0, output
-    result = json.loads(output[output.index("{\n") :])
+    argv = [*sets, "--features=inception", f"--weights={weights}", "--resize=pytorch-fid", "--json"]
+    optimized = environment(tmp_path) | {"JAX_DISABLE_MOST_OPTIMIZATIONS": "0"}
+    output = finish(start(command("fid", *argv), optimized), timeout=600)
+    result = json.JSONDecoder().raw_decode(output[output.index("{\n") :])[0]
     with np.load(make_inception.FOLDER / "inception.npz") as golden:
         assert result["value"] == pytest.approx(float(golden["fid"]), rel=1e-3)
     # Weights of one's own give nothing that may be called FID.
