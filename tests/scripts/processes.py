@@ -3,42 +3,87 @@
 import json
 import os
 import pathlib
+import signal
 import subprocess
 import sys
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
-# Runs scripts in forks of one process that has imported what takes seconds, two at a time, each with its output in a
-# file. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
+# Runs scripts in forks of one process that has imported what takes seconds, each with its output in a file. The source
+# `scenes`, whose rooms take long to build, is `make_dense_noise`. Answers a script with its process id, a process id
+# with its exit code or null.
 FORKS = """
 import json, os, runpy, sys
+import jax
 from fsq_repro.trainers import experiments, label_predictor, uvim_evaluation, uvim_factory
 from tests.tiny import make_dense_noise
 
 opened = uvim_factory.make_dense_source
 uvim_factory.make_dense_source = lambda task, name, *a, **k: (
     make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
-codes, running = {}, {}
 
-def reap():
-    pid, status = os.wait()
-    codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-
-for name, (argv, log) in json.load(sys.stdin).items():
-    if len(running) == 2:
-        reap()
+jax.config.update("jax_num_cpu_devices", int(os.environ.get("JAX_NUM_CPU_DEVICES", 4)))
+for line in sys.stdin:
+    request = json.loads(line)
+    if isinstance(request, int):
+        pid, status = os.waitpid(request, os.WNOHANG)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        continue
+    sys.argv, environment, log = request
     child = os.fork()
     if not child:
+        os.environ.update(environment)
         output = os.open(log, os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1), os.dup2(output, 2)
-        sys.argv = argv
-        runpy.run_path(argv[0], run_name="__main__")
+        runpy.run_path(sys.argv[0], run_name="__main__")
         sys.exit(0)
-    running[child] = name
-while running:
-    reap()
-print(json.dumps(codes))
+    print(child, flush=True)
 """
+
+
+class Forks:
+    """Scripts in forks of one process, see `FORKS`; a context manager, after which none is left."""
+
+    def __init__(self, env: dict[str, str]):
+        pipe = subprocess.PIPE
+        self._server = subprocess.Popen([sys.executable, "-c", FORKS], cwd=ROOT, env=env, stdin=pipe, stdout=pipe)
+        self._running = set()
+
+    def __enter__(self) -> "Forks":
+        return self
+
+    def _ask(self, request: object) -> int | None:
+        self._server.stdin.write(json.dumps(request).encode() + b"\n")
+        self._server.stdin.flush()
+        return json.loads(self._server.stdout.readline())
+
+    def start(self, argv: list[str], log: pathlib.Path, **environment: str) -> int:
+        """Script and flags -> process id."""
+        pid = self._ask((argv, environment, str(log)))
+        self._running.add(pid)
+        return pid
+
+    def poll(self, pid: int) -> int | None:
+        """Exit code, None while it runs; to be asked no more after that."""
+        code = self._ask(pid)
+        if code is not None:
+            self._running.remove(pid)
+        return code
+
+    def wait(self, pid: int, timeout: float = 300) -> int:
+        deadline = time.monotonic() + timeout
+        while (code := self.poll(pid)) is None:
+            assert time.monotonic() < deadline, f"still running after {timeout} s"
+            time.sleep(0.02)
+        return code
+
+    def __exit__(self, *_: object) -> None:
+        for pid in self._running:
+            os.kill(pid, signal.SIGKILL)
+        self._server.stdin.close()
+        self._server.stdout.close()
+        self._server.wait()
 
 
 def command(script: str, *flags: str) -> list[str]:
@@ -65,17 +110,14 @@ def finish(process: subprocess.Popen, timeout: float = 180) -> str:
 
 
 def run_all(cases: dict[str, list[str]], tmp_path: pathlib.Path) -> dict[str, tuple[int, str]]:
-    """Name -> script and flags, run by `FORKS`; returns name -> exit code and output."""
+    """Name -> script and flags, run by `Forks` two at a time; returns name -> exit code and output."""
     tmp_path.joinpath("logs").mkdir()
-    logs = {name: tmp_path / "logs" / f"{i}.txt" for i, name in enumerate(cases)}
-    result = subprocess.run(
-        [sys.executable, "-c", FORKS],
-        cwd=ROOT,
-        env=environment(tmp_path) | {"TFDS_DATA_DIR": str(tmp_path / "tfds")},
-        input=json.dumps({name: (argv, str(logs[name])) for name, argv in cases.items()}),
-        capture_output=True,
-        text=True,
-        timeout=600,
-    )
-    assert result.returncode == 0, result.stderr
-    return {name: (code, logs[name].read_text()) for name, code in json.loads(result.stdout).items()}
+    codes, running = {}, {}
+    with Forks(environment(tmp_path) | {"TFDS_DATA_DIR": str(tmp_path / "tfds")}) as forks:
+        for i, (name, argv) in enumerate(cases.items()):
+            if len(running) == 2:
+                first = next(iter(running))
+                codes[first] = forks.wait(running.pop(first))
+            running[name] = forks.start(argv, tmp_path / "logs" / f"{i}.txt")
+        codes |= {name: forks.wait(pid) for name, pid in running.items()}
+    return {name: (codes[name], (tmp_path / "logs" / f"{i}.txt").read_text()) for i, name in enumerate(cases)}
