@@ -236,6 +236,7 @@ HOSTS = {
     "accumulate_steps": "2",
     "mesh.fsdp": "2",
     "model.filters": "64",  # arrays that FSDP splits
+    "model.num_res_blocks": "0",  # but two of them: each gather is a round trip
     "loss.gan": "0.0",
 }
 
@@ -292,7 +293,8 @@ def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pi
         assert_all_end(forks, start_two(forks, parts, pictures))
 
     config = tiny_config("quantizer=fsq,bits=6")
-    config.optimizer.warmup_steps, config.steps, config.model.filters = 0, 20, 64
+    config.optimizer.warmup_steps, config.steps = 0, 20
+    config.model.filters, config.model.num_res_blocks = 64, 0
     assert_same(final_state(whole, config), final_state(parts, config))
     metrics = [json.loads(line) for line in (whole / "metrics.jsonl").read_text().splitlines()]
     losses = [m["loss"] for m in metrics if "loss" in m]
@@ -319,4 +321,4 @@ def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pi
         state, metrics = train_step(state, {}, {"image": images})
         expected.append(float(metrics["loss"]))
     np.testing.assert_allclose(losses, expected, rtol=1e-3)
-    assert expected[-1] < 0.9 * expected[0]
+    assert expected[-1] < 0.95 * expected[0]

@@ -183,7 +183,6 @@ def test_the_batch_stays_on_its_devices(fsdp, monkeypatch):
     images = 64 * 16 * 16 * 3 * 4 // 4
     assert bytes_of[1].keys() == bytes_of[2].keys()
     assert all(bytes_of[2][kind] <= 2 * bytes_of[1][kind] < images for kind in bytes_of[1]), (bytes_of, images)
-    assert fsdp > 1 or set(bytes_of[2]) == {"all-reduce"}
 
 
 def test_division_is_checked_before_anything_is_built(tmp_path):
