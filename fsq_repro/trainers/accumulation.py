@@ -12,7 +12,8 @@ are the terms and draws that are no example's own:
 - Logged figures that are no means over examples (a batch's codebook usage and perplexity, the share of masked tokens
   that were right) are those of a microbatch, averaged.
 
-Gradients are summed over devices in each microbatch; the compilers of GPU and TPU may move that behind the last.
+Gradients are summed over devices in each microbatch; the compilers of GPU and TPU may move that behind the last. Their
+running sum lies whole on each device, also where FSDP splits the parameters (seen in XLA's program for CPU).
 """
 
 from collections.abc import Callable
