@@ -138,7 +138,7 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
         "resolution": (train_command(fresh, pictures, data__resolution="18"), "data.resolution = 18"),
         "batch over devices": (
             train_command(fresh, pictures, batch_size="7"),
-            "batch_size = 7 must be a multiple of the 2",
+            "batch_size = 7 must be a multiple of the 4",
         ),
         "microbatches": (train_command(fresh, pictures, accumulate_steps="3"), "accumulate_steps = 3 must divide"),
         "changed architecture": (
