@@ -55,6 +55,7 @@ def base_config(experiment: str, a: SimpleNamespace) -> ConfigDict:
     c.eval.baseline_images = 8000  # of the training set, for the baselines that see no image
 
     c.mesh = ConfigDict({"fsdp": 1})
+    c.accumulate_steps = 1  # microbatches of a step, where activations do not fit: trainers/accumulation.py
     c.log_every = 50
     c.eval_every = 1000
     c.checkpoint_every = 1000

@@ -74,6 +74,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.reference_file = ""  # published statistics beside the data's own: VIRTUAL_imagenet128_labeled.npz
 
     c.mesh = ConfigDict({"fsdp": 1})
+    c.accumulate_steps = 1  # microbatches of a step, where activations do not fit: trainers/accumulation.py
     c.log_every = 100
     c.eval_every = 10_000
     c.checkpoint_every = 10_000

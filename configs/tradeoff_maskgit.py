@@ -93,6 +93,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.picture_labels = (330, 320, 510, 454)  # Fig. 5
 
     c.mesh = ConfigDict({"fsdp": 1})
+    c.accumulate_steps = 1  # microbatches of a step, where activations do not fit: trainers/accumulation.py
     c.log_every = 100
     c.eval_every = 10_000
     c.checkpoint_every = 10_000

@@ -147,13 +147,20 @@ class LabelAutoencoder(nn.Module):
         """z (B, S, num_channels) -> `Quantized`."""
         return self.quantizer(z, train=train)
 
-    def decode(self, codes: Array, context: Array | None, *, train: bool = False) -> dict[str, Array]:
+    def draw_kept_codes(self, batch: int) -> Array:
+        """`kept_codes` of a training batch, from the rng stream `dropout`."""
+        return kept_codes(self.make_rng("dropout"), batch, self.code_grid**2)
+
+    def decode(
+        self, codes: Array, context: Array | None, *, train: bool = False, kept_BxS: Array | None = None
+    ) -> dict[str, Array]:
         """Codes, and the context if the decoder sees it -> logits (or the values of a regression) of each label.
 
         Args:
           codes: (B, S, num_channels).
           context: as of the class.
-          train: apply code dropout, which draws from the rng stream `dropout`; a dropped code is the zero vector.
+          train: apply code dropout; a dropped code is the zero vector.
+          kept_BxS: which codes are kept where these are a part of a training batch, boolean (B, S); drawn by default.
 
         Returns:
           {label: float32 (B, resolution, resolution, channels)}.
@@ -163,7 +170,8 @@ class LabelAutoencoder(nn.Module):
             expected = f"(batch, {S}, {self.quantizer.num_channels})"
             raise ValueError(f"codes has the shape {codes.shape}, but must have {expected}.")
         if train and self.code_dropout:
-            codes = jnp.where(kept_codes(self.make_rng("dropout"), B, S)[:, :, None], codes, 0)
+            kept_BxS = self.draw_kept_codes(B) if kept_BxS is None else kept_BxS
+            codes = jnp.where(kept_BxS[:, :, None], codes, 0)
         x_BxTxD = resize_grid(self.decoder_stem(codes), self.grid)
         if self.decoder_context:
             x_BxTxD += self._embed_context(self.ctx_dec_embedding, context)
@@ -172,11 +180,11 @@ class LabelAutoencoder(nn.Module):
         return {name: unpatchify(head(x_BxTxD).astype(jnp.float32), grid) for name, head in self.heads.items()}
 
     def __call__(
-        self, labels: dict[str, Array], context: Array | None, *, train: bool
+        self, labels: dict[str, Array], context: Array | None, *, train: bool, kept_BxS: Array | None = None
     ) -> tuple[dict[str, Array], Quantized]:
         """Labels and context -> (logits as of `decode`, `Quantized`)."""
         quantized = self.quantize(self.encode(labels, context), train=train)
-        return self.decode(quantized.codes, context, train=train), quantized
+        return self.decode(quantized.codes, context, train=train, kept_BxS=kept_BxS), quantized
 
     def _embed_context(self, embed: PatchEmbed, context: Array | None) -> Array:
         if context is None:

@@ -33,6 +33,9 @@ class EmaVectorQuantizer(nn.Module):
     (codebook_size,). A codeword is its sum / count, scaled to length 1. Both are updated when `train` and the
     collection is mutable; splitting draws from the rng stream `quantizer`. Codes are of the state before the update.
 
+    A batch may come in parts: with `train` and the collection `batch` mutable a call leaves there what it would have
+    updated the state by, arrays of the state's names and shapes, and `update` takes their sums over the parts.
+
     Attributes:
       codebook_size: number of codes.
       embedding_dim: channels of a code.
@@ -82,20 +85,36 @@ class EmaVectorQuantizer(nn.Module):
         loss = jnp.zeros((), jnp.float32)
         if train and self.commitment_cost:
             loss = metrics["commitment_loss"] = self.commitment_cost * mean_square(z_NxD - q_NxD)
-        if train and not self.is_initializing() and self.is_mutable_collection("quantizer"):
-            metrics |= self._update(jax.lax.stop_gradient(z_NxD), indices_N)
+        if train and not self.is_initializing():
+            counts_K, sums_KxD = self._batch_sums(jax.lax.stop_gradient(z_NxD), indices_N)
+            if self.is_mutable_collection("batch"):
+                self.put_variable("batch", "counts", counts_K)
+                self.put_variable("batch", "dictionary", sums_KxD)
+            if self.is_mutable_collection("quantizer"):
+                metrics |= self.update(counts_K, sums_KxD)
         codes = straight_through(z_NxD, q_NxD).astype(z.dtype).reshape(z.shape)
         return Quantized(codes, indices, loss, metrics)
 
-    def _update(self, z_NxD: jax.Array, indices_N: jax.Array) -> dict[str, jax.Array]:
-        batch_counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
-        batch_sums_KxD = jnp.zeros_like(self.dictionary.value).at[indices_N].add(z_NxD)
+    def _batch_sums(self, z_NxD: jax.Array, indices_N: jax.Array) -> tuple[jax.Array, jax.Array]:
+        counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
+        return counts_K, jnp.zeros_like(self.dictionary.value).at[indices_N].add(z_NxD)
+
+    def update(self, batch_counts_K: jax.Array, batch_sums_KxD: jax.Array) -> dict[str, jax.Array]:
+        """Brings the state up to date with a batch.
+
+        Args:
+          batch_counts_K: tokens assigned to each code, float32 (codebook_size,).
+          batch_sums_KxD: their sums, float32 (codebook_size, embedding_dim).
+
+        Returns:
+          Metrics: shares of the codes that went unused, of the tokens that the most used code got, and the splits.
+        """
         decay_K = jnp.where(self.counts.value < COUNT_FLOOR, 1.0, self.momentum)
         counts_K = decay_K * self.counts.value + batch_counts_K
         sums_KxD = decay_K[:, None] * self.dictionary.value + batch_sums_KxD
         metrics = {
             "zeros_ratio": jnp.mean(batch_counts_K == 0, dtype=jnp.float32),
-            "max_ratio": jnp.max(batch_counts_K) / indices_N.size,
+            "max_ratio": jnp.max(batch_counts_K) / jnp.sum(batch_counts_K),
         }
         if self.splitting:
             key = self.make_rng("quantizer")

@@ -48,6 +48,7 @@ class Checkpoints:
             args=ocp.args.Composite(
                 state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data_iterator)
             ),
+            force=True,  # else orbax asks the preemption service itself, with other numbers than `StopSignal`
         )
 
     def restore(self, abstract_state: Any, *, data_iterator: Any = None, step: int | None = None) -> Any:
@@ -59,7 +60,7 @@ class Checkpoints:
           step: one of `steps`.
 
         Raises:
-          UserError: no such checkpoint, or one of another architecture.
+          UserError: no such checkpoint, one of another architecture, or, for an iterator, of other processes.
         """
         step = self.latest_step() if step is None else step
         if step is None:
@@ -69,6 +70,7 @@ class Checkpoints:
         self._check_architecture(step, abstract_state)
         items = {"state": ocp.args.StandardRestore(abstract_state)}
         if data_iterator is not None:
+            self._check_processes(step)
             items["data"] = grain.checkpoint.CheckpointRestore(data_iterator)
         return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
 
@@ -81,6 +83,15 @@ class Checkpoints:
                     f"the checkpoint of step {step} in {self._directory} does not fit the config: {name} has shape "
                     f"{stored.get(name, 'nothing')} there and {wanted.get(name, 'nothing')} by the config"
                 )
+
+    def _check_processes(self, step: int) -> None:
+        """Each process has its own position in its own part of the data."""
+        names = [path.stem for path in (self._directory / str(step) / "data").glob("process_0-of-*.json")]
+        if names and names != [f"process_0-of-{jax.process_count()}"]:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory} was saved by {names[0].split('-')[-1]} processes, "
+                f"which shared the data, and cannot be resumed by {jax.process_count()}"
+            )
 
     def close(self) -> None:
         self._manager.close()

@@ -16,8 +16,8 @@ from ml_collections import ConfigDict
 from fsq_repro.files import atomic_path
 from fsq_repro.runtime.errors import UserError
 
-# What a resumed run may change: how long and how often, not what is trained; and where stage I lies, since its weights
-# are compared.
+# What a resumed run may change: how long and how often, and how the batch is spread, not what is trained; and where
+# stage I lies, since its weights are compared.
 RESUMABLE_CHANGES = (
     "steps",
     "log_every",
@@ -26,6 +26,7 @@ RESUMABLE_CHANGES = (
     "eval",
     "data.num_workers",
     "mesh",
+    "accumulate_steps",
     "stage1",
     "sampler",
     "compression",

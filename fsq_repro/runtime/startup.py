@@ -10,14 +10,16 @@ import subprocess
 import jax
 
 from fsq_repro.data.cache import cache_dir
+from fsq_repro.runtime import processes
 
 PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "numpy", "scikit-image", "pillow")
 
 
 def start() -> None:
-    """Sets up logging, the persistent compilation cache and, where several processes are told of, `jax.distributed`.
+    """Sets up logging, the persistent compilation cache and, for a run of several processes, `jax.distributed`.
 
-    Several processes: set JAX_COORDINATOR_ADDRESS, JAX_NUM_PROCESSES and JAX_PROCESS_ID for each.
+    Raises:
+      UserError: see `processes.connect`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
@@ -26,9 +28,7 @@ def start() -> None:
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
-    processes = int(os.environ.get("JAX_NUM_PROCESSES", "1"))
-    if processes > 1:
-        jax.distributed.initialize(os.environ["JAX_COORDINATOR_ADDRESS"], processes, int(os.environ["JAX_PROCESS_ID"]))
+    processes.connect()
 
 
 def versions() -> dict[str, str]:

@@ -24,6 +24,7 @@ from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.models.perceptual import load_perceptual
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers import gan
+from fsq_repro.trainers.accumulation import accumulate, update_codebook
 
 Metrics = dict[str, jax.Array]
 
@@ -64,6 +65,7 @@ class AutoencoderTrainer:
       resolution: image side in pixels.
       ema_decay: decay of the average of the parameters that evaluation uses.
       perceptual_network, perceptual_path: see `load_perceptual`.
+      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     model: Autoencoder
@@ -75,6 +77,7 @@ class AutoencoderTrainer:
     ema_decay: float
     perceptual_network: str
     perceptual_path: str = ""
+    accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
         """Arrays that the step reads and never changes: the perceptual network's weights, {} without one."""
@@ -108,25 +111,32 @@ class AutoencoderTrainer:
         self, state: AutoencoderState, frozen: Any, batch: dict[str, jax.Array]
     ) -> tuple[AutoencoderState, Metrics]:
         """One step on `batch["image"]` (B, H, W, 3) in [0, 1]; returns the new state and float32 scalars."""
-        images = batch["image"]
         rng = jax.random.fold_in(state.rng, state.step)
-        generator_grad = jax.value_and_grad(self.generator_loss, has_aux=True)
-        (_, (reconstruction, quantizer_state, metrics)), grads = generator_grad(
-            state.params, state, frozen, images, rng
-        )
+
+        def gradients(images: jax.Array, _: int | jax.Array) -> tuple[Any, Any]:
+            grad = jax.value_and_grad(self.generator_loss, has_aux=True)
+            (_, (reconstruction, batch_sums, metrics)), grads = grad(state.params, state, frozen, images)
+            discriminator_grads = {}
+            if self.weights.gan:
+                grad = jax.value_and_grad(self.discriminator_loss, has_aux=True)
+                (_, more), discriminator_grads = grad(state.discriminator_params, images, reconstruction)
+                metrics |= more
+            return (grads, discriminator_grads, metrics), batch_sums
+
+        means, batch_sums = accumulate(gradients, batch["image"], self.accumulate_steps)
+        grads, discriminator_grads, metrics = means
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
-        metrics["gradient_norm"] = optax.global_norm(grads)
+        variables = {"params": state.params, "quantizer": state.quantizer_state}
+        quantizer_state, more = update_codebook(self.model, variables, batch_sums, rng)
+        metrics |= more | {"gradient_norm": optax.global_norm(grads)}
 
         discriminator_params, discriminator_opt_state = state.discriminator_params, state.discriminator_opt_state
         if self.weights.gan:
-            discriminator_grad = jax.value_and_grad(self.discriminator_loss, has_aux=True)
-            (_, more), grads = discriminator_grad(state.discriminator_params, images, reconstruction)
             updates, discriminator_opt_state = self.discriminator_optimizer.update(
-                grads, state.discriminator_opt_state, state.discriminator_params
+                discriminator_grads, state.discriminator_opt_state, state.discriminator_params
             )
             discriminator_params = optax.apply_updates(state.discriminator_params, updates)
-            metrics |= more
 
         return state.replace(
             step=state.step + 1,
@@ -139,15 +149,14 @@ class AutoencoderTrainer:
         ), metrics
 
     def generator_loss(
-        self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array, rng: jax.Array
+        self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-        """Returns (total, (reconstruction, new quantizer state, metrics)); the discriminator is held fixed."""
+        """Returns (total, (reconstruction, sums for `update_codebook`, metrics)); the discriminator is held fixed."""
         (reconstruction, quantized), updated = self.model.apply(
             {"params": params, "quantizer": state.quantizer_state},
             images,
             train=True,
-            mutable=["quantizer"],
-            rngs={"quantizer": rng},
+            mutable=["batch"],
         )
         terms = {"quantizer": quantized.loss}
         weights = self.weights
@@ -161,7 +170,7 @@ class AutoencoderTrainer:
         total = sum(terms.values())
         metrics = {"loss": total} | {f"loss/{k}": v for k, v in terms.items()}
         metrics |= {f"quantizer/{k}": v for k, v in quantized.metrics.items()}
-        return total, (reconstruction, updated.get("quantizer", {}), metrics)
+        return total, (reconstruction, updated.get("batch", {}), metrics)
 
     def discriminator_loss(
         self, params: Any, images: jax.Array, reconstruction: jax.Array

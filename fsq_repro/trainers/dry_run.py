@@ -18,6 +18,7 @@ from jax.sharding import Mesh, NamedSharding
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.abstract_experiments import AbstractExperiment
 from fsq_repro.trainers.accelerators import ACCELERATORS, Accelerator
+from fsq_repro.trainers.accumulation import check_division
 from fsq_repro.trainers.program_costs import Collectives, matrix_flops, read_collectives
 
 PARAMETER_FIELDS = ("params", "discriminator_params")
@@ -126,11 +127,10 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
     """Traces the training step for the devices of `mesh` and, where `compile_step`, compiles it.
 
     Raises:
-      ValueError: a batch that the devices do not divide, or a utilisation out of (0, 1].
+      ValueError: a batch or microbatches that the devices do not divide, or a utilisation out of (0, 1].
     """
     config, trainer = experiment.loop_config, experiment.trainer
-    if config.batch_size % mesh.size:
-        raise ValueError(f"batch_size = {config.batch_size} must be a multiple of the {mesh.size} devices")
+    check_division(config.batch_size, trainer.accumulate_steps, mesh.size)
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
 

@@ -41,6 +41,7 @@ def build_experiment(config: ConfigDict, path: pathlib.Path, progress: Progress 
     if config.trainer not in BUILDERS:
         raise ValueError(f"trainer = {config.trainer!r} is not one of {', '.join(BUILDERS)}")
     factory.check_inception(config)
+    factory.check_devices(config)
     return BUILDERS[config.trainer](config, path, progress)
 
 

@@ -22,6 +22,8 @@ from fsq_repro.evaluation.reference_statistics import ReferenceStatistics
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.models.discriminator import Discriminator
 from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer
+from fsq_repro.runtime import sharding
+from fsq_repro.trainers.accumulation import check_division
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer, LossWeights
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 from fsq_repro.trainers.scoring import Scorer, make_scorers
@@ -180,6 +182,7 @@ def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
         ema_decay=config.ema_decay,
         perceptual_network=config.loss.perceptual_network,
         perceptual_path=config.loss.perceptual_path,
+        accumulate_steps=accumulate_steps(config),
     )
 
 
@@ -198,9 +201,23 @@ def build_loop(config: ConfigDict) -> LoopConfig:
     )
 
 
+def accumulate_steps(config: ConfigDict) -> int:
+    """Runs of older versions have no such field."""
+    steps = config.get("accumulate_steps", 1)
+    if steps < 1:
+        raise ValueError(f"accumulate_steps = {steps} must be at least 1")
+    return steps
+
+
 def check_batch(config: ConfigDict) -> None:
-    if config.batch_size % jax.device_count():
-        raise ValueError(f"batch_size = {config.batch_size} must be a multiple of the {jax.device_count()} devices")
+    check_division(config.batch_size, accumulate_steps(config), jax.device_count())
+
+
+def check_devices(config: ConfigDict) -> None:
+    """ValueError for what the devices of all processes cannot share equally."""
+    sharding.make_mesh(config.mesh.fsdp)
+    check_batch(config)
+    check_eval_batch(config)
 
 
 def check_eval_batch(config: ConfigDict) -> None:

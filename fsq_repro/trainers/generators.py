@@ -50,12 +50,16 @@ class MaskedGenerator:
 
     name = "masked"
 
-    def loss(
-        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, rng: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Training loss on the masked tokens, with dropout, and metrics."""
+    def draw(self, rng: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+        """What a step on a batch draws: the tokens to predict, which are masked, bool (B, S), and a key for dropout."""
         mask_key, dropout_key = jax.random.split(rng)
-        masked_BxS = random_masks(mask_key, *tokens_BxS.shape, min_ratio=self.min_ratio, bound=self.bound)
+        masks = random_masks(mask_key, batch_size, self.grid**2, min_ratio=self.min_ratio, bound=self.bound)
+        return masks, dropout_key
+
+    def loss(
+        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, masked_BxS: jax.Array, dropout_key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss on the masked tokens, mean over examples, with dropout, and metrics."""
         inputs_BxS = jnp.where(masked_BxS, self.model.mask_id, tokens_BxS)
         logits = self.model.apply({"params": params}, inputs_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
         loss = smoothed_cross_entropy(logits, tokens_BxS, masked_BxS.astype(jnp.float32), self.label_smoothing)
@@ -135,13 +139,16 @@ class AutoregressiveGenerator:
 
     name = "autoregressive"
 
+    def draw(self, rng: jax.Array, batch_size: int) -> tuple[jax.Array, jax.Array]:
+        """See `MaskedGenerator.draw`; all tokens are predicted."""
+        return jnp.ones((batch_size, self.grid**2), bool), rng
+
     def loss(
-        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, rng: jax.Array
+        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, predicted_BxS: jax.Array, dropout_key: jax.Array
     ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Training loss on all tokens, teacher-forced, with dropout, and metrics."""
-        logits = self.model.apply({"params": params}, tokens_BxS, labels_B, train=True, rngs={"dropout": rng})
-        weights = jnp.ones(tokens_BxS.shape, jnp.float32)
-        loss = smoothed_cross_entropy(logits, tokens_BxS, weights, self.label_smoothing)
+        """Training loss on the tokens, teacher-forced, with dropout, and metrics."""
+        logits = self.model.apply({"params": params}, tokens_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
+        loss = smoothed_cross_entropy(logits, tokens_BxS, predicted_BxS.astype(jnp.float32), self.label_smoothing)
         hits = jnp.argmax(logits[..., : self.model.codebook_size], -1) == tokens_BxS
         return loss, {"loss": loss, "accuracy": jnp.mean(hits.astype(jnp.float32))}
 

@@ -8,7 +8,6 @@ import contextlib
 import dataclasses
 import logging
 import pathlib
-import signal
 import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Protocol
@@ -21,13 +20,19 @@ from fsq_repro.evaluation.pictures import save_png
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.errors import UserError, explained_items
+from fsq_repro.runtime.processes import StopSignal
 from fsq_repro.runtime.writers import make_writer
 
 log = logging.getLogger(__name__)
 
 
 class Trainer(Protocol):
-    """What the loop needs of a trainer. The state is the trainer's own; the loop reads only `.step` and `.params`."""
+    """What the loop needs of a trainer. The state is the trainer's own; the loop reads only `.step` and `.params`.
+
+    `accumulate_steps`: microbatches that `train_step` cuts a batch into, see `accumulation`.
+    """
+
+    accumulate_steps: int
 
     def init_state(self, rng: jax.Array) -> Any: ...
 
@@ -120,7 +125,7 @@ def train(
     writer = make_writer(run_path, is_main_process=is_main)
     window = _Window(config.steps, config.batch_size, step)
     pending = None
-    with _StopSignal() as stop:
+    with StopSignal() as stop:
         try:
             while step < config.steps:
                 if step > first:
@@ -133,7 +138,7 @@ def train(
                 step += 1
                 pending = (step, metrics)
 
-                stopping = stop.requested  # read once: the signal may come between the lines below
+                stopping = stop.requested()
                 must_save = step % config.checkpoint_every == 0 or step == config.steps or stopping
                 must_evaluate = step % config.eval_every == 0 or step == config.steps
                 if must_save or must_evaluate:
@@ -219,19 +224,3 @@ class _Window:
             *divmod(left, 60),
         )
         self.restart(step)
-
-
-class _StopSignal:
-    """Notes SIGTERM and SIGINT, so that the loop can save and leave at the end of a step."""
-
-    def __enter__(self) -> "_StopSignal":
-        self.requested = False
-        self._previous = {s: signal.signal(s, self._note) for s in (signal.SIGTERM, signal.SIGINT)}
-        return self
-
-    def _note(self, *_: Any) -> None:
-        self.requested = True
-
-    def __exit__(self, *_: Any) -> None:
-        for s, handler in self._previous.items():
-            signal.signal(s, handler)

@@ -20,6 +20,7 @@ from fsq_repro.evaluation.images import to_uint8
 from fsq_repro.evaluation.pictures import image_grid
 from fsq_repro.evaluation.usage import CodebookUsage
 from fsq_repro.runtime import sharding
+from fsq_repro.trainers.accumulation import accumulate
 from fsq_repro.trainers.generators import Generator
 from fsq_repro.trainers.tokenizer import Tokenizer
 
@@ -49,6 +50,7 @@ class MaskGITTrainer:
       label_drop: share of the labels that are replaced by "no class".
       tokenizer: stage I's autoencoder.
       encode: batches bring images, which the step encodes; otherwise they bring tokens.
+      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     generator: Generator
@@ -57,6 +59,7 @@ class MaskGITTrainer:
     label_drop: float
     tokenizer: Tokenizer
     encode: bool
+    accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
         """The autoencoder's arrays where the step encodes, {} elsewhere."""
@@ -77,16 +80,23 @@ class MaskGITTrainer:
 
     def train_step(self, state: MaskGITState, frozen: Any, batch: dict[str, jax.Array]) -> tuple[MaskGITState, Metrics]:
         """One step on `tokens` int32 (B, S), or `image` (B, H, W, 3) in [0, 1], and `label` int32 (B,)."""
-        if self.encode:
-            tokens_BxS = self.tokenizer.encode_with(frozen, batch["image"]).reshape(len(batch["image"]), -1)
-        else:
-            tokens_BxS = batch["tokens"]
         drop_key, loss_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
         dropped_B = jax.random.bernoulli(drop_key, self.label_drop, batch["label"].shape)
         labels_B = jnp.where(dropped_B, self.generator.model.num_classes, batch["label"])
+        predicted_BxS, dropout_key = self.generator.draw(loss_key, len(labels_B))
 
-        grad = jax.value_and_grad(self.generator.loss, has_aux=True)
-        (_, metrics), grads = grad(state.params, tokens_BxS, labels_B, loss_key)
+        def gradients(batch: dict[str, jax.Array], number: int | jax.Array) -> tuple[Any, Any]:
+            if self.encode:
+                tokens_BxS = self.tokenizer.encode_with(frozen, batch["image"]).reshape(len(batch["image"]), -1)
+            else:
+                tokens_BxS = batch["tokens"]
+            key = dropout_key if self.accumulate_steps == 1 else jax.random.fold_in(dropout_key, number)
+            grad = jax.value_and_grad(self.generator.loss, has_aux=True)
+            (_, metrics), grads = grad(state.params, tokens_BxS, batch["label"], batch["predicted"], key)
+            return (grads, metrics), ()
+
+        batch = batch | {"label": labels_B, "predicted": predicted_BxS}
+        (grads, metrics), _ = accumulate(gradients, batch, self.accumulate_steps)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         params = optax.apply_updates(state.params, updates)
         return state.replace(

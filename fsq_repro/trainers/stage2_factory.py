@@ -70,7 +70,8 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
         key = jax.random.key(0)
         params = probe.model.init(key, tokens, labels)["params"]
         samples = probe.sample(params, key, labels, labels, config.sampler.guidance_weight)
-        return probe.loss(params, tokens, labels, key), samples, probe.token_bits(params, tokens, labels)
+        loss = probe.loss(params, tokens, labels, *probe.draw(key, 1))
+        return loss, samples, probe.token_bits(params, tokens, labels)
 
     jax.eval_shape(everything, tokens, labels)
     return generator
@@ -131,6 +132,7 @@ def build_trainer(config: ConfigDict, tokenizer: Tokenizer) -> MaskGITTrainer:
         label_drop=config.label_drop,
         tokenizer=tokenizer,
         encode=config.data.crop != "none",
+        accumulate_steps=factory.accumulate_steps(config),
     )
 
 

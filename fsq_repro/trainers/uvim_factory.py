@@ -92,7 +92,9 @@ def build_trainer(config: ConfigDict) -> LabelAutoencoderTrainer:
     task = build_task(config.task)
     model = build_model(config, task)
     check_evaluation(config)
-    return LabelAutoencoderTrainer(model, task, build_optimizer(config.optimizer, config.steps))
+    return LabelAutoencoderTrainer(
+        model, task, build_optimizer(config.optimizer, config.steps), factory.accumulate_steps(config)
+    )
 
 
 def check_evaluation(config: ConfigDict) -> None:

@@ -18,6 +18,7 @@ from jax.sharding import Mesh
 from fsq_repro.evaluation.usage import CodebookUsage
 from fsq_repro.models.uvim_stage1 import LabelAutoencoder
 from fsq_repro.runtime import sharding
+from fsq_repro.trainers.accumulation import accumulate, update_codebook
 from fsq_repro.trainers.uvim_tasks import Arrays, Task
 
 
@@ -34,11 +35,18 @@ class LabelAutoencoderState:
 
 @dataclasses.dataclass(frozen=True)
 class LabelAutoencoderTrainer:
-    """Stage-I trainer of a task."""
+    """Stage-I trainer of a task.
+
+    Attributes:
+      model, task: the autoencoder and what it is for.
+      optimizer: optax transformation.
+      accumulate_steps: microbatches of a step, see `accumulation`.
+    """
 
     model: LabelAutoencoder
     task: Task
     optimizer: optax.GradientTransformation
+    accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
         """Nothing is frozen."""
@@ -62,31 +70,40 @@ class LabelAutoencoderTrainer:
     def train_step(self, state: LabelAutoencoderState, frozen: Any, batch: Arrays) -> tuple[Any, Arrays]:
         """One step on a prepared batch (see `uvim_tasks`); returns the new state and float32 scalars."""
         dropout_key, quantizer_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
+        variables = variables_of(state)
+        if self.model.code_dropout:
+            B, rngs = len(jax.tree.leaves(batch)[0]), {"dropout": dropout_key}
+            batch = batch | {"kept": self.model.apply(variables, B, rngs=rngs, method="draw_kept_codes")}
 
-        def loss_fn(params: Any) -> tuple[jax.Array, tuple[Any, Arrays]]:
+        def loss_fn(params: Any, batch: Arrays) -> tuple[jax.Array, tuple[Any, Arrays]]:
             (outputs, quantized), updated = self.model.apply(
-                {"params": params, "quantizer": state.quantizer_state},
+                variables | {"params": params},
                 self.task.inputs(batch),
                 batch["context"],
                 train=True,
-                mutable=["quantizer"],
-                rngs={"dropout": dropout_key, "quantizer": quantizer_key},
+                kept_BxS=batch.get("kept"),
+                mutable=["batch"],
             )
             loss_B, terms = self.task.loss(outputs, batch)
             total = jnp.mean(loss_B) + quantized.loss
             metrics = {"loss": total, "loss/quantizer": quantized.loss}
             metrics |= {f"loss/{name}": jnp.mean(term_B) for name, term_B in terms.items()}
             metrics |= {f"quantizer/{name}": value for name, value in quantized.metrics.items()}
-            return total, (updated.get("quantizer", {}), metrics)
+            return total, (updated.get("batch", {}), metrics)
 
-        (_, (quantizer_state, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+        def gradients(batch: Arrays, _: int | jax.Array) -> tuple[Any, Any]:
+            (_, (batch_sums, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
+            return (grads, metrics), batch_sums
+
+        (grads, metrics), batch_sums = accumulate(gradients, batch, self.accumulate_steps)
+        quantizer_state, more = update_codebook(self.model, variables, batch_sums, quantizer_key)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         return state.replace(
             step=state.step + 1,
             params=optax.apply_updates(state.params, updates),
             quantizer_state=quantizer_state,
             opt_state=opt_state,
-        ), metrics | {"gradient_norm": optax.global_norm(grads)}
+        ), metrics | more | {"gradient_norm": optax.global_norm(grads)}
 
     def make_evaluator(self, mesh: Mesh) -> Callable[[LabelAutoencoderState, Iterable[dict]], tuple[dict, dict]]:
         """The check that the loop makes now and then: losses and codebook usage on some validation batches."""

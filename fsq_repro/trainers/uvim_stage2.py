@@ -20,6 +20,7 @@ from fsq_repro.evaluation.usage import CodebookUsage
 from fsq_repro.models.uvim_stage2 import START, EncoderDecoderTransformer
 from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
+from fsq_repro.trainers.accumulation import accumulate
 from fsq_repro.trainers.label_coder import LabelCoder
 from fsq_repro.trainers.uvim_tasks import Arrays
 
@@ -42,12 +43,14 @@ class CodePredictorTrainer:
       optimizer: optax transformation.
       coder: stage I.
       temperature: of the decoding, 0 for the likeliest code.
+      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     model: EncoderDecoderTransformer
     optimizer: optax.GradientTransformation
     coder: LabelCoder
     temperature: float
+    accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
         """Stage I's arrays."""
@@ -61,13 +64,17 @@ class CodePredictorTrainer:
 
     def train_step(self, state: CodePredictorState, frozen: Any, batch: Arrays) -> tuple[Any, Arrays]:
         """One step on a prepared batch (see `uvim_tasks`); returns the new state and float32 scalars."""
-        codes_BxS = self.coder.encode_with(frozen, batch)
 
-        def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
-            nats_BxS, correct_BxS = self.code_losses(params, batch["context"], codes_BxS)
-            return jnp.mean(nats_BxS), jnp.mean(correct_BxS, dtype=jnp.float32)
+        def gradients(batch: Arrays, _: int | jax.Array) -> tuple[Any, Any]:
+            codes_BxS = self.coder.encode_with(frozen, batch)
 
-        (loss, accuracy), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params)
+            def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+                nats_BxS, correct_BxS = self.code_losses(params, batch["context"], codes_BxS)
+                return jnp.mean(nats_BxS), jnp.mean(correct_BxS, dtype=jnp.float32)
+
+            return jax.value_and_grad(loss_fn, has_aux=True)(state.params), ()
+
+        ((loss, accuracy), grads), _ = accumulate(gradients, batch, self.accumulate_steps)
         updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
         return state.replace(
             step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state

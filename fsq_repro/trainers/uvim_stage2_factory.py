@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from fsq_repro.models.augreg_vit import load_augreg_vit
 from fsq_repro.models.uvim_stage2 import EncoderDecoderTransformer
-from fsq_repro.trainers import stage1_link, uvim_factory
+from fsq_repro.trainers import factory, stage1_link, uvim_factory
 from fsq_repro.trainers.label_coder import LabelCoder, load_label_coder
 from fsq_repro.trainers.uvim_stage2 import CodePredictorState, CodePredictorTrainer
 
@@ -60,6 +60,7 @@ def build_trainer(config: ConfigDict, coder: LabelCoder) -> CodePredictorTrainer
         optimizer=uvim_factory.build_optimizer(config.optimizer, config.steps),
         coder=coder,
         temperature=config.sampler.temperature,
+        accumulate_steps=factory.accumulate_steps(config),
     )
 
 

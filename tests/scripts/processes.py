@@ -8,6 +8,7 @@ import pathlib
 import subprocess
 import sys
 import tempfile
+import time
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 JAX_ENVIRONMENT = {
@@ -17,9 +18,9 @@ JAX_ENVIRONMENT = {
     "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
 }
 
-# A process that has imported what takes seconds and lives as long as the tests. Each line that it reads is a set of
-# scripts, which it runs in forks of itself, two at a time, each with its output in a file; it answers with a line of
-# exit codes. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
+# A process that has imported what takes seconds and lives as long as the tests. It runs each script that it is told of
+# in a fork of itself, with its output in a file, and answers with the fork's process id; a process id it answers with
+# the exit code or null. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
 FORK_SERVER = """
 import json, os, runpy, signal, sys
 import jax
@@ -28,35 +29,28 @@ from fsq_repro.trainers import (
 )
 from tests.tiny import make_dense_noise
 
-jax.config.update("jax_num_cpu_devices", -1)  # as in a fresh process; the import of the tests has set both
-jax.config.update("jax_numpy_rank_promotion", "allow")
+jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it
 opened = uvim_factory.make_dense_source
 uvim_factory.make_dense_source = lambda task, name, *a, **k: (
     make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
 
-def reap():
-    pid, status = os.wait()
-    codes[running.pop(pid)] = os.waitstatus_to_exitcode(status)
-
 for line in sys.stdin:
     request = json.loads(line)
-    codes, running = {}, {}
-    for name, (argv, log) in request["cases"].items():
-        if len(running) == 2:
-            reap()
-        child = os.fork()
-        if not child:
-            signal.alarm(600)
-            os.environ.update(request["environment"])
-            output = os.open(log, os.O_WRONLY | os.O_CREAT)
-            os.dup2(output, 1), os.dup2(output, 2)
-            sys.argv = argv
-            runpy.run_path(argv[0], run_name="__main__")
-            sys.exit(0)
-        running[child] = name
-    while running:
-        reap()
-    print(json.dumps(codes), flush=True)
+    if isinstance(request, int):
+        pid, status = os.waitpid(request, os.WNOHANG)
+        print(json.dumps(os.waitstatus_to_exitcode(status) if pid else None), flush=True)
+        continue
+    child = os.fork()
+    if not child:
+        signal.alarm(600)
+        os.environ.update(request["environment"])
+        jax.config.update("jax_num_cpu_devices", request["devices"])
+        output = os.open(request["log"], os.O_WRONLY | os.O_CREAT)
+        os.dup2(output, 1), os.dup2(output, 2)
+        sys.argv = request["argv"]
+        runpy.run_path(sys.argv[0], run_name="__main__")
+        sys.exit(0)
+    print(child, flush=True)
 """
 
 
@@ -92,23 +86,51 @@ def _fork_server() -> subprocess.Popen:
     return server
 
 
-def run_all(cases: dict[str, list[str]], tmp_path: pathlib.Path) -> dict[str, tuple[int, str]]:
-    """Name -> script and flags, run by `FORK_SERVER`; returns name -> exit code and output."""
-    folder = pathlib.Path(tempfile.mkdtemp(prefix="logs", dir=tmp_path))
-    logs = {name: folder / f"{i}.txt" for i, name in enumerate(cases)}
-    request = {
-        "cases": {name: (argv, str(logs[name])) for name, argv in cases.items()},
-        "environment": _folders(tmp_path),
-    }
+def _ask(request: object) -> int | None:
     server = _fork_server()
     print(json.dumps(request), file=server.stdin, flush=True)
     answer = server.stdout.readline()
     assert answer, f"the fork server ended with code {server.wait()}"
-    return {name: (code, logs[name].read_text()) for name, code in json.loads(answer).items()}
+    return json.loads(answer)
+
+
+class Fork:
+    """A script and its flags in a fork of `FORK_SERVER`; it ends after 10 minutes at the latest."""
+
+    def __init__(self, argv: list[str], tmp_path: pathlib.Path, *, devices: int = 1, **env: str):
+        descriptor, log = tempfile.mkstemp(suffix=".txt", dir=tmp_path)
+        os.close(descriptor)
+        self._log, self._code = pathlib.Path(log), None
+        self.pid = _ask({"argv": argv, "log": log, "environment": _folders(tmp_path) | env, "devices": devices})
+
+    def output(self) -> str:
+        """Stdout and stderr so far."""
+        return self._log.read_text()
+
+    def poll(self) -> int | None:
+        """Exit code, None while it runs."""
+        if self._code is None:
+            self._code = _ask(self.pid)
+        return self._code
+
+    def wait(self) -> int:
+        while (code := self.poll()) is None:
+            time.sleep(0.02)
+        return code
+
+
+def run_all(cases: dict[str, list[str]], tmp_path: pathlib.Path, *, devices: int = 1) -> dict[str, tuple[int, str]]:
+    """Name -> script and flags, run in forks two at a time; returns name -> exit code and output."""
+    forks = {}
+    for name, argv in cases.items():
+        if len(forks) > 1:
+            list(forks.values())[-2].wait()
+        forks[name] = Fork(argv, tmp_path, devices=devices)
+    return {name: (fork.wait(), fork.output()) for name, fork in forks.items()}
 
 
 def run_script(arguments: list[str], tmp_path: pathlib.Path) -> str:
-    """Output of a `command`, run by `FORK_SERVER`, which must succeed."""
+    """Output of a `command`, run in a fork, which must succeed."""
     ((code, output),) = run_all({"script": arguments[1:]}, tmp_path).values()
     assert code == 0, output
     return output

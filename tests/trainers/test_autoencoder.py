@@ -81,12 +81,9 @@ def test_generator_and_discriminator_gradients_are_disjoint():
     """Neither loss moves the other's parameters, and a larger R1 or D does not leak into the generator's step."""
     trainer, state = start(tiny_config(gan=True))
     batch = images()["image"]
-    key = jax.random.key(1)
 
     def generator_total(params, discriminator_params):
-        return trainer.generator_loss(params, state.replace(discriminator_params=discriminator_params), {}, batch, key)[
-            0
-        ]
+        return trainer.generator_loss(params, state.replace(discriminator_params=discriminator_params), {}, batch)[0]
 
     to_generator, to_discriminator = jax.jit(jax.grad(generator_total, (0, 1)))(
         state.params, state.discriminator_params
@@ -94,7 +91,7 @@ def test_generator_and_discriminator_gradients_are_disjoint():
     assert np.abs(flat(to_generator)).max() > 0 and np.abs(flat(to_discriminator)).max() == 0
 
     def discriminator_total(discriminator_params, params):
-        reconstruction = trainer.generator_loss(params, state, {}, batch, key)[1][0]
+        reconstruction = trainer.generator_loss(params, state, {}, batch)[1][0]
         return trainer.discriminator_loss(discriminator_params, batch, reconstruction)[0]
 
     to_discriminator, to_generator = jax.jit(jax.grad(discriminator_total, (0, 1)))(

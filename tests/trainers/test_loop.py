@@ -97,6 +97,17 @@ def test_restoring_another_architecture_names_the_first_difference(tmp_path):
     assert Checkpoints(tmp_path / "checkpoints", create=False).steps == [1]
 
 
+def test_another_number_of_processes_is_refused(tmp_path):
+    config = tiny_config()
+    config.steps, config.checkpoint_every, config.optimizer.warmup_steps = 1, 1, 0
+    run(tmp_path, config)
+    (file,) = (tmp_path / "checkpoints" / "1" / "data").glob("process_*.json")
+    file.rename(file.with_name("process_0-of-2.json"))
+    config.steps = 2
+    with pytest.raises(UserError, match="was saved by 2 processes, which shared the data, and cannot"):
+        run(tmp_path, config)
+
+
 def test_batch_must_divide_by_the_devices(tmp_path):
     config = tiny_config()
     config.batch_size = 6

@@ -68,7 +68,7 @@ def test_steps_learn_and_the_ema_follows(stage1, generator):
 
 
 def test_masked_loss_has_no_gradient_at_unmasked_positions(stage1):
-    """Gradient of the training loss with respect to the logits, through the mask that the loss itself draws."""
+    """Gradient of the training loss with respect to the logits, through the mask that the step draws."""
     generator = build(tiny_stage2(stage1)).generator
     seen = {}
 
@@ -83,7 +83,8 @@ def test_masked_loss_has_no_gradient_at_unmasked_positions(stage1):
 
     leaf = dataclasses.replace(generator, model=Logits())
     logits = jnp.asarray(np.random.default_rng(0).normal(size=(8, 16, 243)), jnp.float32)
-    gradient = jax.grad(lambda x: leaf.loss(x, batch()["tokens"], batch()["label"], jax.random.key(0))[0])(logits)
+    draws = leaf.draw(jax.random.key(0), 8)
+    gradient = jax.grad(lambda x: leaf.loss(x, batch()["tokens"], batch()["label"], *draws)[0])(logits)
     masked = np.asarray(seen["masked"])
     assert masked.sum(1).min() > 0.45 * 16 and masked.sum() < masked.size
     assert np.all(np.asarray(gradient)[~masked] == 0) and np.all(np.abs(np.asarray(gradient)[masked]).max(-1) > 0)
