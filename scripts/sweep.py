@@ -17,10 +17,11 @@ from fsq_repro.reporting.tables import format_header, format_row
 from fsq_repro.runtime import cli
 from fsq_repro.runtime.errors import UserError
 from fsq_repro.runtime.launch import queued_jobs, slurm_executor, submit
-from fsq_repro.runtime.sweep import ROOT, Task, load_runs, plan, run_sweep
+from fsq_repro.runtime.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
+flags.DEFINE_string("only", ".*", "Regular expression of whole names of runs: these, and the runs that they need.")
 flags.DEFINE_integer("seeds", 1, "Number of seeds a run.", lower_bound=1)
 flags.DEFINE_multi_string("set", [], "KEY=VALUE: a config field of every run, e.g. data.num_workers=8.")
 flags.DEFINE_enum("launcher", "local", ("local", "slurm"), "On this machine, or as SLURM jobs.")
@@ -33,7 +34,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     workdir = pathlib.Path(FLAGS.workdir)
     name = pathlib.Path(FLAGS.sweep.partition(":")[0]).stem
-    runs = load_runs(FLAGS.sweep)
+    runs = select_runs(load_runs(FLAGS.sweep), FLAGS.only)
     tasks = plan(runs, workdir, sweep=name, seeds=FLAGS.seeds, overrides=settings("set"))
     if FLAGS.slurm and FLAGS.launcher != "slurm":
         raise UserError(f"--slurm={FLAGS.slurm[0]} is for --launcher=slurm")

@@ -11,6 +11,7 @@ import importlib.util
 import json
 import os
 import pathlib
+import re
 import subprocess
 import sys
 import time
@@ -63,6 +64,24 @@ def load_runs(sweep: str) -> list[Run]:
         if names.index(run.name) != i or not set(run.inputs.values()) <= set(names[:i]):
             raise UserError(f"sweep {file}: run {run.name!r} is there twice, or stands before one of {run.inputs}")
     return runs
+
+
+def select_runs(runs: list[Run], only: str) -> list[Run]:
+    """The runs whose whole name the regular expression `only` matches, and those that they need; in order.
+
+    Raises:
+      UserError: no regular expression, or one that no name matches.
+    """
+    try:
+        wanted = {run.name for run in runs if re.fullmatch(only, run.name)}
+    except re.error as e:
+        raise UserError(f"--only={only!r} is no regular expression: {e}") from e
+    if not wanted:
+        raise UserError(f"--only={only!r} matches no run of {', '.join(run.name for run in runs)}")
+    for run in reversed(runs):  # each stands behind those that it needs
+        if run.name in wanted:
+            wanted |= set(run.inputs.values())
+    return [run for run in runs if run.name in wanted]
 
 
 @dataclasses.dataclass(frozen=True)

@@ -85,6 +85,21 @@ def test_bad_sweeps(tmp_path):
         sweep.load_runs(str(file))
 
 
+def test_selected_runs_bring_those_that_they_need():
+    runs = [
+        Run("a", "c.py"),
+        Run("b", "c.py"),
+        Run("a_2", "c.py", inputs={"x": "a"}),
+        Run("a_3", "c.py", inputs={"x": "a_2"}),
+    ]
+    names = lambda only: [run.name for run in sweep.select_runs(runs, only)]  # noqa: E731
+    assert names(".*") == ["a", "b", "a_2", "a_3"] and names("a_3") == ["a", "a_2", "a_3"]
+    assert names("b|a") == ["a", "b"] and names("a_.") == ["a", "a_2", "a_3"]
+    for only, words in (("a_", "matches no run of a, b, a_2, a_3"), ("(", "no regular expression")):
+        with pytest.raises(UserError, match=words):
+            sweep.select_runs(runs, only)
+
+
 def test_overrides_and_inputs_reach_the_command_line(fake_root):
     (fake_root / "scripts" / "train.py").write_text(
         FAKE_SCRIPT.replace("out of luck", "") + "\n(path / 'argv.json').write_text(json.dumps(sys.argv))"
