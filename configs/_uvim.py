@@ -103,6 +103,10 @@ def stage2_model() -> ConfigDict:
     m.num_layers = 24
     m.num_heads = 16
     m.mlp_width = 4096
+    # Initial embeddings: 1 an entry for tokens (Linen's nn.Embed in big_vision's uvim/vtt.py drew from a normal of
+    # deviation 1), 1 / sqrt(width) for positions, which tokens therefore outweigh by sqrt(width) at first.
+    m.token_std = 1.0
+    m.position_scale = 1.0  # times 1 / sqrt(width)
     # Path of AugReg's L_16-i21k-300ep-lr_0.001-aug_strong1-wd_0.1-do_0.0-sd_0.0.npz; "" starts from nothing.
     m.encoder_init = ""
     m.remat = False
@@ -123,10 +127,13 @@ def scale_down(c: ConfigDict, a: SimpleNamespace) -> None:
         c.model.encoder_depth = 2
         c.model.decoder_depth = 3
     else:
-        c.steps = 3600
+        c.steps = 4500
         c.batch_size = 16
         c.model.patch_size = 8
         c.model.num_layers = 3
+        # With the published deviations the short runs hardly learn which patch a code belongs to: results/README.md.
+        c.model.token_std = 0.1
+        c.model.position_scale = 5.0
         c.optimizer.multipliers = ()  # there is no trained encoder to spare
     c.optimizer.learning_rate = 1e-3 if a.stage == 1 else 2e-3  # 2e-3 in stage I saturates FSQ
     c.optimizer.warmup_steps = 50  # heads start at 0, and so does the rate

@@ -41,7 +41,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.data.source = "scenes"
         c.data.splits = ConfigDict({"train": "", "validation": ""})
         c.task.num_classes = 8
-        c.task.num_instances = 10  # rooms have up to 9 segments: floor, walls, ceiling, 6 solids
+        c.task.num_instances = 8  # rooms have up to 7 segments: floor, walls, ceiling, 4 solids
     if a.scale == "smoke":
         _uvim.smoke(c, a)
     return c

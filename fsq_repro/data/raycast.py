@@ -27,7 +27,7 @@ class Material:
     """Two colours (linear RGB in [0, 1]), the pattern that mixes them, its period in metres, and how much it shines."""
 
     colors: np.ndarray  # (2, 3)
-    pattern: str  # plain | checker | stripes | tiles | bricks | planks
+    pattern: str  # plain | checker | tiles | planks
     period: float
     gloss: float
 
@@ -262,10 +262,8 @@ def _pattern(material: Material, u: np.ndarray, v: np.ndarray, noise: np.ndarray
     mix, tone = np.zeros_like(u), np.float32(1)
     if material.pattern == "checker":
         mix = (np.floor(cell_u) + np.floor(cell_v)) % 2
-    elif material.pattern == "stripes":
-        mix = np.floor(cell_u) % 2
-    elif material.pattern in ("tiles", "bricks", "planks"):  # joints in the second colour, each piece of its own tone
-        length = {"tiles": 1, "bricks": 2, "planks": 6}[material.pattern]
+    elif material.pattern in ("tiles", "planks"):  # joints in the second colour, each piece of its own tone
+        length = {"tiles": 1, "planks": 6}[material.pattern]
         row = np.floor(cell_v)
         along = cell_u / length + (np.float32(0.37) * row if length > 1 else 0)
         joint = (cell_v - row < np.float32(0.08)) | (along - np.floor(along) < np.float32(0.08 / length))

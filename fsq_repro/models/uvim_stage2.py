@@ -114,6 +114,7 @@ class Decoder(nn.Module):
     num_layers: int
     num_heads: int
     mlp_width: int
+    token_std: float
     remat: bool
     dtype: Any
 
@@ -121,7 +122,7 @@ class Decoder(nn.Module):
         self.embed = nn.Embed(
             self.vocabulary_size,
             self.width,
-            embedding_init=nn.initializers.normal(1.0),
+            embedding_init=nn.initializers.normal(self.token_std),
             dtype=self.dtype,
             name="EmbedTargets",
         )
@@ -168,6 +169,8 @@ class EncoderDecoderTransformer(nn.Module):
       image_size: height and width in pixels, a multiple of `patch_size`.
       patch_size: side of the encoder's patches; there are P of them.
       width, num_layers, num_heads, mlp_width: of encoder and of decoder.
+      token_std: standard deviation of the initial token embeddings; 1 is Linen's and the published code's.
+      position_scale: initial position embeddings of both have a deviation of position_scale / sqrt(width).
       remat: compute each layer again in the backward pass instead of keeping its activations.
       dtype: of the computation; parameters, statistics of softmax and LayerNorm, and logits are float32.
 
@@ -182,6 +185,8 @@ class EncoderDecoderTransformer(nn.Module):
     num_layers: int = 24
     num_heads: int = 16
     mlp_width: int = 4096
+    token_std: float = 1.0
+    position_scale: float = 1.0
     remat: bool = False
     dtype: Any = jnp.float32
 
@@ -199,8 +204,8 @@ class EncoderDecoderTransformer(nn.Module):
         }
         self.patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="EmbedPatches")
         self.encoder = Encoder(self.num_layers, **body)
-        self.decoder = Decoder(self.codebook_size + 1, self.width, self.num_layers, **body)
-        init, P = position_init(self.width), (self.image_size // self.patch_size) ** 2
+        self.decoder = Decoder(self.codebook_size + 1, self.width, self.num_layers, token_std=self.token_std, **body)
+        init, P = position_init(self.width, self.position_scale), (self.image_size // self.patch_size) ** 2
         self.encoder_positions = self.param("pos_embedding_encoder", init, (1, P, self.width))
         self.decoder_positions = self.param("pos_embedding_decoder", init, (1, self.num_codes, self.width))
 

@@ -18,9 +18,9 @@ KERNEL_INIT = nn.initializers.xavier_uniform()
 LAYER_NORM_EPSILON = 1e-6
 
 
-def position_init(width: int) -> nn.initializers.Initializer:
-    """Initializer of learned position embeddings (1, tokens, width): normal with a deviation of 1 / sqrt(width)."""
-    return nn.initializers.normal(stddev=width**-0.5)
+def position_init(width: int, scale: float = 1.0) -> nn.initializers.Initializer:
+    """Initializer of learned position embeddings (1, tokens, width): normal with deviation scale / sqrt(width)."""
+    return nn.initializers.normal(stddev=scale * width**-0.5)
 
 
 def check_sizes(width: int, num_heads: int) -> None:
