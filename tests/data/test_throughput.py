@@ -1,25 +1,27 @@
 import time
+import types
 
 import pytest
 
+from fsq_repro.data import throughput
 from fsq_repro.data.throughput import Cost, Stopwatch, TimedSource, measure
 from tests.tiny import NoiseSource
 
 
-def burn(seconds):
-    """Uses the CPU, as measured by the thread's own clock."""
-    started = time.thread_time()
-    while time.thread_time() - started < seconds:
-        pass
+def test_each_stage_gets_its_own_cpu_time(monkeypatch):
+    """Four items a batch: 2 ms to read, 4 ms to augment, and 12 ms a batch to prepare."""
+    cpu = 0.0
 
+    def burn(seconds):
+        nonlocal cpu
+        cpu += seconds
 
-def test_each_stage_gets_its_own_cpu_time():
-    """Four items a batch: 2 ms to read, 4 ms to augment, and 12 ms a batch to prepare; sleeping costs nothing."""
+    clock = types.SimpleNamespace(thread_time=lambda: cpu, process_time=lambda: cpu)
+    monkeypatch.setattr(throughput, "time", clock)
 
     class Source(NoiseSource):
         def __getitem__(self, index):
             burn(0.002)
-            time.sleep(0.002)
             return super().__getitem__(index)
 
     source = TimedSource(Source())
@@ -34,11 +36,15 @@ def test_each_stage_gets_its_own_cpu_time():
 
     cost = measure(batches(prepare), source.stopwatch, prepare, batch_size=4, batches=5)
     assert len(source.stopwatch.seconds) == 7 * 4 and len(prepare.seconds) == 7
-    assert cost.read == pytest.approx(0.002, rel=0.25)
-    assert cost.augment == pytest.approx(0.004, rel=0.25)
-    assert cost.prepare == pytest.approx(0.003, rel=0.25)
+    assert (cost.read, cost.augment, cost.prepare) == pytest.approx((0.002, 0.004, 0.003))
     without = measure(batches(lambda batch: batch), source.stopwatch, None, batch_size=4, batches=5)
-    assert without.prepare == 0 and without.augment == pytest.approx(0.004, rel=0.25)
+    assert without.prepare == 0 and without.augment == pytest.approx(0.004)
+
+
+def test_only_the_threads_own_cpu_time_counts():
+    waits = Stopwatch(lambda seconds: time.sleep(seconds))
+    waits(0.2)
+    assert waits.seconds[0] < 0.1
 
 
 def test_workers_for_a_rate():
