@@ -1,16 +1,19 @@
-"""Test process: four CPU devices, rank promotion refused, one compilation cache for all runs."""
+"""Test process: four CPU devices, rank promotion refused, quick compilation, one compilation cache for all runs."""
 
 import json
+import os
 import pathlib
 import zlib
 
 import jax
 import numpy as np
 import pytest
-from jax._src import compiler
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
+# The tests' programs run a few times at most: compiled in a quarter of the time, they may run slower.
+os.environ["XLA_FLAGS"] = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_use_fusion_emitters=false"
+jax.config.update("jax_disable_most_optimizations", True)
 jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
@@ -22,22 +25,6 @@ def strict_dtypes():
     """Strict dtype promotion, for tests of maths (parts of optax and flax fail under it)."""
     with jax.numpy_dtype_promotion("strict"):
         yield
-
-
-@pytest.fixture(scope="module")
-def fast_compile():
-    """Compiles in a quarter of the time; for modules that compile whole training steps and run them a few times."""
-    options_of = compiler.get_compile_options
-
-    def get_compile_options(*args, env_options_overrides=None, **kwargs):
-        overrides = (env_options_overrides or {}) | {"xla_cpu_use_fusion_emitters": False}
-        return options_of(*args, env_options_overrides=overrides, **kwargs)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(compiler, "get_compile_options", get_compile_options)  # no option of jax.config reaches this flag
-        jax.config.update("jax_disable_most_optimizations", True)
-        yield
-        jax.config.update("jax_disable_most_optimizations", False)
 
 
 def golden_weights(shapes: dict[str, list[int]]) -> dict[str, np.ndarray]:

@@ -11,7 +11,6 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fsq_repro.models.masked_transformer import MaskedTransformer
 from tests.conftest import load_golden
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 # K = 16, 4 classes, 16 tokens: the golden file's network.
 Tiny = functools.partial(MaskedTransformer, 16, 4, 16, width=32, num_layers=2, num_heads=4, mlp_width=64, dropout=0.0)
 

@@ -15,7 +15,6 @@ from fsq_repro.models.vit_layers import Encoder, PatchEmbed
 from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, fsq
 from tests.conftest import ROOT, golden_weights, load_golden
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 SMALL = {
     "resolution": 32,
     "patch_size": 8,

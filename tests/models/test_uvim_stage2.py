@@ -14,7 +14,6 @@ from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.parallel_decoding import sample_keys
 from tests.conftest import ROOT, load_golden
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 B, S, K, LAYERS, D = 3, 4, 16, 2, 32  # the golden file's network: 32 px, patch 8
 SIZES = {"image_size": 32, "patch_size": 8, "width": D, "num_layers": LAYERS, "num_heads": 4, "mlp_width": 64}
 Tiny = functools.partial(EncoderDecoderTransformer, K, S, **SIZES)

@@ -11,7 +11,7 @@ from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.guidance import guide_step
 from fsq_repro.sampling.parallel_decoding import sample_keys
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes", "fast_compile")
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
 S, K, NULL = 6, 5, 8  # ids: codes 0..4, classes 5..7, no class 8
 RNG = np.random.default_rng(0)
 LAST = RNG.standard_normal((NULL + 1, K)).astype(np.float32)  # what the last id adds

@@ -7,7 +7,7 @@ import pytest
 
 from fsq_repro.sampling.guidance import guide, guide_step, guided_logits, is_unguided
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes", "fast_compile")
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
 B, S, K, NULL = 6, 3, 5, 4
 TABLE = np.random.default_rng(0).standard_normal((NULL + 1, K + 1, K)).astype(np.float32)  # (label, token, code)
 TOKENS = np.random.default_rng(1).integers(0, K + 1, (B, S)).astype(np.int32)

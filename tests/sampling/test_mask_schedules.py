@@ -10,7 +10,7 @@ import scipy.stats
 
 from fsq_repro.sampling.mask_schedules import decoding_schedule, m2t_groups, masked_counts, random_masks, raster_groups
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes", "fast_compile")
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
 draw = jax.jit(random_masks, static_argnums=(1, 2), static_argnames=("min_ratio", "bound"))
 
 

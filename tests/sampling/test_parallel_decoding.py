@@ -11,7 +11,7 @@ from fsq_repro.sampling.guidance import guide
 from fsq_repro.sampling.mask_schedules import decoding_schedule
 from fsq_repro.sampling.parallel_decoding import parallel_decode, sample_keys
 
-pytestmark = pytest.mark.usefixtures("strict_dtypes", "fast_compile")
+pytestmark = pytest.mark.usefixtures("strict_dtypes")
 S, K, MASK, NULL = 16, 10, 14, 3
 RNG = np.random.default_rng(0)
 BASE = 2 * RNG.standard_normal((NULL + 1, S, K)).astype(np.float32)  # by label, position, code

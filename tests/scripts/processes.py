@@ -14,8 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 JAX_ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
     "JAX_PLATFORMS": "cpu",
-    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # both as the fixture fast_compile
-    "XLA_FLAGS": "--xla_cpu_use_fusion_emitters=false",
+    "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py, whose XLA_FLAGS are inherited
 }
 
 # A process that has imported what takes seconds and lives as long as the tests. It runs each script that it is told of

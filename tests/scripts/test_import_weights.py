@@ -6,7 +6,6 @@ from types import SimpleNamespace
 
 import jax
 import numpy as np
-import pytest
 
 from fsq_repro.runtime.run_dir import load_record
 from fsq_repro.trainers import uvim_factory, uvim_stage2_factory
@@ -15,8 +14,6 @@ from tests.conftest import golden_weights
 from tests.scripts.processes import run_all
 from tests.scripts.test_uvim_scripts import picture
 from tests.tiny import tiny_uvim
-
-pytestmark = pytest.mark.usefixtures("fast_compile")
 
 # As tests.tiny.tiny_uvim, on the command line.
 FIELDS = {

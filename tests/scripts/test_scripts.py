@@ -22,8 +22,6 @@ from tests.scripts.processes import Fork, command, environment, finish, run_all,
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 CONFIG = "configs/tradeoff_autoencoder.py"
 # As tests.tiny, on the command line.
 TINY = {

@@ -17,8 +17,6 @@ from fsq_repro.trainers import loop
 from tests.scripts.processes import run_all
 from tests.trainers.test_label_predictor import random_depth_runs
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 @pytest.fixture(scope="module")
 def runs(tmp_path_factory):

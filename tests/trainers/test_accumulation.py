@@ -30,8 +30,6 @@ from tests.trainers import test_maskgit
 from tests.trainers.test_uvim_stage1 import batch as dense_batch
 from tests.trainers.test_uvim_stage1 import flat
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def test_microbatches_take_every_example_once_and_leave_no_device_out():
     seen = []

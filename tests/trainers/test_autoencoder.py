@@ -11,8 +11,6 @@ from fsq_repro.runtime import sharding
 from fsq_repro.trainers import factory
 from tests.tiny import tiny_config
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def images(batch: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
     return {"image": np.random.default_rng(seed).random((batch, 16, 16, 3), np.float32)}

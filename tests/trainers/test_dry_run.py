@@ -18,8 +18,6 @@ from fsq_repro.trainers.tokenizer import Tokenizer
 from fsq_repro.trainers.uvim_stage1 import variables_of
 from tests.tiny import random_uvim_state, tiny_config, tiny_stage2, tiny_uvim
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def mesh_of(devices: int, fsdp: int = 1):
     return sharding.make_mesh(fsdp, jax.devices()[:devices])

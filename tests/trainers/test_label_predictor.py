@@ -16,8 +16,6 @@ from fsq_repro.trainers.uvim_stage2 import CodePredictorTrainer
 from fsq_repro.trainers.uvim_tasks import ColorizationTask, DepthTask
 from tests.tiny import make_dense_noise, save_untrained_uvim, tiny_uvim
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def random_init(trainer_class):
     """`init_state` with noise on every parameter: the heads start at zero, which predicts the same for all images."""

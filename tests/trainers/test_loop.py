@@ -23,8 +23,6 @@ from fsq_repro.trainers import factory, loop
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from tests.tiny import NoiseSource, compiled_once, tiny_config
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 def run(path: pathlib.Path, config, trainer=None, evaluation_batches=None):
     source = NoiseSource()

@@ -16,7 +16,7 @@ from fsq_repro.trainers.tokenizer import load_tokenizer
 from tests.tiny import NoiseSource, compiled_once, save_untrained, tiny_config, tiny_stage2
 from tests.trainers.test_loop import assert_same
 
-pytestmark = pytest.mark.usefixtures("fast_compile", "noise")
+pytestmark = pytest.mark.usefixtures("noise")
 GENERATORS = ("masked", "autoregressive")
 
 

@@ -31,8 +31,6 @@ from tests.tiny import UVIM_CONFIGS, NoiseSource, tiny_config, tiny_stage2, tiny
 from tests.trainers.test_loop import assert_same
 from tests.trainers.test_loop import run as train
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 TREES = json.loads((ROOT / "tests" / "golden" / "published_trees.json").read_text())
 
 

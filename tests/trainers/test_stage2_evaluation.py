@@ -11,8 +11,6 @@ from fsq_repro.trainers import experiments, factory, scoring, stage2_evaluation
 from fsq_repro.trainers.sampler import load_sampler
 from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 
 class ToyScorer:
     """Features: mean colour of the four quadrants."""

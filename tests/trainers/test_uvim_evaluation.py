@@ -15,8 +15,6 @@ from tests.tiny import DenseNoiseSource, tiny_uvim
 from tests.trainers.test_label_predictor import random_depth_runs
 from tests.trainers.test_stage2_evaluation import ToyScorer
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
-
 IMAGES = 30  # no multiple of a batch
 USAGE = set(uvim_evaluation.USAGE)
 

@@ -20,7 +20,6 @@ from fsq_repro.trainers.uvim_stage1 import reconstruct, variables_of
 from tests.tiny import DenseNoiseSource, compiled_once, make_dense_noise, random_uvim_state, tiny_uvim
 from tests.trainers.test_loop import assert_same
 
-pytestmark = pytest.mark.usefixtures("fast_compile")
 MOMENTUM = 0.5
 STEPS = 6  # of the loop; the schedule is that of 1000
 

@@ -31,7 +31,7 @@ from tests.tiny import (
 from tests.trainers.test_loop import assert_same
 from tests.trainers.test_uvim_stage1 import batch, flat, on_host
 
-pytestmark = pytest.mark.usefixtures("fast_compile", "noise")
+pytestmark = pytest.mark.usefixtures("noise")
 STEPS = 6  # of the loop; the schedule is that of 1000
 
 
