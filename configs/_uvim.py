@@ -114,7 +114,7 @@ def stage2_model() -> ConfigDict:
     return m
 
 
-def scale_down(c: ConfigDict, a: SimpleNamespace) -> None:
+def scale_down(c: ConfigDict, a: SimpleNamespace, stage2_steps: int) -> None:
     """The same modules at width 96 on 32 px and 16 codes, in minutes on one core; what was tried: results/README.md."""
     c.model.width = 96
     c.model.num_heads = 4
@@ -127,7 +127,7 @@ def scale_down(c: ConfigDict, a: SimpleNamespace) -> None:
         c.model.encoder_depth = 2
         c.model.decoder_depth = 3
     else:
-        c.steps = 4500
+        c.steps = stage2_steps
         c.batch_size = 16
         c.model.patch_size = 8
         c.model.num_layers = 3

@@ -45,7 +45,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.sampler.temperature = 1.0
 
     if a.scale != "paper":
-        _uvim.scale_down(c, a)
+        _uvim.scale_down(c, a, stage2_steps=3000)
         c.data.source = "photos"
         c.data.splits = ConfigDict({"train": "", "validation": ""})
         c.eval.networks = ("alexnet",)

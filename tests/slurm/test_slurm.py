@@ -106,7 +106,7 @@ def test_the_script_trains_and_evaluates_both_stages(tmp_path):
     assert first.returncode == 0 and "2 runs are in SLURM's queue" in first.stdout, first.stderr
     jobs = set(json.loads((tmp_path / "runs" / "slurm" / "jobs.json").read_text()).values())
     wait_for(lambda: not queued_jobs() & jobs, 1800)
-    for name, figure in (("fsq", "usage"), ("fsq_maskgit", "FD")):
+    for name, figure in (("fsq", "usage"), ("fsq_maskgit", "sfd_alexnet_train")):
         record = json.loads((tmp_path / "runs" / name / "seed0" / "record.json").read_text())
         assert record["status"] == "finished" and any(figure in f for f in record["figures"]), record
         config = json.loads((tmp_path / "runs" / name / "seed0" / "config.json").read_text())["config"]
