@@ -42,15 +42,16 @@ def assert_close(ours, theirs):
 
 
 def test_outputs_equal_pytorch_fids_on_images_of_odd_sizes(network, golden):
-    resized = [inception.resize_pytorch_fid(to_unit_float(images)) for images in make_inception.draw_images()]
-    run = jax.jit(inception.InceptionV3().apply)
-    parts = [run(network.params, np.concatenate(resized[i : i + 2])) for i in range(0, len(resized), 2)]
+    """The first of the four images of each size."""
+    first = [images[:1] for images in make_inception.draw_images()]
+    resized = np.concatenate([inception.resize_pytorch_fid(to_unit_float(image)) for image in first])
+    outputs = jax.jit(inception.InceptionV3().apply)(network.params, resized)
     for name in inception.InceptionOutputs._fields:
-        ours = np.concatenate([getattr(part, name) for part in parts])
+        ours = np.asarray(getattr(outputs, name))
         assert ours.dtype == np.float32
-        assert_close(ours[:, :: make_inception.EVERY], golden[name])
-    assert parts[0].pool_3.shape == (8, 2048) and parts[0].spatial.shape == (8, 17 * 17 * 7)
-    assert parts[0].logits.shape == (8, 1008)
+        assert_close(ours[:, :: make_inception.EVERY], golden[name][::4])
+    assert outputs.pool_3.shape == (8, 2048) and outputs.spatial.shape == (8, 17 * 17 * 7)
+    assert outputs.logits.shape == (8, 1008)
 
 
 def oracle(state, x):

@@ -69,20 +69,19 @@ def final_state(path: pathlib.Path, config: ConfigDict):
 
 def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     """Params, discriminator, EMA, both optimisers and the order of the data."""
-    env = environment(tmp_path)
     schedule = {"steps": "40", "checkpoint_every": "10"}
-    finish(start(train_command(tmp_path / "whole", pictures, **schedule), env))
+    whole = train_command(tmp_path / "whole", pictures, **schedule)
+    finish(start(whole, environment(tmp_path)))  # in a process of its own, as a user would
 
-    killed = start(train_command(tmp_path / "killed", pictures, **schedule), env)
-    checkpoint = tmp_path / "killed" / "checkpoints" / "10"
-    deadline = time.monotonic() + 600
-    while not checkpoint.exists():
-        assert killed.poll() is None and time.monotonic() < deadline
+    resumed = train_command(tmp_path / "killed", pictures, **schedule)
+    killed = Fork(resumed[1:], tmp_path)
+    while not (tmp_path / "killed" / "checkpoints" / "10").exists():
+        assert killed.poll() is None, killed.output()
         time.sleep(0.01)
-    killed.send_signal(signal.SIGKILL)
-    killed.communicate()
+    os.kill(killed.pid, signal.SIGKILL)
+    assert killed.wait() == -signal.SIGKILL
     assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 40
-    assert "resumed from step" in finish(start(train_command(tmp_path / "killed", pictures, **schedule), env))
+    assert "resumed from step" in run_script(resumed, tmp_path)
 
     config = tiny_config("quantizer=fsq,bits=6", gan=True)
     config.optimizer.warmup_steps, config.steps = 0, 40
