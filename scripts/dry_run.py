@@ -5,7 +5,8 @@
 Traces the training step and compiles it for DEVICES virtual CPU devices (minutes at paper scale; --nocompile leaves out
 what only the compiled program tells). Prints parameters, tokens, FLOPs, memory a device, collectives, checkpoint size,
 the images a second that a step consumes, and device-hours at an assumed share of the peak rate. A stage II needs no
-trained stage I: where --config.stage1 is empty, the config that belongs to it is taken.
+trained stage I: where --config.stage1 is empty, the config that belongs to it is taken. With --devices several times,
+and --fsdp and --json as often or not at all, the step is traced once and compiled for each.
 """
 
 import dataclasses
@@ -23,31 +24,39 @@ from fsq_repro.trainers.abstract_experiments import build_abstract
 from fsq_repro.trainers.dry_run import DryRun, dry_run
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
-flags.DEFINE_integer("devices", 1, "Virtual devices, of all hosts together.", lower_bound=1)
-flags.DEFINE_integer(
-    "fsdp", None, "Devices that parameters are split over; config.mesh.fsdp by default.", lower_bound=1
+flags.DEFINE_multi_integer("devices", 1, "Virtual devices, of all hosts together.", lower_bound=1)
+flags.DEFINE_multi_integer(
+    "fsdp", [], "Devices that parameters are split over; config.mesh.fsdp by default.", lower_bound=1
 )
 flags.DEFINE_boolean("compile", True, "Compile the step; without it nothing is said of temporaries and collectives.")
 flags.DEFINE_float("utilisation", 0.3, "Assumed share of the accelerators' peak rate.")
-flags.DEFINE_string("json", "", "Also writes all figures to this file.")
+flags.DEFINE_multi_string("json", [], "Also writes all figures to this file.")
 flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
-    for name, value in (("platforms", "cpu"), ("num_cpu_devices", FLAGS.devices), ("enable_compilation_cache", False)):
+    counts = (("platforms", "cpu"), ("num_cpu_devices", max(FLAGS.devices)), ("enable_compilation_cache", False))
+    for name, value in counts:
         jax.config.update(f"jax_{name}", value)
-    config = FLAGS.config
-    if not pathlib.Path(FLAGS.json).parent.is_dir():
-        raise UserError(f"--json={FLAGS.json} lies in no directory that exists")
+    config, runs = FLAGS.config, len(FLAGS.devices)
+    for name in ("fsdp", "json"):
+        if len(FLAGS[name].value) not in (0, runs):
+            raise UserError(f"--{name} stands there {len(FLAGS[name].value)} times, but --devices {runs} times")
+    for file in FLAGS.json:
+        if not pathlib.Path(file).parent.is_dir():
+            raise UserError(f"--json={file} lies in no directory that exists")
+    splits = FLAGS.fsdp or [config.mesh.fsdp] * runs
     with explained():
-        mesh = sharding.make_mesh(FLAGS.fsdp or config.mesh.fsdp)
+        layouts = zip(FLAGS.devices, splits, strict=True)
+        meshes = [sharding.make_mesh(fsdp, jax.devices()[:devices]) for devices, fsdp in layouts]
         experiment = build_abstract(config, stage1_config(config) if "stage1" in config else None)
-        found = dry_run(experiment, mesh, utilisation=FLAGS.utilisation, compile_step=FLAGS.compile)
-    print("\n".join(f"{name:38} {value}" for name, value in lines(found)))
-    if FLAGS.json:
-        run_dir.write_json(pathlib.Path(FLAGS.json), dataclasses.asdict(found))
+        for mesh, file in zip(meshes, FLAGS.json or [None] * runs, strict=True):
+            found = dry_run(experiment, mesh, utilisation=FLAGS.utilisation, compile_step=FLAGS.compile)
+            print("\n".join(f"{name:38} {value}" for name, value in lines(found)), flush=True)
+            if file:
+                run_dir.write_json(pathlib.Path(file), dataclasses.asdict(found))
 
 
 def stage1_config(config: ConfigDict) -> ConfigDict | None:

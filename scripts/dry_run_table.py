@@ -22,13 +22,8 @@ from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.runtime.sweep import ROOT, Run, load_runs
 
-LAYOUTS = {  # name -> flags of scripts/dry_run.py
-    "dp1": ("--devices=1",),
-    "dp8": ("--devices=8",),
-    "dp64": ("--devices=64",),
-    "fsdp8": ("--devices=8", "--fsdp=8"),
-    "fsdp64": ("--devices=64", "--fsdp=64", "--nocompile"),
-}
+LAYOUTS = {"dp1": (1, 1), "dp8": (8, 1), "dp64": (64, 1), "fsdp8": (8, 8), "fsdp64": (64, 64)}  # --devices and --fsdp
+TRACED = ["fsdp64"]
 SWEEPS = [
     "configs/sweeps/tradeoff.py:scale=paper,stages=both",
     "configs/sweeps/guidance.py:scale=paper",
@@ -54,17 +49,21 @@ def main() -> None:
         raise UserError(f"--only={FLAGS.only!r} is no regular expression: {e}") from e
     runs = [(pathlib.Path(sweep.partition(":")[0]).stem, run) for sweep in FLAGS.sweep for run in load_runs(sweep)]
     failed = []
+    traced = [layout for layout in FLAGS.layouts if layout in TRACED]
+    compiled = [layout for layout in FLAGS.layouts if layout not in TRACED]
     for sweep, run in runs:
-        for layout in FLAGS.layouts:
-            file = cached(sweep, run, layout)
-            if only.search(f"{sweep}/{run.name}") and not file.exists():
-                print(f"{sweep}/{run.name}, {layout}", flush=True)
-                file.parent.mkdir(parents=True, exist_ok=True)
-                overrides = [f"--config.{field}={value}" for field, value in run.overrides.items()]
-                config = f"--config={run.config}:{run.arg}"
-                command = [sys.executable, "scripts/dry_run.py", config, *overrides, *LAYOUTS[layout], f"--json={file}"]
+        for flag, layouts in (("--compile", compiled), ("--nocompile", traced)):
+            missing = [layout for layout in layouts if not cached(sweep, run, layout).exists()]
+            if only.search(f"{sweep}/{run.name}") and missing:
+                print(f"{sweep}/{run.name}, {', '.join(missing)}", flush=True)
+                cached(sweep, run, missing[0]).parent.mkdir(parents=True, exist_ok=True)
+                command = [sys.executable, "scripts/dry_run.py", f"--config={run.config}:{run.arg}", flag]
+                command += [f"--config.{field}={value}" for field, value in run.overrides.items()]
+                for layout in missing:
+                    devices, fsdp = LAYOUTS[layout]
+                    command += [f"--devices={devices}", f"--fsdp={fsdp}", f"--json={cached(sweep, run, layout)}"]
                 if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
-                    failed.append(f"{sweep}/{run.name}, {layout}")
+                    failed.append(f"{sweep}/{run.name}")
     rows = [row_of(sweep, run) for sweep, run in runs]
     with explained():
         report = dry_run_report([r for r in rows if r.found], f"Dry runs, revision {startup.git_revision()[:12]}")

@@ -1,11 +1,13 @@
 """From a config to its training step in shapes alone, whatever the kind of trainer: no data, no arrays, no stage I."""
 
 import dataclasses
+import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+from jax.extend.core import ClosedJaxpr
 from ml_collections import ConfigDict
 
 from fsq_repro.trainers import factory, stage1_link, stage2_factory, uvim_factory, uvim_stage2_factory
@@ -38,6 +40,16 @@ class AbstractExperiment:
     batch: dict[str, jax.ShapeDtypeStruct]
     tokens: int
     dtype: str
+
+    @functools.cached_property
+    def state(self) -> Any:
+        """Shapes of the train state."""
+        return jax.eval_shape(self.trainer.init_state, jax.random.key(self.loop_config.seed))
+
+    @functools.cached_property
+    def traced_step(self) -> ClosedJaxpr:
+        """The training step on flat arguments: no layout of devices is in it, so it is traced once for all."""
+        return jax.make_jaxpr(self.trainer.train_step)(self.state, self.frozen, self.batch)
 
 
 class AbstractTokenizer(Tokenizer):

@@ -13,6 +13,7 @@ import time
 from typing import Any
 
 import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
 from jax.sharding import Mesh, NamedSharding
 
 from fsq_repro.runtime import sharding
@@ -124,7 +125,9 @@ class DryRun:
 
 
 def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, compile_step: bool = True) -> DryRun:
-    """Traces the training step for the devices of `mesh` and, where `compile_step`, compiles it.
+    """Traces the training step and, where `compile_step`, compiles it for the devices of `mesh`.
+
+    Of several dry runs of one `experiment` only the first traces.
 
     Raises:
       ValueError: a batch or microbatches that the devices do not divide, or a utilisation out of (0, 1].
@@ -134,17 +137,13 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
 
-    state = jax.eval_shape(trainer.init_state, jax.random.key(config.seed))
-    state_sharding, replicated = sharding.state_sharding(state, mesh), sharding.replicated(mesh)
-    state = jax.tree.map(_placed, state, state_sharding)
-    frozen = jax.tree.map(lambda x: _placed(x, replicated), experiment.frozen)
+    state = jax.tree.map(_placed, experiment.state, sharding.state_sharding(experiment.state, mesh))
+    frozen = jax.tree.map(lambda x: _placed(x, sharding.replicated(mesh)), experiment.frozen)
     batch = jax.tree.map(lambda x: _placed(x, sharding.batch_sharding(mesh)), experiment.batch)
-    step = jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(state_sharding, replicated))
-    traced = step.trace(state, frozen, batch)
 
-    flops_per_step = matrix_flops(traced.jaxpr)
+    flops_per_step = matrix_flops(experiment.traced_step)
     memory = _memory(state, frozen, batch)
-    compiled = _compile(traced) if compile_step else None
+    compiled = _compile(experiment.traced_step, state, (frozen, batch), mesh) if compile_step else None
     needed = memory.total + compiled.temporaries if compiled else None
 
     def estimate(accelerator: Accelerator) -> Estimate:
@@ -182,9 +181,16 @@ def _placed(x: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStru
     return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
 
 
-def _compile(traced: Any) -> CompiledStep:
-    started = time.monotonic()
-    compiled = traced.lower().compile()
+def _compile(step: ClosedJaxpr, state: Any, others: Any, mesh: Mesh) -> CompiledStep:
+    """Compiles as the loop does: the state is donated and stays where it is, metrics are replicated."""
+    started, state, others = time.monotonic(), jax.tree.leaves(state), jax.tree.leaves(others)
+    metrics = [sharding.replicated(mesh)] * (len(step.out_avals) - len(state))
+    jitted = jax.jit(
+        jaxpr_as_fun(step),
+        donate_argnums=tuple(range(len(state))),
+        out_shardings=[x.sharding for x in state] + metrics,
+    )
+    compiled = jitted.lower(*state, *others).compile()
     analysis = compiled.memory_analysis()
     return CompiledStep(
         arguments=analysis.argument_size_in_bytes,

@@ -30,17 +30,22 @@ def test_figures_and_tables(tmp_path):
     sweep = tmp_path / "small.py"
     sweep.write_text(SWEEP % (FIELDS | {"batch_size": "64"}))
     table = ["scripts/dry_run_table.py", f"--sweep={sweep}", f"--cache={tmp_path / 'cache'}", f"--out={tmp_path}/t.md"]
+
+    def two(first, second):
+        return ["--devices=4", f"--json={tmp_path / first}.json", "--devices=2", f"--json={tmp_path / second}.json"]
+
     outputs = run_all(
         {
             "compiled": [SCRIPT, *AUTOENCODER, "--devices=2", f"--json={tmp_path / 'compiled.json'}"],
-            "maskgit": [SCRIPT, *MASKGIT, "--devices=4", "--nocompile", f"--json={tmp_path / 'maskgit.json'}"],
+            "maskgit": [SCRIPT, *MASKGIT, "--nocompile", *two("maskgit", "maskgit_on_2")],
             "uvim": [SCRIPT, *UVIM, "--devices=4", "--fsdp=4", "--nocompile", f"--json={tmp_path / 'uvim.json'}"],
             "table": [*table, "--layouts=fsdp64", "--only=small/fsq_4"],
         },
         tmp_path,
     )
     assert {code for code, _ in outputs.values()} == {0}, outputs
-    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in ("compiled", "maskgit", "uvim")}
+    names = ("compiled", "maskgit", "maskgit_on_2", "uvim")
+    found = {name: json.loads((tmp_path / f"{name}.json").read_text()) for name in names}
     compiled = found["compiled"]["compiled"]
     parameters = sum(found["compiled"]["parameters"].values())
     assert 0 <= compiled["collectives"]["bytes"]["all-reduce"] - 4 * parameters < 200
@@ -49,6 +54,7 @@ def test_figures_and_tables(tmp_path):
         assert words in text
     assert found["maskgit"]["tokens_per_example"] == 16 and found["maskgit"]["compiled"] is None
     assert found["maskgit"]["memory"]["frozen"] == 0  # tokens are made once
+    assert found["maskgit_on_2"]["memory"]["batch"] == 2 * found["maskgit"]["memory"]["batch"] > 0
     assert (found["uvim"]["devices"], found["uvim"]["fsdp"]) == (4, 4) and found["uvim"]["memory"]["frozen"] > 0
 
     report = (tmp_path / "t.md").read_text()
@@ -75,6 +81,7 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path):
         "devices": ([*small, "--devices=0"], "devices"),
         "stage I": ([*uvim, "--config.stage1=/no/where"], "/no/where"),
         "other name": ([*uvim, "--config.experiment=mine"], "there is no configs/mine.py"),
+        "as often": ([*small, "--devices=2", "--devices=1"], "--json stands there 1 times, but --devices 2 times"),
         "no folder": ([SCRIPT, *AUTOENCODER, "--json=/no/where/a.json"], "lies in no directory that exists"),
         "layout": ([*table, "--layouts=dp1,dp2"], "--layouts=dp2 is not one of dp1, dp8"),
         "expression": ([*table, "--only=("], "--only='(' is no regular expression"),
