@@ -19,9 +19,10 @@ JAX_ENVIRONMENT = {
 
 # A process that has imported what takes seconds and lives as long as the tests. It runs each script that it is told of
 # in a fork of itself, with its output in a file, and answers with the fork's process id; a process id it answers with
-# the exit code or null. The source `scenes`, whose rooms take long to build, is `make_dense_noise`.
+# the exit code or null. The source `scenes`, whose rooms take long to build, is `make_dense_noise`. A fork ends as a
+# process does, but leaves its memory to the kernel: Python would take a second to free what has been imported.
 FORK_SERVER = """
-import json, os, runpy, signal, sys
+import atexit, gc, json, os, runpy, signal, sys, threading
 import jax
 from fsq_repro.trainers import (
     experiments, label_predictor, stage1_evaluation, stage2_evaluation, uvim_evaluation, uvim_factory
@@ -33,6 +34,21 @@ opened = uvim_factory.make_dense_source
 uvim_factory.make_dense_source = lambda task, name, *a, **k: (
     make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
 
+def run(argv):
+    sys.argv, code = argv, 0
+    try:
+        runpy.run_path(argv[0], run_name="__main__")
+    except SystemExit as e:
+        code = e.code
+    except BaseException:
+        sys.excepthook(*sys.exc_info())
+        code = 1
+    threading._shutdown()
+    atexit._run_exitfuncs()
+    sys.stdout.flush(), sys.stderr.flush()
+    os._exit(code or 0)
+
+gc.freeze()
 for line in sys.stdin:
     request = json.loads(line)
     if isinstance(request, int):
@@ -46,9 +62,7 @@ for line in sys.stdin:
         jax.config.update("jax_num_cpu_devices", request["devices"])
         output = os.open(request["log"], os.O_WRONLY | os.O_CREAT)
         os.dup2(output, 1), os.dup2(output, 2)
-        sys.argv = request["argv"]
-        runpy.run_path(sys.argv[0], run_name="__main__")
-        sys.exit(0)
+        run(request["argv"])
     print(child, flush=True)
 """
 
