@@ -18,10 +18,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from fsq_repro.reporting.dry_run import dry_run_lines
 from fsq_repro.runtime import cli, run_dir, sharding
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers.abstract_experiments import build_abstract
-from fsq_repro.trainers.dry_run import DryRun, dry_run
+from fsq_repro.trainers.dry_run import dry_run
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_multi_integer("devices", 1, "Virtual devices, of all hosts together.", lower_bound=1)
@@ -54,9 +55,10 @@ def main() -> None:
         experiment = build_abstract(config, stage1_config(config) if "stage1" in config else None)
         for mesh, file in zip(meshes, FLAGS.json or [None] * runs, strict=True):
             found = dry_run(experiment, mesh, utilisation=FLAGS.utilisation, compile_step=FLAGS.compile)
-            print("\n".join(f"{name:38} {value}" for name, value in lines(found)), flush=True)
+            found = dataclasses.asdict(found)
+            print("\n".join(f"{name:38} {value}" for name, value in dry_run_lines(found)), flush=True)
             if file:
-                run_dir.write_json(pathlib.Path(file), dataclasses.asdict(found))
+                run_dir.write_json(pathlib.Path(file), found)
 
 
 def stage1_config(config: ConfigDict) -> ConfigDict | None:
@@ -71,36 +73,6 @@ def stage1_config(config: ConfigDict) -> ConfigDict | None:
         raise UserError(f"there is no configs/{name}.py; give stage I's run directory, --config.stage1=DIR") from e
     stage1.data.resolution = config.data.resolution
     return ConfigDict(stage1.to_dict() | {k: config[k] for k in ("quantizer", "task", "context") if k in config})
-
-
-def lines(found: DryRun) -> list[tuple[str, str]]:
-    """Name and value of each figure."""
-    rows = [
-        ("experiment", f"{found.experiment}, {found.dtype}, {found.devices} devices, fsdp {found.fsdp}"),
-        *((f"parameters of {name}", f"{count:,}") for name, count in found.parameters.items()),
-        ("parameters", f"{sum(found.parameters.values()):,}"),
-        ("tokens an example, a step", f"{found.tokens_per_example:,}, {found.tokens_per_step:,}"),
-        ("FLOPs a step, of the run", f"{found.flops_per_step:.4g}, {found.flops:.4g} ({found.steps:,} steps)"),
-        *((f"memory: {k.replace('_', ' ')}", gib(v)) for k, v in dataclasses.asdict(found.memory).items()),
-        ("checkpoint, uncompressed", gib(found.checkpoint_bytes)),
-    ]
-    if found.compiled:
-        rows += [
-            ("memory: temporaries, upper bound", gib(found.compiled.temporaries)),
-            *((f"{kind} a step", gib(size)) for kind, size in sorted(found.compiled.collectives.bytes.items())),
-            ("loops counted once", str(found.compiled.collectives.loops_counted_once)),
-            ("XLA's FLOPs a device, loops once", f"{found.compiled.flops:.4g}"),
-            ("seconds to compile", f"{found.compiled.seconds:.1f}"),
-        ]
-    words = {True: "fits", False: "may not fit: the bound is above its memory", None: "temporaries not known"}
-    for e in found.estimates:
-        value = f"hours {e.device_hours:,.0f}, {e.step_seconds:.3g} s a step, {e.images_per_second:,.0f} images/s"
-        rows.append((f"{e.accelerator.name} at {found.utilisation:.0%} of peak", f"device-{value}; {words[e.fits]}"))
-    return rows
-
-
-def gib(size: int) -> str:
-    return f"{size / 2**30:.4f} GiB" if size >= 2**20 else f"{size:,} bytes"
 
 
 if __name__ == "__main__":

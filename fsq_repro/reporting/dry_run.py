@@ -38,6 +38,38 @@ class DryRunRow:
     found: Sequence[dict[str, Any]]
 
 
+def dry_run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
+    """Name and value of each figure of a dry run, as in the JSON file."""
+    rows = [
+        ("experiment", f"{found['experiment']}, {found['dtype']}, {found['devices']} devices, fsdp {found['fsdp']}"),
+        *((f"parameters of {name}", f"{count:,}") for name, count in found["parameters"].items()),
+        ("parameters", f"{sum(found['parameters'].values()):,}"),
+        ("tokens an example, a step", f"{found['tokens_per_example']:,}, {found['tokens_per_step']:,}"),
+        ("FLOPs a step, of the run", f"{found['flops_per_step']:.4g}, {found['flops']:.4g} ({found['steps']:,} steps)"),
+        *((f"memory: {k.replace('_', ' ')}", _size(v)) for k, v in found["memory"].items()),
+        ("checkpoint, uncompressed", _size(found["checkpoint_bytes"])),
+    ]
+    if compiled := found["compiled"]:
+        collectives = compiled["collectives"]
+        rows += [
+            ("memory: temporaries, upper bound", _size(compiled["temporaries"])),
+            *((f"{kind} a step", _size(size)) for kind, size in sorted(collectives["bytes"].items())),
+            ("loops counted once", str(collectives["loops_counted_once"])),
+            ("XLA's FLOPs a device, loops once", f"{compiled['flops']:.4g}"),
+            ("seconds to compile", f"{compiled['seconds']:.1f}"),
+        ]
+    words = {True: "fits", False: "may not fit: the bound is above its memory", None: "temporaries not known"}
+    for e in found["estimates"]:
+        value = f"{e['device_hours']:,.0f}, {e['step_seconds']:.3g} s a step, {e['images_per_second']:,.0f} images/s"
+        name = f"{e['accelerator']['name']} at {found['utilisation']:.0%} of peak"
+        rows.append((name, f"device-hours {value}; {words[e['fits']]}"))
+    return rows
+
+
+def _size(size: int) -> str:
+    return f"{size / 2**30:.4f} GiB" if size >= 2**20 else f"{size:,} bytes"
+
+
 def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
     """Markdown: the accelerators, then for each sweep costs, data rates and memory with collectives.
 
