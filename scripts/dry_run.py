@@ -38,8 +38,8 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
-    counts = (("platforms", "cpu"), ("num_cpu_devices", max(FLAGS.devices)), ("enable_compilation_cache", False))
-    for name, value in counts:
+    settings = (("platforms", "cpu"), ("num_cpu_devices", max(FLAGS.devices)), ("enable_compilation_cache", False))
+    for name, value in settings:
         jax.config.update(f"jax_{name}", value)
     config, runs = FLAGS.config, len(FLAGS.devices)
     for name in ("fsdp", "json"):

@@ -23,7 +23,7 @@ from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.runtime.sweep import ROOT, Run, load_runs
 
 LAYOUTS = {"dp1": (1, 1), "dp8": (8, 1), "dp64": (64, 1), "fsdp8": (8, 8), "fsdp64": (64, 64)}  # --devices and --fsdp
-TRACED = ["fsdp64"]
+TRACED = ["fsdp64"]  # not compiled
 SWEEPS = [
     "configs/sweeps/tradeoff.py:scale=paper,stages=both",
     "configs/sweeps/guidance.py:scale=paper",
@@ -55,7 +55,8 @@ def main() -> None:
         for flag, layouts in (("--compile", compiled), ("--nocompile", traced)):
             missing = [layout for layout in layouts if not cached(sweep, run, layout).exists()]
             if only.search(f"{sweep}/{run.name}") and missing:
-                print(f"{sweep}/{run.name}, {', '.join(missing)}", flush=True)
+                name = f"{sweep}/{run.name}, {', '.join(missing)}"
+                print(name, flush=True)
                 cached(sweep, run, missing[0]).parent.mkdir(parents=True, exist_ok=True)
                 command = [sys.executable, "scripts/dry_run.py", f"--config={run.config}:{run.arg}", flag]
                 command += [f"--config.{field}={value}" for field, value in run.overrides.items()]
@@ -63,7 +64,7 @@ def main() -> None:
                     devices, fsdp = LAYOUTS[layout]
                     command += [f"--devices={devices}", f"--fsdp={fsdp}", f"--json={cached(sweep, run, layout)}"]
                 if subprocess.run(command, cwd=ROOT, stdout=subprocess.DEVNULL).returncode:
-                    failed.append(f"{sweep}/{run.name}")
+                    failed.append(name)
     rows = [row_of(sweep, run) for sweep, run in runs]
     with explained():
         report = dry_run_report([r for r in rows if r.found], f"Dry runs, revision {startup.git_revision()[:12]}")

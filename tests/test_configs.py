@@ -365,6 +365,8 @@ def test_bad_values_of_uvim_are_named(task, field, value, words):
     [
         *BAD_FIELDS,
         ("model.patch_size", 32, "image_size is 16, but must be a multiple of 32 (patch_size)"),
+        ("model.token_std", 0.0, "model.token_std = 0.0 must be a finite number above 0"),
+        ("model.position_scale", float("nan"), "model.position_scale = nan must be a finite number above 0"),
         ("sampler.temperature", -0.1, "sampler.temperature = -0.1 must be a finite number >= 0"),
         ("sampler.temperature", float("inf"), "sampler.temperature = inf must be a finite number >= 0"),
         ("eval.reference_names", "names.txt", "eval.eval_names = '' and eval.reference_names = 'names.txt' must both"),

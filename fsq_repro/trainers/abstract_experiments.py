@@ -14,6 +14,7 @@ from fsq_repro.trainers import factory, stage1_link, stage2_factory, uvim_factor
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from fsq_repro.trainers.label_coder import LabelCoder
 from fsq_repro.trainers.loop import LoopConfig, Trainer
+from fsq_repro.trainers.program_costs import matrix_flops
 from fsq_repro.trainers.tokenizer import Tokenizer
 from fsq_repro.trainers.uvim_stage1 import LabelAutoencoderTrainer, variables_of
 from fsq_repro.trainers.uvim_tasks import Task
@@ -50,6 +51,11 @@ class AbstractExperiment:
     def traced_step(self) -> ClosedJaxpr:
         """The training step on flat arguments: no layout of devices is in it, so it is traced once for all."""
         return jax.make_jaxpr(self.trainer.train_step)(self.state, self.frozen, self.batch)
+
+    @functools.cached_property
+    def flops_per_step(self) -> int:
+        """See `matrix_flops`."""
+        return matrix_flops(self.traced_step)
 
 
 class AbstractTokenizer(Tokenizer):

@@ -20,7 +20,7 @@ from fsq_repro.runtime import sharding
 from fsq_repro.trainers.abstract_experiments import AbstractExperiment
 from fsq_repro.trainers.accelerators import ACCELERATORS, Accelerator
 from fsq_repro.trainers.accumulation import check_division
-from fsq_repro.trainers.program_costs import Collectives, matrix_flops, read_collectives
+from fsq_repro.trainers.program_costs import Collectives, read_collectives
 
 PARAMETER_FIELDS = ("params", "discriminator_params")
 
@@ -141,7 +141,7 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
     frozen = jax.tree.map(lambda x: _placed(x, sharding.replicated(mesh)), experiment.frozen)
     batch = jax.tree.map(lambda x: _placed(x, sharding.batch_sharding(mesh)), experiment.batch)
 
-    flops_per_step = matrix_flops(experiment.traced_step)
+    flops_per_step = experiment.flops_per_step
     memory = _memory(state, frozen, batch)
     compiled = _compile(experiment.traced_step, state, (frozen, batch), mesh) if compile_step else None
     needed = memory.total + compiled.temporaries if compiled else None

@@ -31,9 +31,10 @@ def load_stage1(config: ConfigDict, *, fingerprint: str | None = None) -> LabelC
 
 def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> EncoderDecoderTransformer:
     m = config.model
-    for field in ("token_std", "position_scale"):
-        if not 0 < m[field] < float("inf"):
-            raise ValueError(f"model.{field} = {m[field]} must be a finite number above 0")
+    embeddings = {field: m.get(field, 1.0) for field in ("token_std", "position_scale")}  # 1: runs of older versions
+    for field, value in embeddings.items():
+        if not 0 < value < float("inf"):
+            raise ValueError(f"model.{field} = {value} must be a finite number above 0")
     model = EncoderDecoderTransformer(
         codebook_size=codebook_size,
         num_codes=num_codes,
@@ -43,10 +44,9 @@ def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> Encod
         num_layers=m.num_layers,
         num_heads=m.num_heads,
         mlp_width=m.mlp_width,
-        token_std=m.token_std,
-        position_scale=m.position_scale,
         remat=m.remat,
         dtype=uvim_factory.build_dtype(m),
+        **embeddings,
     )
     # Shapes only, of one layer: what the network refuses is refused here.
     images = jnp.zeros((1, config.data.resolution, config.data.resolution, 3))

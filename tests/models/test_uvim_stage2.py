@@ -48,6 +48,17 @@ def test_logits_equal_the_published_ones(golden):
     np.testing.assert_allclose(logits, published, rtol=1e-4, atol=1e-5)
 
 
+def test_initial_embeddings_have_the_deviations_asked_for():
+    images, codes = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 16), jnp.int32)
+    init = jax.jit(EncoderDecoderTransformer(400, 16, **SIZES, token_std=0.1, position_scale=5.0).init)
+    params = init(jax.random.key(0), images, codes)["params"]
+    assert np.std(params["decoder"]["EmbedTargets"]["embedding"]) == pytest.approx(0.1, rel=0.05)
+    for name in ("pos_embedding_encoder", "pos_embedding_decoder"):
+        assert np.std(params[name]) == pytest.approx(5 / np.sqrt(D), rel=0.15)
+    model = EncoderDecoderTransformer(4096)  # as published
+    assert (model.token_std, model.position_scale) == (1.0, 1.0)
+
+
 def test_parameter_names_and_shapes_at_paper_scale_are_the_published_ones():
     trees = json.loads((ROOT / "tests" / "golden" / "published_trees.json").read_text())
     params = abstract_params(EncoderDecoderTransformer(4096))
