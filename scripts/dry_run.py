@@ -19,7 +19,7 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsq_repro.reporting.dry_run import dry_run_lines
-from fsq_repro.runtime import cli, run_dir, sharding
+from fsq_repro.runtime import cli, run_dir, sharding, startup
 from fsq_repro.runtime.errors import UserError, explained
 from fsq_repro.trainers.abstract_experiments import build_abstract
 from fsq_repro.trainers.dry_run import dry_run
@@ -38,6 +38,7 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     logging.getLogger("absl").setLevel(logging.ERROR)
+    startup.collect_rarely()
     settings = (("platforms", "cpu"), ("num_cpu_devices", max(FLAGS.devices)), ("enable_compilation_cache", False))
     for name, value in settings:
         jax.config.update(f"jax_{name}", value)

@@ -33,7 +33,7 @@ SWEEPS = [
 flags.DEFINE_multi_string("sweep", SWEEPS, "FILE.py:ARG, see configs/sweeps/; may be given several times.")
 flags.DEFINE_string("only", "", "Regular expression of the names of the runs to do now, e.g. uvim/.*_fsq; all.")
 flags.DEFINE_list("layouts", list(LAYOUTS), f"Of {', '.join(LAYOUTS)}, those to do now.")
-flags.DEFINE_string("cache", "runs/dry_run", "Directory of the results: SWEEP/RUN/LAYOUT.json.")
+flags.DEFINE_string("cache", "results/dry_run", "Directory of the results: SWEEP/RUN/LAYOUT.json.")
 flags.DEFINE_string("out", None, "The Markdown file to write.")
 flags.mark_flags_as_required(["out"])
 FLAGS = flags.FLAGS

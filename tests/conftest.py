@@ -9,6 +9,8 @@ import jax
 import numpy as np
 import pytest
 
+from fsq_repro.runtime import startup
+
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
 # The tests' programs run a few times at most: compiled in a quarter of the time, they may run slower.
@@ -18,6 +20,10 @@ jax.config.update("jax_num_cpu_devices", 4)
 jax.config.update("jax_numpy_rank_promotion", "raise")
 jax.config.update("jax_compilation_cache_dir", str(ROOT / ".jax_cache"))
 jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.3)
+
+
+def pytest_collection_finish():
+    startup.collect_rarely()
 
 
 @pytest.fixture

@@ -145,7 +145,9 @@ class Decoder(nn.Module):
         x_BxTxD = self.embed(ids_BxT) + positions_1xTxD
         for block in self.blocks:
             x_BxTxD, _ = block(x_BxTxD, memory_BxPxD, mask)
-        return self.head(self.norm(x_BxTxD))
+        B, T, D = x_BxTxD.shape
+        logits_NxV = self.head(self.norm(x_BxTxD).reshape(B * T, D))  # its gradient is faster on CPU in two dimensions
+        return logits_NxV.reshape(B, T, self.vocabulary_size)
 
     def step(
         self, cache: list[LayerCache], ids_Bx1: Array, positions_1x1xD: Array, mask: Array, position: Array

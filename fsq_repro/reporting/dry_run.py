@@ -56,7 +56,6 @@ def dry_run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
             *((f"{kind} a step", _size(size)) for kind, size in sorted(collectives["bytes"].items())),
             ("loops counted once", str(collectives["loops_counted_once"])),
             ("XLA's FLOPs a device, loops once", f"{compiled['flops']:.4g}"),
-            ("seconds to compile", f"{compiled['seconds']:.1f}"),
         ]
     words = {True: "fits", False: "may not fit: the bound is above its memory", None: "temporaries not known"}
     for e in found["estimates"]:

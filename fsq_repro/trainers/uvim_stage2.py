@@ -17,6 +17,7 @@ from flax import struct
 from jax.sharding import Mesh
 
 from fsq_repro.evaluation.usage import CodebookUsage
+from fsq_repro.models.token_loss import is_likeliest
 from fsq_repro.models.uvim_stage2 import START, EncoderDecoderTransformer
 from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
@@ -85,7 +86,7 @@ class CodePredictorTrainer:
         logits_BxSxV = self.model.apply({"params": params}, context, codes_BxS)
         targets_BxS = codes_BxS + 1  # entry 0 is the start
         nats_BxS = optax.softmax_cross_entropy_with_integer_labels(logits_BxSxV, targets_BxS)
-        return nats_BxS, jnp.argmax(logits_BxSxV, axis=-1) == targets_BxS
+        return nats_BxS, is_likeliest(logits_BxSxV, targets_BxS)
 
     def predict_codes(self, params: Any, context: jax.Array, keys_B: jax.Array) -> jax.Array:
         """Images (B, H, W, 3) in [-1, 1] and a key each -> codes int32 (B, S)."""

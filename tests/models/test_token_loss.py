@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 import scipy.special
 
-from fsq_repro.models.token_loss import smoothed_cross_entropy
+from fsq_repro.models.token_loss import is_likeliest, smoothed_cross_entropy
 from tests.conftest import load_golden
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
@@ -62,3 +62,13 @@ def test_bfloat16_logits_give_a_float32_loss_of_their_values():
     loss = smoothed_cross_entropy(rounded, targets, weights, 0.1)
     assert loss.dtype == jnp.float32
     np.testing.assert_allclose(loss, oracle(np.asarray(rounded, np.float64), targets, weights, 0.1)[0], rtol=1e-6)
+
+
+def test_the_likeliest_is_the_first_argmax():
+    """Also among equals, which all logits are when a head starts at zero."""
+    logits = np.random.default_rng(0).integers(0, 3, size=(8, 50, 7)).astype(np.float32)
+    targets = np.random.default_rng(1).integers(0, 7, size=(8, 50)).astype(np.int32)
+    expected = logits.argmax(-1) == targets
+    np.testing.assert_array_equal(is_likeliest(logits, targets), expected)
+    ties = (logits == logits.max(-1, keepdims=True)).sum(-1) > 1
+    assert expected[ties].any() and (~expected)[ties].any()

@@ -62,6 +62,11 @@ def test_counts_and_bytes_are_those_of_the_real_state(monkeypatch):
     assert found.memory.batch == images + labels and found.memory.frozen == 0
     assert found.compiled.arguments == found.memory.total - labels  # which the step does not look at
     assert (found.tokens_per_example, found.tokens_per_step) == (16, 128)
+    # Networks are gathered once, gradients summed as without FSDP, activations stay where they are.
+    collectives = found.compiled.collectives.bytes
+    networks = sum(x.nbytes for x in jax.tree.leaves([getattr(state, name) for name in sharding.NETWORKS]))
+    assert 0.9 * networks < collectives.pop("all-gather") < networks + 4 * 8 * 16  # the indices, for their metrics
+    assert collectives.keys() == {"all-reduce"}
     json.dumps(dataclasses.asdict(found))
 
 
