@@ -16,9 +16,10 @@ NOTES = """\
   shardings, as do frozen networks and the batch. Temporaries are XLA's for virtual CPU devices: an **upper bound** for
   accelerators, whose compilers schedule and fuse for memory.
 - **Collectives** are bytes of their results on one device in a step, read in the compiled program; {missing} where
-  nothing was compiled. XLA's CPU backend makes no reduce-scatter: FSDP's gradients are summed by whole all-reduces. It
-  also sums the gradients of a network that a step applies several times (the discriminator) by one all-reduce an
-  application. In loops whose length depends on the data (marked *) collectives are counted once.
+  nothing was compiled. FSDP gathers the parameters once a step; whole they are among the temporaries. XLA's CPU
+  backend makes no reduce-scatter, so its gradients are summed by whole all-reduces. It also sums the gradients of a
+  network that a step applies several times (the discriminator) by one all-reduce an application. In loops whose
+  length depends on the data (marked *) collectives are counted once.
 """
 
 
