@@ -57,6 +57,8 @@ def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
 
 def gathered(state: Any, mesh: Mesh, fields: tuple[str, ...] = NETWORKS) -> Any:
     """A train state with those of `fields` that it has on every device whole; in jit or out of it."""
+    if mesh.shape["fsdp"] == 1:
+        return state
     found = {name: getattr(state, name) for name in fields if hasattr(state, name)}
     return state.replace(**jax.lax.with_sharding_constraint(found, replicated(mesh)))
 
@@ -68,7 +70,7 @@ def gathering(train_step: Callable, mesh: Mesh) -> Callable:
     in UViM's stage I 1,000 times as many bytes as there are parameters.
     """
     if mesh.shape["fsdp"] == 1:
-        return train_step
+        return train_step  # itself: jax knows compiled functions by their identity
     return lambda state, frozen, batch: train_step(gathered(state, mesh), frozen, batch)
 
 
