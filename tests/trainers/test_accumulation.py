@@ -171,7 +171,7 @@ def test_dropout_draws_for_each_microbatch_anew(roots):
 
 
 def test_the_batch_stays_on_its_devices(monkeypatch):
-    """Collectives: gradients and FSDP's parameters in each microbatch; the images, 196,608 bytes, never."""
+    """Collectives: FSDP's parameters once, gradients in each microbatch; the images, 196,608 bytes, never."""
     monkeypatch.setattr(sharding, "SMALL", 64)
     config = tiny_config("quantizer=fsq,bits=8")
     bytes_of = {}
@@ -182,6 +182,7 @@ def test_the_batch_stays_on_its_devices(monkeypatch):
     assert found.compiled.collectives.loops_counted_once == 0
     assert bytes_of[1].keys() == bytes_of[2].keys()
     assert all(bytes_of[2][kind] <= 2 * bytes_of[1][kind] for kind in bytes_of[1]), bytes_of
+    assert bytes_of[2]["all-gather"] == bytes_of[1]["all-gather"], bytes_of
 
 
 def test_division_is_checked_before_anything_is_built(tmp_path):
