@@ -37,7 +37,7 @@ def get_config(arg: str = "") -> ConfigDict:
         c.optimizer.weight_decay = 1e-6
 
     if a.scale != "paper":
-        _uvim.scale_down(c, a, stage2_steps=6000)
+        _uvim.scale_down(c, a, stage2_steps=10_000)
         c.data.source = "scenes"
         c.data.splits = ConfigDict({"train": "", "validation": ""})
         c.task.num_classes = 8
