@@ -1,9 +1,10 @@
 """What a run will need, before it is paid for: the loop's training step is traced and compiled, nothing is allocated.
 
 Of a compiled step the temporaries are an upper bound: XLA's CPU backend, which compiles here for virtual devices,
-schedules and fuses less for memory than those of accelerators. The collectives too are those of its program: it makes
-no reduce-scatter of an all-reduce and a slice, and sums the gradients of a network that the step applies several times,
-as it does a discriminator, by one all-reduce an application.
+schedules and fuses less for memory than those of accelerators. It drops the barriers by which remat delays what it
+computes again, so remat shows in the FLOPs alone (https://github.com/jax-ml/jax/issues/19822). The collectives too are
+those of its program: it makes no reduce-scatter of an all-reduce and a slice, and sums the gradients of a network that
+the step applies several times, as it does a discriminator, by one all-reduce an application.
 """
 
 import collections
