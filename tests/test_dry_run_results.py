@@ -20,6 +20,25 @@ TRACED_AGAIN = {
 }
 
 
+# Of the published modules, FSQ's with its channels in the codebook's place; autoencoders with their discriminator.
+PARAMETERS = {
+    "tradeoff/fsq_10": 52_962_951 + 23_880_833,
+    "tradeoff/vq_10": 54_515_587 + 23_880_833,
+    "guidance/fsq_10": 52_962_951 + 23_998_017,
+    "guidance/vq_10": 54_515_587 + 23_998_017,
+    "guidance/fsq_10_maskgit": 172_438_737,
+    "guidance/vq_10_maskgit": 172_457_193,
+    "uvim/depth_vq_stage1": 232_249_600,
+    "uvim/depth_fsq_stage1": 232_249_600 - 1_181_184 + 8_453,
+    "uvim/colorization_vq_stage1": 132_701_184,
+    "uvim/panoptic_vq_stage1": 223_593_984,
+    "uvim/panoptic_vq_nocontext_stage1": 223_593_984 - 1_181_184,
+    "uvim/depth_vq": 715_729_921,
+    "uvim/colorization_vq": 715_729_921,
+    "uvim/panoptic_vq": 715_729_921,
+}
+
+
 def found(run, layout):
     return json.loads((CACHE / run / f"{layout}.json").read_text())
 
@@ -34,6 +53,11 @@ def parameter_bytes(run, prefix=""):
 
 def test_all_sweeps_are_there():
     assert {run.split("/")[0] for run in RUNS} == {"tradeoff", "guidance", "uvim"} and len(RUNS) == 61
+
+
+@pytest.mark.parametrize("run", PARAMETERS)
+def test_parameters_are_the_published_models(run):
+    assert parameter_bytes(run) == 4 * PARAMETERS[run]
 
 
 @pytest.mark.parametrize("run", RUNS)
