@@ -23,11 +23,11 @@ import tempfile
 from absl import flags
 from ml_collections import config_flags
 
+from fsq_repro.errors import UserError, explained
+from fsq_repro.experiments.registry import build_experiment
+from fsq_repro.profiling.benchmark import measure_sampling, measure_step
+from fsq_repro.profiling.benchmark_inception import compare_rates
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers.benchmark import measure_sampling, measure_step
-from fsq_repro.trainers.benchmark_inception import compare_rates
-from fsq_repro.trainers.experiments import build_experiment
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)

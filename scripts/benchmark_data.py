@@ -15,10 +15,10 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
-from fsq_repro.data import throughput
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import factory, stage2_factory, uvim_factory
+from fsq_repro.profiling import data_throughput
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers import factory, stage2_factory, uvim_factory
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_integer("batches", 20, "Batches of some 32 images to draw.", lower_bound=1)
@@ -45,15 +45,15 @@ def main() -> None:
         print(advice(cost, FLAGS.images_per_s, config.data.num_workers, os.cpu_count()))
 
 
-def measure(config: ConfigDict, batches: int) -> throughput.Cost:
+def measure(config: ConfigDict, batches: int) -> data_throughput.Cost:
     """CPU time of the config's training pipeline; whatever the config's factories refuse is refused."""
     config = config.copy_and_resolve_references()
     config.data.num_workers = 0
     config.batch_size = jax.device_count() * -(-BATCH_SIZE // jax.device_count())
     preparing = None
     if config.trainer.startswith("uvim"):
-        source = throughput.TimedSource(uvim_factory.build_source(config, "train"))
-        preparing = throughput.Stopwatch(uvim_factory.build_task(config.task).prepare)
+        source = data_throughput.TimedSource(uvim_factory.build_source(config, "train"))
+        preparing = data_throughput.Stopwatch(uvim_factory.build_task(config.task).prepare)
         iterator = uvim_factory.build_train_iterator(config, types.SimpleNamespace(prepare=preparing), source)
     else:
         if config.trainer == "maskgit" and config.data.crop == "none":
@@ -62,12 +62,12 @@ def measure(config: ConfigDict, batches: int) -> throughput.Cost:
                 "config of stage I"
             )
         build_source = stage2_factory.build_source if config.trainer == "maskgit" else factory.build_source
-        source = throughput.TimedSource(build_source(config, "train"))
+        source = data_throughput.TimedSource(build_source(config, "train"))
         iterator = factory.build_train_iterator(config, source)
-    return throughput.measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)
+    return data_throughput.measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)
 
 
-def advice(cost: throughput.Cost, images_per_s: float, num_workers: int, cores: int) -> str:
+def advice(cost: data_throughput.Cost, images_per_s: float, num_workers: int, cores: int) -> str:
     """Says whether the config's workers keep up; without workers the pipeline has threads of one interpreter."""
     wanted = cost.workers(images_per_s)
     needs = f"{images_per_s:,.0f} images/s need {wanted} worker{'s' if wanted > 1 else ''}, one core each"

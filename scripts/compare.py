@@ -12,15 +12,15 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
-from fsq_repro.evaluation.images import to_unit_float
-from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import factory, uvim_factory
+from fsq_repro.inference.label_predictor import LabelPredictor, at_size, load_label_predictor
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers import factory, uvim_factory
-from fsq_repro.trainers.label_predictor import LabelPredictor, at_size, load_label_predictor
-from fsq_repro.trainers.uvim_scoring import Maps, compare_rows, evenly
+from fsq_repro.tasks.uvim_scoring import Maps, compare_rows, evenly
+from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
 flags.DEFINE_string("out", None, "PNG.", required=True)

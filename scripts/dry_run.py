@@ -18,11 +18,11 @@ import jax
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
+from fsq_repro.errors import UserError, explained
+from fsq_repro.profiling.abstract import build_abstract
+from fsq_repro.profiling.dry_run import dry_run
 from fsq_repro.reporting.dry_run import dry_run_lines
 from fsq_repro.runtime import cli, run_dir, sharding, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers.abstract_experiments import build_abstract
-from fsq_repro.trainers.dry_run import dry_run
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_multi_integer("devices", 1, "Virtual devices, of all hosts together.", lower_bound=1)

@@ -16,11 +16,11 @@ import sys
 
 from absl import flags
 
+from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
 from fsq_repro.reporting.dry_run import DryRunRow, dry_run_report
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.runtime.sweep import ROOT, Run, load_runs
+from fsq_repro.sweeps.sweep import ROOT, Run, load_runs
 
 LAYOUTS = {"dp1": (1, 1), "dp8": (8, 1), "dp64": (64, 1), "fsdp8": (8, 8), "fsdp64": (64, 64)}  # --devices and --fsdp
 TRACED = ["fsdp64"]  # not compiled

@@ -11,8 +11,8 @@ import pathlib
 
 from absl import flags
 
+from fsq_repro.evaluation import autoencoder, maskgit, uvim
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.trainers import stage1_evaluation, stage2_evaluation, uvim_evaluation
 
 flags.DEFINE_string("workdir", None, "Run directory.")
 flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
@@ -32,11 +32,11 @@ def main() -> None:
     options = {name: value for name, value in options.items() if value is not None}
     trainer = run_dir.load_config(path).trainer
     if trainer == "autoencoder":
-        record = stage1_evaluation.evaluate_run(path, **options)
+        record = autoencoder.evaluate_run(path, **options)
     elif trainer == "maskgit":
-        record = stage2_evaluation.evaluate_run(path, stage1=FLAGS.stage1, **options)
+        record = maskgit.evaluate_run(path, stage1=FLAGS.stage1, **options)
     else:
-        record = uvim_evaluation.evaluate_run(path, stage1=FLAGS.stage1, **options)
+        record = uvim.evaluate_run(path, stage1=FLAGS.stage1, **options)
     for name, figure in record["figures"].items():
         print(f"{name:32s} {figure['value']:.6g}")
 

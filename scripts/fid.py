@@ -21,11 +21,11 @@ from typing import Any
 import tqdm
 from absl import flags
 
-from fsq_repro.evaluation.feature_extraction import load_extractor
-from fsq_repro.evaluation.reference_statistics import ReferenceStatistics
-from fsq_repro.evaluation.set_comparison import compare, open_side
+from fsq_repro.errors import UserError, explained
+from fsq_repro.metrics.feature_extraction import load_extractor
+from fsq_repro.metrics.reference_statistics import ReferenceStatistics
+from fsq_repro.metrics.set_comparison import compare, open_side
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
 
 flags.DEFINE_enum("features", None, ("inception", "alexnet", "vgg16"), "Network; needless for two reference files.")
 flags.DEFINE_string("weights", "", "Inception's weight file, pytorch-fid's .pth.")

@@ -17,8 +17,8 @@ import sys
 from absl import flags
 from ml_collections import config_flags
 
+from fsq_repro.conversion.published_weights import import_run
 from fsq_repro.runtime import cli, startup
-from fsq_repro.trainers.published_weights import import_run
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_string("file", None, "The file with the weights.")

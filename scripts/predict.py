@@ -14,12 +14,12 @@ from absl import flags
 from PIL import Image
 
 from fsq_repro.data.folder import load_image
-from fsq_repro.evaluation.dense_pictures import colour_depth, colour_panoptic
-from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
+from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers.label_predictor import load_label_predictor
+from fsq_repro.visualization.dense_pictures import colour_depth, colour_panoptic
+from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_string("workdir", None, "Run directory of UViM's stage II.", required=True)
 flags.DEFINE_string("out", "predictions", "Directory for the predictions.")

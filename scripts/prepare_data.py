@@ -19,8 +19,8 @@ from absl import flags
 from fsq_repro.data import prepare
 from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import SPLITS, make_source
+from fsq_repro.errors import UserError, explained
 from fsq_repro.runtime import cli
-from fsq_repro.runtime.errors import UserError, explained
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_integer("resolution", 32, "Side in pixels at which photos and scenes are made.")

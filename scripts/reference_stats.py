@@ -17,12 +17,12 @@ import tqdm
 from absl import flags
 
 from fsq_repro.data.sources import SPLITS, make_source
-from fsq_repro.evaluation.feature_extraction import load_extractor, measure
-from fsq_repro.evaluation.image_sets import SourceImages
-from fsq_repro.evaluation.reference_statistics import write_reference
+from fsq_repro.errors import UserError, explained
+from fsq_repro.metrics.feature_extraction import load_extractor, measure
+from fsq_repro.metrics.image_sets import SourceImages
+from fsq_repro.metrics.reference_statistics import write_reference
+from fsq_repro.metrics.scoring import Chosen
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers.scoring import Chosen
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_enum("split", "train", SPLITS, "Which part of the data.")

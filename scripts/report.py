@@ -8,9 +8,9 @@ import warnings
 
 from absl import flags
 
+from fsq_repro.errors import explained
 from fsq_repro.reporting.report import write_report
 from fsq_repro.runtime import cli
-from fsq_repro.runtime.errors import explained
 
 flags.DEFINE_string("runs", None, "Directory with run directories, at any depth.", required=True)
 flags.DEFINE_string("out", None, "Directory for the tables (Markdown) and figures (PNG).", required=True)

@@ -9,13 +9,13 @@ import pathlib
 import numpy as np
 from absl import flags
 
-from fsq_repro.evaluation.representation import representation_study
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import factory
 from fsq_repro.files import atomic_path
+from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.reporting.representation import representation_figure
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers import factory
-from fsq_repro.trainers.tokenizer import load_tokenizer
+from fsq_repro.visualization.representation import representation_study
 
 flags.DEFINE_list("runs", None, "Run directories of stage I, one a quantizer.", required=True)
 flags.DEFINE_string("out", None, "PNG.", required=True)

@@ -13,11 +13,11 @@ import numpy as np
 import tqdm
 from absl import flags
 
-from fsq_repro.evaluation.pictures import image_grid, save_png
+from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
+from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.runtime.errors import UserError, explained
-from fsq_repro.trainers.sampler import load_sampler
+from fsq_repro.visualization.grids import image_grid, save_png
 
 flags.DEFINE_string("workdir", None, "Run directory of stage II.")
 flags.DEFINE_list("labels", None, "Class labels; all classes by default.")
@@ -39,7 +39,7 @@ def main() -> None:
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
     config = run_dir.load_config(path)
-    sampler = load_sampler(path, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
+    sampler = load_image_generator(path, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:
         labels = [int(x) for x in FLAGS.labels or range(config.data.num_classes)]
     except ValueError:

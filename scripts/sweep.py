@@ -12,12 +12,12 @@ import pathlib
 from absl import flags
 from ml_collections import config_flags
 
+from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.tables import format_header, format_row
 from fsq_repro.runtime import cli
-from fsq_repro.runtime.errors import UserError
-from fsq_repro.runtime.launch import queued_jobs, slurm_executor, submit
-from fsq_repro.runtime.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs
+from fsq_repro.sweeps.launch import queued_jobs, slurm_executor, submit
+from fsq_repro.sweeps.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")

@@ -16,10 +16,10 @@ import tqdm
 from absl import flags
 from ml_collections import config_flags
 
+from fsq_repro.errors import explained
+from fsq_repro.experiments.registry import build_experiment
 from fsq_repro.runtime import cli, run_dir, startup
-from fsq_repro.runtime.errors import explained
 from fsq_repro.trainers import loop
-from fsq_repro.trainers.experiments import build_experiment
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Run directory; the run resumes if it has a checkpoint.")

@@ -19,9 +19,9 @@ from configs import (
     uvim_depth,
     uvim_panoptic,
 )
-from fsq_repro.trainers import factory, stage2_factory, uvim_factory, uvim_stage2_factory
-from fsq_repro.trainers.label_coder import LabelCoder
-from fsq_repro.trainers.uvim_stage1 import LabelAutoencoderTrainer, variables_of
+from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.inference.label_coder import LabelCoder
+from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer, variables_of
 from tests.tiny import tiny_uvim
 
 COMMON = ("seed", "steps", "batch_size", "data.source", "data.resolution", "quantizer.name")

@@ -6,7 +6,7 @@ import math
 import pytest
 
 from fsq_repro.quantizers import nearest
-from fsq_repro.runtime.sweep import ROOT
+from fsq_repro.sweeps.sweep import ROOT
 from tests.scripts.processes import run_all
 
 CACHE = ROOT / "results/dry_run"

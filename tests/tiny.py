@@ -13,10 +13,10 @@ from ml_collections import ConfigDict
 
 from configs import tradeoff_autoencoder, tradeoff_maskgit, uvim_colorization, uvim_depth, uvim_panoptic
 from fsq_repro.data.pipeline import Augmentation, train_iterator
+from fsq_repro.factories import factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.trainers import factory, uvim_factory, uvim_stage2_factory
-from fsq_repro.trainers.label_coder import load_label_coder
 from fsq_repro.trainers.loop import Trainer
 from tests.conftest import golden_weights
 

@@ -8,7 +8,7 @@ stage-II run is evaluated at the weights of `eval.guidance_weights`. Argument: s
 """
 
 from fsq_repro.runtime.arguments import parse_arg
-from fsq_repro.runtime.sweep import Run
+from fsq_repro.sweeps.sweep import Run
 
 STAGE1 = "configs/imagenet256_autoencoder.py"
 STAGE2 = "configs/imagenet256_maskgit.py"

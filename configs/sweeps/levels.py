@@ -10,7 +10,7 @@ of sampling, with stage II), scale=paper|cpu|smoke.
 
 from fsq_repro.quantizers import level_sets
 from fsq_repro.runtime.arguments import parse_arg
-from fsq_repro.runtime.sweep import Run
+from fsq_repro.sweeps.sweep import Run
 
 STAGE1 = "configs/tradeoff_autoencoder.py"
 STAGE2 = "configs/tradeoff_maskgit.py"

@@ -12,7 +12,7 @@ in under an hour a stage on two cores. scale=smoke: one small point of each kind
 """
 
 from fsq_repro.runtime.arguments import parse_arg
-from fsq_repro.runtime.sweep import Run
+from fsq_repro.sweeps.sweep import Run
 
 STAGE1 = "configs/tradeoff_autoencoder.py"
 STAGE2 = "configs/tradeoff_maskgit.py"

@@ -9,7 +9,7 @@ smoke takes one quantizer a task.
 """
 
 from fsq_repro.runtime.arguments import parse_arg
-from fsq_repro.runtime.sweep import Run
+from fsq_repro.sweeps.sweep import Run
 
 ROWS = [  # task, name, argument
     ("depth", "fsq", "quantizer=fsq"),

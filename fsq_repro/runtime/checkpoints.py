@@ -10,8 +10,8 @@ import jax
 import numpy as np
 import orbax.checkpoint as ocp
 
+from fsq_repro.errors import UserError
 from fsq_repro.runtime import sharding
-from fsq_repro.runtime.errors import UserError
 
 
 class Checkpoints:

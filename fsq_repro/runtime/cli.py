@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 from absl import app, flags
 
-from fsq_repro.runtime.errors import UserError
+from fsq_repro.errors import UserError
 
 
 def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:

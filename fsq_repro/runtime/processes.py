@@ -16,7 +16,7 @@ import jax
 from jax._src.clusters import ClusterEnv, K8sCluster  # JAX has no public way to ask what it would detect
 from jax.experimental import multihost_utils
 
-from fsq_repro.runtime.errors import UserError
+from fsq_repro.errors import UserError
 
 HEARTBEAT_S = 20  # a process that was not heard of for so long is dead
 START_S = 300  # in which all processes must have started

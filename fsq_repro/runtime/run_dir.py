@@ -13,8 +13,8 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
+from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
-from fsq_repro.runtime.errors import UserError
 
 # What a resumed run may change: how long and how often, and how the batch is spread, not what is trained; and where
 # stage I lies, since its weights are compared.

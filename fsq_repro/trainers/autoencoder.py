@@ -17,14 +17,14 @@ from flax import linen as nn
 from flax import struct
 from jax.sharding import Mesh
 
-from fsq_repro.evaluation.images import to_uint8
-from fsq_repro.evaluation.pictures import reconstruction_grid
-from fsq_repro.evaluation.usage import CodebookUsage
+from fsq_repro.data.images import to_uint8
+from fsq_repro.losses import gan
+from fsq_repro.losses.perceptual import load_perceptual
+from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.autoencoder import Autoencoder
-from fsq_repro.models.perceptual import load_perceptual
 from fsq_repro.runtime import sharding
-from fsq_repro.trainers import gan
 from fsq_repro.trainers.accumulation import accumulate, update_codebook
+from fsq_repro.visualization.grids import reconstruction_grid
 
 Metrics = dict[str, jax.Array]
 

@@ -13,10 +13,10 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsq_repro.evaluation.compression import causal_token_bits, masked_token_bits
+from fsq_repro.losses.token_loss import is_likeliest, smoothed_cross_entropy
+from fsq_repro.metrics.compression import causal_token_bits, masked_token_bits
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer, init_cache
 from fsq_repro.models.masked_transformer import MaskedTransformer
-from fsq_repro.models.token_loss import is_likeliest, smoothed_cross_entropy
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.guidance import guide, guide_step, is_unguided
 from fsq_repro.sampling.mask_schedules import m2t_groups, random_masks, raster_groups

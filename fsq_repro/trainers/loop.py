@@ -16,12 +16,12 @@ import jax
 import numpy as np
 from clu import parameter_overview
 
-from fsq_repro.evaluation.pictures import save_png
+from fsq_repro.errors import UserError, explained_items
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.errors import UserError, explained_items
 from fsq_repro.runtime.processes import StopSignal
 from fsq_repro.runtime.writers import make_writer
+from fsq_repro.visualization.grids import save_png
 
 log = logging.getLogger(__name__)
 

@@ -7,7 +7,7 @@ autoencoder is frozen: batches bring tokens, or images that are encoded in the s
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Protocol
 
 import jax
 import jax.numpy as jnp
@@ -16,16 +16,30 @@ import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from fsq_repro.evaluation.images import to_uint8
-from fsq_repro.evaluation.pictures import image_grid
-from fsq_repro.evaluation.usage import CodebookUsage
+from fsq_repro.data.images import to_uint8
+from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import accumulate
 from fsq_repro.trainers.generators import Generator
-from fsq_repro.trainers.tokenizer import Tokenizer
+from fsq_repro.visualization.grids import image_grid
 
 Metrics = dict[str, jax.Array]
 PICTURES_PER_CHECK = 16
+
+
+class FrozenTokenizer(Protocol):
+    """What the trainer needs of stage I, see `inference.tokenizer.Tokenizer`."""
+
+    variables: Any
+    fingerprint: str
+    grid: int
+    resolution: int
+
+    def encode(self, images: np.ndarray) -> jax.Array: ...
+
+    def encode_with(self, variables: Any, images: jax.Array) -> jax.Array: ...
+
+    def decode(self, indices: np.ndarray) -> jax.Array: ...
 
 
 @struct.dataclass
@@ -57,7 +71,7 @@ class MaskGITTrainer:
     optimizer: optax.GradientTransformation
     ema_decay: float
     label_drop: float
-    tokenizer: Tokenizer
+    tokenizer: FrozenTokenizer
     encode: bool
     accumulate_steps: int = 1
 

@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from fsq_repro.models.augreg_vit import load_augreg_vit, resample_positions
-from fsq_repro.models.uvim_stage2 import EncoderDecoderTransformer
+from fsq_repro.models.code_predictor import EncoderDecoderTransformer
 
 D, HEADS, MLP, LAYERS, PATCH = 8, 2, 12, 2, 4
 

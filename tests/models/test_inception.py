@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from numpy.lib.stride_tricks import sliding_window_view
 
-from fsq_repro.evaluation.images import to_unit_float
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.models import inception
 from fsq_repro.models.feature_networks import load_feature_network
 from tests.golden import make_inception

@@ -6,8 +6,8 @@ import signal
 import jax
 import pytest
 
+from fsq_repro.errors import UserError
 from fsq_repro.runtime import processes
-from fsq_repro.runtime.errors import UserError
 from fsq_repro.runtime.processes import StopSignal
 
 SLURM = {  # of a task of two on two nodes, as srun sets it

@@ -2,8 +2,8 @@ import json
 
 import pytest
 
+from fsq_repro.errors import UserError
 from fsq_repro.runtime import run_dir
-from fsq_repro.runtime.errors import UserError
 from tests.tiny import tiny_config
 
 

@@ -24,9 +24,10 @@ JAX_ENVIRONMENT = {
 FORK_SERVER = """
 import atexit, gc, json, os, runpy, signal, sys, threading
 import jax
-from fsq_repro.trainers import (
-    experiments, label_predictor, stage1_evaluation, stage2_evaluation, uvim_evaluation, uvim_factory
-)
+from fsq_repro.experiments import registry
+from fsq_repro.inference import label_predictor
+from fsq_repro.evaluation import autoencoder, maskgit, uvim
+from fsq_repro.factories import uvim_factory
 from tests.tiny import make_dense_noise
 
 jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it

@@ -18,7 +18,7 @@ MASKGIT = [
 ]
 UVIM = ["--config=configs/uvim_depth.py:stage=2,context=false,scale=smoke", "--config.quantizer.levels=(5,5,3)"]
 SWEEP = """
-from fsq_repro.runtime.sweep import Run
+from fsq_repro.sweeps.sweep import Run
 
 def get_runs(arg=""):
     config, fields = "configs/tradeoff_autoencoder.py", %r

@@ -9,9 +9,9 @@ import pytest
 from PIL import Image
 
 from fsq_repro.data.folder import Folder
-from fsq_repro.evaluation.frechet import Moments, frechet_distance
-from fsq_repro.evaluation.images import to_unit_float
-from fsq_repro.evaluation.precision_recall import precision_recall
+from fsq_repro.data.images import to_unit_float
+from fsq_repro.metrics.frechet import Moments, frechet_distance
+from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.models.feature_networks import load_feature_network
 from fsq_repro.models.inception import expected_shapes
 from tests.golden import make_inception

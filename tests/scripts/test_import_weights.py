@@ -7,9 +7,9 @@ from types import SimpleNamespace
 import jax
 import numpy as np
 
+from fsq_repro.conversion.published_weights import import_run, published_tree
+from fsq_repro.factories import uvim_factory, uvim_stage2_factory
 from fsq_repro.runtime.run_dir import load_record
-from fsq_repro.trainers import uvim_factory, uvim_stage2_factory
-from fsq_repro.trainers.published_weights import import_run, published_tree
 from tests.conftest import golden_weights
 from tests.scripts.processes import run_all
 from tests.scripts.test_uvim_scripts import picture

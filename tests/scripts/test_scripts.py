@@ -15,9 +15,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
+from fsq_repro.factories import factory
+from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.trainers import factory
-from fsq_repro.trainers.tokenizer import load_tokenizer
 from tests.scripts.processes import Fork, command, environment, finish, run_all, run_script, start
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same

@@ -11,11 +11,11 @@ import pytest
 from flax import struct
 from PIL import Image
 
+from fsq_repro.errors import UserError
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.errors import UserError
 from fsq_repro.trainers import loop
+from tests.inference.test_label_predictor import random_depth_runs
 from tests.scripts.processes import run_all
-from tests.trainers.test_label_predictor import random_depth_runs
 
 
 @pytest.fixture(scope="module")

@@ -11,8 +11,8 @@ from collections.abc import Callable
 
 import pytest
 
-from fsq_repro.runtime.launch import queued_jobs, slurm_executor, submit
-from tests.runtime.test_launch import events, fake_task
+from fsq_repro.sweeps.launch import queued_jobs, slurm_executor, submit
+from tests.sweeps.test_launch import events, fake_task
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -91,7 +91,7 @@ def test_a_cancelled_job_does_not_come_back(tmp_path, in_root):
 def test_the_script_trains_and_evaluates_both_stages(tmp_path):
     sweep = tmp_path / "one_point.py"
     sweep.write_text(
-        "from fsq_repro.runtime.sweep import Run\n"
+        "from fsq_repro.sweeps.sweep import Run\n"
         "ARG = 'quantizer=fsq,bits=8,scale=smoke'\n"
         "def get_runs(arg):\n"
         "    return [\n"

@@ -9,15 +9,16 @@ import numpy as np
 import optax
 import pytest
 
+from fsq_repro.errors import UserError
+from fsq_repro.experiments import registry
+from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.inference.label_coder import load_label_coder
+from fsq_repro.inference.tokenizer import load_tokenizer
+from fsq_repro.profiling.abstract import build_abstract
+from fsq_repro.profiling.dry_run import dry_run
 from fsq_repro.runtime import sharding
-from fsq_repro.runtime.errors import UserError
-from fsq_repro.trainers import experiments, factory, stage2_factory, uvim_factory, uvim_stage2_factory
-from fsq_repro.trainers.abstract_experiments import build_abstract
 from fsq_repro.trainers.accumulation import accumulate, check_division
-from fsq_repro.trainers.dry_run import dry_run
 from fsq_repro.trainers.generators import AutoregressiveGenerator
-from fsq_repro.trainers.label_coder import load_label_coder
-from fsq_repro.trainers.tokenizer import load_tokenizer
 from tests.tiny import (
     random_uvim_state,
     save_untrained,
@@ -27,8 +28,8 @@ from tests.tiny import (
     tiny_uvim,
 )
 from tests.trainers import test_maskgit
-from tests.trainers.test_uvim_stage1 import batch as dense_batch
-from tests.trainers.test_uvim_stage1 import flat
+from tests.trainers.test_label_autoencoder import batch as dense_batch
+from tests.trainers.test_label_autoencoder import flat
 
 
 def test_microbatches_take_every_example_once_and_leave_no_device_out():
@@ -201,7 +202,7 @@ def test_division_is_checked_before_anything_is_built(tmp_path):
         bad.update_from_flattened_dict(change)
         bad.data.source = "folder:/nowhere"  # which would be refused next
         with pytest.raises((ValueError, UserError), match=words):
-            experiments.build_experiment(bad, tmp_path / "run")
+            registry.build_experiment(bad, tmp_path / "run")
     check_division(24, 3, 8)
     config.accumulate_steps = 4
     with pytest.raises(ValueError, match="accumulate_steps = 4"):

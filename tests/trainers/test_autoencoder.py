@@ -7,8 +7,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fsq_repro.factories import factory
 from fsq_repro.runtime import sharding
-from fsq_repro.trainers import factory
 from tests.tiny import tiny_config
 
 

@@ -17,9 +17,10 @@ import numpy as np
 import pytest
 
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
+from fsq_repro.errors import UserError
+from fsq_repro.factories import factory
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.errors import UserError
-from fsq_repro.trainers import factory, loop
+from fsq_repro.trainers import loop
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from tests.tiny import NoiseSource, compiled_once, tiny_config
 

@@ -8,11 +8,13 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
+from fsq_repro.errors import UserError
+from fsq_repro.experiments import registry
+from fsq_repro.factories import factory, stage2_factory
+from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
+from fsq_repro.inference.tokenizer import load_stage1_tokenizer, load_tokenizer
 from fsq_repro.runtime import sharding
-from fsq_repro.runtime.errors import UserError
-from fsq_repro.trainers import experiments, factory, loop, stage2_factory
-from fsq_repro.trainers.sampler import Sampler, load_sampler
-from fsq_repro.trainers.tokenizer import load_tokenizer
+from fsq_repro.trainers import loop
 from tests.tiny import NoiseSource, compiled_once, save_untrained, tiny_config, tiny_stage2
 from tests.trainers.test_loop import assert_same
 
@@ -157,7 +159,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(stage1, tmp_path):
 
     def run(name, steps):
         config.steps = steps
-        e = experiments.build_experiment(config, tmp_path / name)
+        e = registry.build_experiment(config, tmp_path / name)
         return e, loop.train(trainer, e.data_iterator, e.evaluation_batches, tmp_path / name, e.loop_config)
 
     _, whole = run("whole", 8)
@@ -182,7 +184,7 @@ def test_samples_do_not_depend_on_devices_or_batch_size(stage1, generator, monke
     tokens, images = [], []
     for devices, batch_size in ((4, 8), (4, 4), (1, 5)):
         monkeypatch.setattr(jax, "local_devices", lambda n=devices: jax.devices()[:n])
-        sampler = Sampler(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
+        sampler = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
         tokens.append(np.concatenate(list(sampler.token_batches(labels, seed=3, guidance=0.5))))
         images.append(sampler.images(labels, seed=3, guidance=0.5).astype(int))
     for other_tokens, other_images in zip(tokens[1:], images[1:], strict=True):
@@ -209,11 +211,11 @@ def test_wrong_stage1_is_named(stage1, tmp_path):
         config = tiny_stage2(stage1)
         config.update_from_flattened_dict(change)
         with pytest.raises(UserError, match=words):
-            stage2_factory.load_stage1(config)
+            load_stage1_tokenizer(config)
     with pytest.raises(UserError, match="other weights"):
-        stage2_factory.load_stage1(tiny_stage2(stage1), fingerprint="0")
+        load_stage1_tokenizer(tiny_stage2(stage1), fingerprint="0")
     with pytest.raises(UserError, match="samples are drawn from one of maskgit"):
-        load_sampler(stage1)
+        load_image_generator(stage1)
     config = tiny_stage2(stage1)
     config.data.num_classes = 3
     with pytest.raises(ValueError, match="data.num_classes = 3, but noise/train has 2 classes"):

@@ -1,0 +1,153 @@
+"""Published weights as run directories of this project: MaskGIT's checkpoints and UViM's `.npz` files.
+
+Our modules have the published parameters' names, so an array of the file goes to the parameter of its name. Published:
+
+- MaskGIT, google-research/maskgit: `{tokenizer,maskgit}_imagenet{256,512}_checkpoint`, flax msgpack of {"params": ...}.
+  The tokenizer's codebook is a parameter.
+- UViM, google-research/big_vision `configs/proj/uvim`: `{panoptic,color,depth}_stage{I,II}_params.npz`, names joined by
+  "/". Stage I has `params/...` and the codebook's `state/dictionary` and `state/counts`, stage II parameters alone.
+
+Names may have anything in front that makes all of them fit, such as `params/` or `opt/target/`, and may be the older
+ones that big_vision's own loaders (`models/proj/uvim/{vit,vtt}.py`) still rename, see `weight_files.linen_names`.
+"""
+
+import contextlib
+import dataclasses
+import os
+import pathlib
+import shutil
+import tempfile
+from collections.abc import Iterator, Mapping
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax.traverse_util import flatten_dict, unflatten_dict
+
+from fsq_repro.conversion.weight_files import locate, read_arrays
+from fsq_repro.data.pipeline import token_iterator
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.inference.label_coder import load_stage1_coder
+from fsq_repro.inference.tokenizer import load_stage1_tokenizer
+from fsq_repro.runtime import run_dir
+from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.trainers.loop import Trainer
+
+# Stands for the training data, which an import does without: an iterator's position before the first batch is the same
+# for all sources.
+NO_DATA = [{}]
+
+
+def published_tree(state: Any) -> dict[str, Any]:
+    """{published name: array} of a train state of any trainer, or of its shapes."""
+    params = flatten_dict(state.params, sep="/")
+    codebook = getattr(state, "quantizer_state", {})
+    if not codebook:
+        return params
+    return {f"params/{k}": x for k, x in params.items()} | {f"state/{k}": x for k, x in codebook["quantizer"].items()}
+
+
+def state_fields(state: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
+    """The inverse of `published_tree`: the state's fields that a published tree fills, averaged parameters too."""
+    nested = unflatten_dict(dict(tree), sep="/")
+    if getattr(state, "quantizer_state", {}):
+        fields = {"params": nested["params"], "quantizer_state": {"quantizer": nested["state"]}}
+    else:
+        fields = {"params": nested}
+    return fields | ({"ema_params": fields["params"]} if hasattr(state, "ema_params") else {})
+
+
+def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike, **origin: Any) -> dict:
+    """Makes a finished run of published weights; all is checked before anything is written.
+
+    The checkpoint is of step `config.steps`. Averaged parameters are the file's too. The rest of the state (optimiser,
+    discriminator, position in the data) is that of a new run: training goes on from it with a higher `config.steps`.
+
+    Args:
+      config: as resolved, of any trainer; those of stage II name stage I's run directory.
+      weights: the file, see `read_arrays`.
+      path: the run directory, which must not exist or be empty; it appears whole or not at all.
+      **origin: what else `config.json` says, see `run_dir.write_config`.
+
+    Returns:
+      The record; `imported` says where the weights came from.
+
+    Raises:
+      UserError: a run directory that exists, a config that cannot be built, no stage I, an unreadable file, or one
+        whose names or shapes are not the config's.
+    """
+    path = pathlib.Path(path).absolute()
+    if path.exists() and (not path.is_dir() or any(path.iterdir())):
+        raise UserError(f"--workdir={path} exists already; an import needs a directory that is new or empty")
+    with explained():
+        arrays, sha256 = read_arrays(weights)
+        trainer, facts, data_iterator = _build(config)
+        shapes = jax.eval_shape(trainer.init_state, jax.random.key(0))
+        try:
+            place = locate(arrays, published_tree(shapes))
+        except ValueError as e:
+            raise ValueError(f"the weight file {weights} does not fit the config: {e}") from None
+    tree = {name: np.asarray(arrays[old], np.float32) for name, old in place.names.items()}
+    fields = state_fields(shapes, tree)
+    # Under jit only what is returned is computed: there are no initial parameters beside the file's.
+    rest = jax.jit(lambda key: trainer.init_state(key).replace(**dict.fromkeys(fields)))(jax.random.key(config.seed))
+    state = rest.replace(step=jnp.int32(config.steps), **fields)
+    imported = {
+        "file": pathlib.Path(weights).name,
+        "sha256": sha256,
+        "prefix": place.prefix,
+        "arrays": len(tree),
+        "older_names": sum(old != place.prefix + name for name, old in place.names.items()),
+        "not_used": sorted({old.split("/")[0] for old in arrays.keys() - set(place.names.values())}),
+        "from_the_file": sorted(fields),
+        "as_in_a_new_run": sorted({f.name for f in dataclasses.fields(state)} - fields.keys() - {"step"}),
+        "note": "steps, batch_size, seed and data are the config's; the file does not tell those of its training",
+    }
+    with _new_directory(path) as temporary:
+        run_dir.write_config(temporary, config, **origin)
+        checkpoints = Checkpoints(temporary / "checkpoints")
+        checkpoints.save(config.steps, state, data_iterator)
+        checkpoints.close()
+        facts |= {"run": path.name, "sweep": "", "imported": imported}
+        return run_dir.update_record(temporary, status="finished", **facts)
+
+
+def _build(config: Any) -> tuple[Trainer, dict, Any]:
+    """Trainer, the record's facts, and an iterator of training batches that stands before the first, without data."""
+    if config.trainer == "autoencoder":
+        trainer = factory.build_trainer(config)
+        return trainer, factory.run_facts(config, trainer), factory.build_train_iterator(config, NO_DATA)
+    if config.trainer == "maskgit":
+        trainer = stage2_factory.build_trainer(config, load_stage1_tokenizer(config))
+        if trainer.encode:
+            iterator = factory.build_train_iterator(config, NO_DATA)
+        else:
+            iterator = token_iterator(NO_DATA, batch_size=config.batch_size, seed=config.seed)
+        return trainer, stage2_factory.run_facts(config, trainer), iterator
+    if config.trainer == "uvim_stage1":
+        trainer = uvim_factory.build_trainer(config)
+        model, task = trainer.model, trainer.task
+        facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2)
+        facts |= {"stage": 1}
+    elif config.trainer == "uvim_stage2":
+        trainer = uvim_stage2_factory.build_trainer(config, load_stage1_coder(config))
+        task, facts = trainer.coder.task, uvim_stage2_factory.run_facts(config, trainer)
+    else:
+        kinds = "autoencoder, maskgit, uvim_stage1, uvim_stage2"
+        raise ValueError(f"trainer = {config.trainer!r} is not one of {kinds}")
+    return trainer, facts, uvim_factory.build_train_iterator(config, task, NO_DATA)
+
+
+@contextlib.contextmanager
+def _new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """Yields a directory beside `path` that becomes `path` at the end of the block; after an error it is gone."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)  # mkdtemp makes directories that only their owner can read
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

@@ -1,0 +1,171 @@
+"""From a stage-II config and stage I's run directory to typed objects; the checks are those of `factory`."""
+
+import dataclasses
+import math
+
+import jax
+import optax
+from ml_collections import ConfigDict
+
+from fsq_repro.data.cache import Progress
+from fsq_repro.data.pipeline import token_eval_batches, token_iterator
+from fsq_repro.data.sources import Source
+from fsq_repro.data.tokens import TokenSource, encode_source
+from fsq_repro.factories import factory, stage1_link
+from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer
+from fsq_repro.models.masked_transformer import MaskedTransformer
+from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
+from fsq_repro.trainers.maskgit import FrozenTokenizer, MaskGITTrainer
+
+KINDS = {"masked": MaskedTransformer, "autoregressive": AutoregressiveTransformer}
+
+
+def build_generator(config: ConfigDict, grid: int) -> Generator:
+    """`config.model` and the sampler's fields -> generator of grid x grid tokens."""
+    m = config.model
+    if m.kind not in KINDS:
+        raise ValueError(f"model.kind = {m.kind!r} is not one of {', '.join(KINDS)}")
+    if m.dtype not in factory.DTYPES:
+        raise ValueError(f"model.dtype = {m.dtype!r} is not one of {', '.join(factory.DTYPES)}")
+    for name, value in (("model.dropout", m.dropout), ("label_drop", config.label_drop)):
+        if not 0 <= value < 1:
+            raise ValueError(f"{name} = {value} must be in [0, 1)")
+    if not 0 <= config.label_smoothing < 1:
+        raise ValueError(f"label_smoothing = {config.label_smoothing} must be in [0, 1)")
+    if config.data.num_classes < 1:
+        raise ValueError(f"data.num_classes = {config.data.num_classes} must be at least 1")
+    model = KINDS[m.kind](
+        codebook_size=factory.build_quantizer(config.quantizer).codebook_size,
+        num_classes=config.data.num_classes,
+        num_tokens=grid * grid,
+        width=m.width,
+        num_layers=m.num_layers,
+        num_heads=m.num_heads,
+        mlp_width=m.mlp_width,
+        dropout=m.dropout,
+        remat=m.remat,
+        dtype=factory.DTYPES[m.dtype],
+    )
+    if m.kind == "autoregressive":
+        generator = AutoregressiveGenerator(model, grid, config.label_smoothing)
+    else:
+        generator = MaskedGenerator(
+            model,
+            grid,
+            config.label_smoothing,
+            min_ratio=config.masking.min_ratio,
+            bound=config.masking.bound,
+            num_steps=config.sampler.num_steps,
+            choice_temperature=config.sampler.choice_temperature,
+            m2t_alpha=config.compression.alpha,
+            m2t_num_groups=config.compression.num_groups,
+        )
+    # Shapes only, of one layer: what the network, the masks, the sampler and the schedule refuse is refused here.
+    probe = dataclasses.replace(generator, model=model.clone(num_layers=1))
+    tokens = jax.ShapeDtypeStruct((1, grid * grid), "int32")
+    labels = jax.ShapeDtypeStruct((1,), "int32")
+
+    def everything(tokens, labels):
+        key = jax.random.key(0)
+        params = probe.model.init(key, tokens, labels)["params"]
+        samples = probe.sample(params, key, labels, labels, config.sampler.guidance_weight)
+        loss = probe.loss(params, tokens, labels, *probe.draw(key, 1))
+        return loss, samples, probe.token_bits(params, tokens, labels)
+
+    jax.eval_shape(everything, tokens, labels)
+    return generator
+
+
+def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
+    """AdamW behind a clip of the gradient's global norm; decay on kernels only, as magvit's trainer has it."""
+    for name in ("weight_decay", "gradient_clip"):
+        if not (c[name] >= 0 and math.isfinite(c[name])):
+            raise ValueError(f"optimizer.{name} = {c[name]} must be a finite number >= 0")
+    kernels = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)  # noqa: E731
+    parts = [optax.clip_by_global_norm(c.gradient_clip)] if c.gradient_clip else []
+    parts += [optax.scale_by_adam(b1=c.beta1, b2=c.beta2)]
+    parts += [optax.add_decayed_weights(c.weight_decay, mask=kernels)] if c.weight_decay else []
+    return optax.chain(*parts, optax.scale_by_learning_rate(factory.build_schedule(c, steps)))
+
+
+def check_evaluation(config: ConfigDict) -> None:
+    """ValueError for what the evaluation would refuse only after the training."""
+    e, num_classes = config.eval, config.data.num_classes
+    bad = [label for label in e.picture_labels if not 0 <= label < num_classes]
+    if bad or not e.picture_labels:
+        raise ValueError(f"eval.picture_labels = {e.picture_labels} must be some labels of 0 .. {num_classes - 1}")
+    for name, least in (("samples", max(4, num_classes)), ("reference_images", 4), ("coder_images", 1)):
+        if e[name] < least:
+            raise ValueError(f"eval.{name} = {e[name]} must be at least {least}")
+    if e.class_distances and (num_classes < 2 or e.samples < 2 * num_classes):
+        raise ValueError(f"eval.class_distances needs two classes and two samples each, eval.samples = {e.samples}")
+    if not all(0 <= weight < math.inf for weight in e.guidance_weights):
+        raise ValueError(f"eval.guidance_weights = {e.guidance_weights} must be finite numbers >= 0")
+
+
+def build_trainer(config: ConfigDict, tokenizer: FrozenTokenizer) -> MaskGITTrainer:
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
+    generator = build_generator(config, tokenizer.grid)
+    check_evaluation(config)
+    return MaskGITTrainer(
+        generator=generator,
+        optimizer=build_optimizer(config.optimizer, config.steps),
+        ema_decay=config.ema_decay,
+        label_drop=config.label_drop,
+        tokenizer=tokenizer,
+        encode=config.data.crop != "none",
+        accumulate_steps=factory.accumulate_steps(config),
+    )
+
+
+def build_source(config: ConfigDict, split: str) -> Source:
+    """The images; ValueError if their number of classes is not the config's."""
+    source = factory.build_source(config, split)
+    if source.num_classes != config.data.num_classes:
+        raise ValueError(
+            f"data.num_classes = {config.data.num_classes}, but {source.name}/{split} has {source.num_classes} classes"
+        )
+    return source
+
+
+def build_tokens(
+    config: ConfigDict, tokenizer: FrozenTokenizer, source: Source, progress: Progress = iter
+) -> TokenSource:
+    """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
+    factory.check_eval_batch(config)
+    return encode_source(
+        source,
+        tokenizer.encode,
+        tokenizer=tokenizer.fingerprint,
+        num_tokens=tokenizer.grid**2,
+        resolution=tokenizer.resolution,
+        mirrored=config.data.flip and source.split == "train",
+        batch_size=config.eval.batch_size // jax.process_count(),
+        process_index=jax.process_index(),
+        process_count=jax.process_count(),
+        progress=progress,
+    )
+
+
+def build_train_iterator(config: ConfigDict, trainer: MaskGITTrainer, source: Source, progress: Progress = iter):
+    """This process's part of the training batches, as a grain iterator: of tokens, or of images to be encoded."""
+    if trainer.encode:
+        return factory.build_train_iterator(config, source)
+    factory.check_batch(config)
+    tokens = build_tokens(config, trainer.tokenizer, source, progress)
+    return token_iterator(tokens, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
+
+
+def build_eval_batches(config: ConfigDict, tokens: TokenSource):
+    """This process's part of the token batches that cover the validation split once."""
+    return token_eval_batches(tokens, batch_size=config.eval.batch_size // jax.process_count())
+
+
+def run_facts(config: ConfigDict, trainer: MaskGITTrainer) -> dict:
+    """What `record.json` says of a run before it has trained."""
+    return factory.common_facts(config, trainer, trainer.generator.model.codebook_size, trainer.tokenizer.grid) | {
+        "stage": 2,
+        "generator": trainer.generator.name,
+        "stage1": stage1_link.stage1_facts(config, trainer.tokenizer.fingerprint),
+    }

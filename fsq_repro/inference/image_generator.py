@@ -1,0 +1,114 @@
+"""`load_image_generator(run_dir)`: the Python door to a trained stage-II run.
+
+sampler = load_image_generator("runs/fsq_10_maskgit")
+images = sampler.images(labels, seed=0)      # int (N,) -> uint8 (N, H, W, 3)
+"""
+
+import pathlib
+from collections.abc import Iterator
+from typing import Any
+
+import jax
+import numpy as np
+
+from fsq_repro.data.cache import Progress
+from fsq_repro.data.images import to_uint8
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import stage1_link, stage2_factory
+from fsq_repro.inference.tokenizer import WEIGHTS, Tokenizer, load_stage1_tokenizer
+from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime.checkpoints import restore_arrays
+from fsq_repro.trainers.generators import Generator
+
+
+class ImageGenerator:
+    """Draws samples with fixed weights. Sample i of a seed does not depend on batch size or number of devices.
+
+    Attributes:
+      generator: network and decoding.
+      params: of the network, replicated over this process's devices.
+      tokenizer: stage I, which decodes.
+      step: training step of the weights.
+    """
+
+    def __init__(self, generator: Generator, params: Any, tokenizer: Tokenizer, *, step: int, batch_size: int):
+        self.generator = generator
+        self.tokenizer = tokenizer
+        self.step = step
+        self.batch_size = batch_size
+        self.mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.params = jax.device_put(params, sharding.replicated(self.mesh))
+        # Guidance weight 0 is a program of its own, without the unconditional half; all others share one.
+        self._plain = jax.jit(lambda p, key, i, y: generator.sample(p, key, i, y))
+        self._guided = jax.jit(lambda p, key, i, y, weight: generator.sample(p, key, i, y, weight))
+
+    def token_batches(self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0) -> Iterator[np.ndarray]:
+        """Tokens int32 (<= batch_size, h, w) of the samples 0..N-1 of a seed, batch by batch.
+
+        Raises:
+          ValueError: a label or the guidance weight is out of range.
+        """
+        labels_N = np.asarray(labels_N, np.int32)
+        num_classes, grid = self.generator.model.num_classes, self.generator.grid
+        bad = labels_N[(labels_N < 0) | (labels_N >= num_classes)]
+        if len(bad):
+            raise ValueError(f"label {bad[0]} is out of range; the run's classes are 0 .. {num_classes - 1}")
+        if not 0 <= guidance < float("inf"):
+            raise ValueError(f"guidance = {guidance} must be a finite number >= 0")
+        split = sharding.batch_sharding(self.mesh)
+        for start in range(0, len(labels_N), self.batch_size):
+            indices = np.arange(start, start + self.batch_size, dtype=np.int32)  # the last batch is filled up
+            labels = jax.device_put(labels_N[indices.clip(max=len(labels_N) - 1)], split)
+            arguments = (self.params, jax.random.key(seed), jax.device_put(indices, split), labels)
+            tokens = self._guided(*arguments, np.float32(guidance)) if guidance else self._plain(*arguments)
+            yield np.asarray(tokens)[: len(labels_N) - start].reshape(-1, grid, grid)
+
+    def decode(self, tokens_NxHxW: np.ndarray) -> np.ndarray:
+        """Tokens int32 (N, h, w) -> images uint8 (N, H, W, 3), in batches of one shape."""
+        parts = []
+        for start in range(0, len(tokens_NxHxW), self.batch_size):
+            part = tokens_NxHxW[start : start + self.batch_size]
+            padded = np.pad(part, [(0, self.batch_size - len(part)), (0, 0), (0, 0)])
+            parts.append(to_uint8(np.asarray(self.tokenizer.decode(padded))[: len(part)]))
+        return np.concatenate(parts)
+
+    def images(
+        self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0, progress: Progress = iter
+    ) -> np.ndarray:
+        """Decoded samples, uint8 (N, H, W, 3); arguments and errors as of `token_batches`."""
+        batches = self.token_batches(labels_N, seed=seed, guidance=guidance)
+        return np.concatenate([self.decode(tokens) for tokens in progress(batches)])
+
+
+def load_image_generator(
+    path: str | pathlib.Path,
+    *,
+    stage1: str | None = None,
+    weights: str = "ema",
+    step: int | None = None,
+) -> ImageGenerator:
+    """Loads a stage-II run directory and the autoencoder it was trained on.
+
+    Args:
+      path: the run directory.
+      stage1: stage I's run directory, if it is no longer where the config says.
+      weights: "ema" (as the tables) or "raw".
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no stage-II run, no checkpoint, or one that does not fit; another autoencoder than in training.
+    """
+    path = pathlib.Path(path)
+    if weights not in WEIGHTS:
+        raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
+    config = run_dir.load_config(path)
+    if config.trainer != "maskgit":
+        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit")
+    if stage1:
+        config.stage1 = stage1
+    with explained():
+        tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(path))
+        trainer = stage2_factory.build_trainer(config, tokenizer)
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    params = state.ema_params if weights == "ema" else state.params
+    return ImageGenerator(trainer.generator, params, tokenizer, step=int(state.step), batch_size=config.eval.batch_size)

@@ -1,0 +1,97 @@
+"""`load_label_coder(run_dir)`: a trained stage I of UViM, which codes dense labels and decodes them.
+
+coder = load_label_coder("runs/depth_fsq_stage1")
+prediction, codes = coder.reconstruct(batch)      # a prepared batch, see `uvim_tasks`
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import numpy as np
+from ml_collections import ConfigDict
+
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import stage1_link, uvim_factory
+from fsq_repro.models.label_autoencoder import LabelAutoencoder
+from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
+from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.trainers.label_autoencoder import reconstruct, variables_of
+
+
+class LabelCoder:
+    """Codes and decodes labels with fixed weights; batches that divide by this process's devices are split over them.
+
+    Attributes:
+      model, task: the autoencoder and what it is for.
+      variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
+      step: training step of the weights.
+      fingerprint: of the weights.
+      levels: FSQ's levels, None for a learned codebook.
+    """
+
+    def __init__(self, model: LabelAutoencoder, task: Task, variables: dict[str, Any], *, step: int):
+        self.model = model
+        self.task = task
+        self.step = step
+        self.fingerprint = fingerprint(variables)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
+        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+
+        def predict(variables: Any, batch: Arrays) -> tuple[Arrays, jax.Array]:
+            outputs, indices_BxS = reconstruct(model, task, variables, batch)
+            return task.predict(outputs), indices_BxS
+
+        self._reconstruct = jax.jit(predict)
+
+    def encode_with(self, variables: Any, batch: Arrays) -> jax.Array:
+        """Prepared batch -> codes int32 (B, S), with the weights as an argument, for use inside a jitted function."""
+        z = self.model.apply(variables, self.task.inputs(batch), batch["context"], method="encode")
+        return self.model.apply(variables, z, train=False, method="quantize").indices
+
+    def predict_with(self, variables: Any, codes_BxS: jax.Array, context: jax.Array) -> Arrays:
+        """Codes and the image in [-1, 1] -> the prediction as maps, see `Task.predict`."""
+        codes = self.model.apply(variables, codes_BxS, method=lambda m, i: m.quantizer.indices_to_codes(i))
+        return self.task.predict(self.model.apply(variables, codes, context, method="decode"))
+
+    def reconstruct(self, batch: dict[str, np.ndarray]) -> tuple[Arrays, jax.Array]:
+        """Prepared batch -> (prediction from its true labels, codes int32 (B, S)): the best that stage II can do."""
+        return self._reconstruct(self.variables, sharding.put_local(batch, self._mesh))
+
+
+def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> LabelCoder:
+    """Loads the stage I of a run directory.
+
+    Args:
+      path: the run directory.
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
+    """
+    path = pathlib.Path(path)
+    config = run_dir.load_config(path)
+    if config.trainer != "uvim_stage1":
+        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
+    with explained():
+        trainer = uvim_factory.build_trainer(config)
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    return LabelCoder(trainer.model, trainer.task, variables_of(state), step=int(state.step))
+
+
+def load_stage1_coder(config: ConfigDict, *, fingerprint: str | None = None) -> LabelCoder:
+    """The label autoencoder of `config.stage1`, after checking that it is the one that the config describes.
+
+    Args:
+      config: of stage II.
+      fingerprint: of the weights that the run was started with, if it was.
+
+    Raises:
+      UserError: no run or no checkpoint there, another task, codebook, resolution or context, or other weights.
+    """
+    theirs = stage1_link.stage1_config(config, "uvim_stage1", [("task", "task"), ("context", "context")])
+    coder = load_label_coder(config.stage1)
+    stage1_link.check_weights(config, theirs, coder.step, coder.fingerprint, fingerprint)
+    return coder

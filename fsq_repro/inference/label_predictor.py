@@ -1,0 +1,123 @@
+"""`load_label_predictor(run_dir)`: the Python door to a trained stage II of UViM.
+
+predictor = load_label_predictor("runs/depth_fsq")
+maps = predictor.predict([image])      # uint8 (h, w, 3), any sizes -> a dict of maps of the image's size for each
+"""
+
+import pathlib
+from collections.abc import Iterator, Sequence
+from typing import Any
+
+import jax
+import numpy as np
+from PIL import Image
+
+from fsq_repro.data.dense_labels import resize_nearest, to_grey, to_signed
+from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.data.transforms import plain_resize
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import stage1_link, uvim_stage2_factory
+from fsq_repro.inference.label_coder import load_stage1_coder
+from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime.checkpoints import restore_arrays
+from fsq_repro.sampling.parallel_decoding import sample_keys
+from fsq_repro.tasks.uvim_tasks import Arrays
+from fsq_repro.trainers.code_predictor import CodePredictorTrainer
+
+Maps = dict[str, np.ndarray]
+
+
+class LabelPredictor:
+    """Predicts labels of images with fixed weights: codes one after the other, then stage I's decoder.
+
+    Batches that divide by this process's devices are split over them.
+
+    Attributes:
+      trainer: the networks and how codes are drawn.
+      params: of stage II.
+      step: training step of the weights.
+      batch_size: images at a time.
+    """
+
+    def __init__(self, trainer: CodePredictorTrainer, params: Any, *, step: int, batch_size: int):
+        self.trainer = trainer
+        self.task = trainer.coder.task
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.params = jax.device_put(params, sharding.replicated(self._mesh))
+        self.step = step
+        self.batch_size = batch_size
+
+        def predict(params: Any, frozen: Any, key: jax.Array, context: jax.Array, indices_B: jax.Array) -> Arrays:
+            codes_BxS = trainer.predict_codes(params, context, sample_keys(key, indices_B))
+            return trainer.coder.predict_with(frozen, codes_BxS, context)
+
+        self._predict = jax.jit(predict)
+
+    def predict_prepared(self, context: np.ndarray, indices_B: np.ndarray, *, seed: int = 0) -> Maps:
+        """Images (B, H, W, 3) in [-1, 1] at the model's resolution -> maps, see `Task.predict`.
+
+        Where the temperature is above 0, image i draws from a key of its own, of `seed` and `indices_B[i]`: batches and
+        devices make no difference.
+        """
+        key = jax.random.key(seed)
+        inputs = sharding.put_local((context, np.asarray(indices_B, np.int32)), self._mesh)
+        maps = self._predict(self.params, self.trainer.coder.variables, key, *inputs)
+        return {name: np.asarray(x) for name, x in maps.items()}
+
+    def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
+        """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, image by image.
+
+        Colour comes as uint8 (h, w, 3).
+
+        Raises:
+          ValueError: an image is smaller than a patch.
+        """
+        model = self.trainer.model
+        for i, image in enumerate(images):
+            if min(image.shape[:2]) < model.patch_size:
+                height, width = image.shape[:2]
+                raise ValueError(
+                    f"image {i + 1} of {len(images)} has {height} x {width} pixels, but must have at least "
+                    f"{model.patch_size} x {model.patch_size}, the size of a patch"
+                )
+        for start in range(0, len(images), self.batch_size):
+            part = images[start : start + self.batch_size]
+            resized = np.stack([plain_resize({"image": image}, model.image_size)["image"] for image in part])
+            unit = np.pad(to_unit_float(resized), [(0, self.batch_size - len(part)), (0, 0), (0, 0), (0, 0)])
+            context = to_signed(to_grey(unit) if self.task.name == "colorization" else unit)
+            maps = self.predict_prepared(context, start + np.arange(self.batch_size), seed=seed)
+            for i, image in enumerate(part):
+                yield {name: at_size(x[i], image.shape[:2]) for name, x in maps.items()}
+
+
+def at_size(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Labels (H, W) at another size by their nearest pixels; a float picture (H, W, 3) as bytes, bicubic."""
+    if array.ndim == 2:
+        return resize_nearest(array, size)
+    return np.asarray(Image.fromarray(to_uint8(array)).resize(size[::-1], Image.Resampling.BICUBIC))
+
+
+def load_label_predictor(
+    path: str | pathlib.Path, *, stage1: str | None = None, step: int | None = None
+) -> LabelPredictor:
+    """Loads a stage II of UViM and the stage I that it was trained on.
+
+    Args:
+      path: the run directory.
+      stage1: stage I's run directory, if it is no longer where the config says.
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
+    """
+    path = pathlib.Path(path)
+    config = run_dir.load_config(path)
+    if config.trainer != "uvim_stage2":
+        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'")
+    if stage1:
+        config.stage1 = stage1
+    with explained():
+        coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))
+        trainer = uvim_stage2_factory.build_trainer(config, coder)
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    return LabelPredictor(trainer, state.params, step=int(state.step), batch_size=config.eval.batch_size)

@@ -1,0 +1,113 @@
+"""`load_tokenizer(run_dir)`: the Python door to a trained stage-I autoencoder.
+
+tokenizer = load_tokenizer("runs/fsq_10")
+indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h, w)
+images = tokenizer.decode(indices)
+"""
+
+import pathlib
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from ml_collections import ConfigDict
+
+from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import factory, stage1_link
+from fsq_repro.models.autoencoder import Autoencoder
+from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
+from fsq_repro.trainers.autoencoder import reconstruct
+
+WEIGHTS = ("ema", "raw")
+
+
+class Tokenizer:
+    """Encodes and decodes with fixed weights; batches that divide by this process's devices are split over them.
+
+    Attributes:
+      model: the autoencoder module.
+      variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
+      fingerprint: of the weights.
+      step: training step of the weights.
+      resolution: image side in pixels.
+      codebook_size: number of codes.
+      levels: FSQ's levels, None for a learned codebook.
+      grid: tokens along one side.
+    """
+
+    def __init__(self, model: Autoencoder, variables: Any, *, step: int, resolution: int):
+        self.model = model
+        self.step = step
+        self.resolution = resolution
+        self.codebook_size = model.quantizer.codebook_size
+        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+        self.grid = resolution // model.stride
+        self.fingerprint = fingerprint(variables)
+        self._mesh = sharding.make_mesh(devices=jax.local_devices())
+        self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
+
+        def decode(variables: Any, indices: jax.Array) -> jax.Array:
+            codes = model.apply(variables, indices, method=lambda m, i: m.quantizer.indices_to_codes(i))
+            return jnp.clip(model.apply(variables, codes, method="decode"), 0.0, 1.0)
+
+        self._encode = jax.jit(self.encode_with)
+        self._decode = jax.jit(decode)
+        self._reconstruct = jax.jit(lambda v, x: reconstruct(model, v["params"], v["quantizer"], x))
+
+    def encode_with(self, variables: Any, images: jax.Array) -> jax.Array:
+        """`encode` with the weights as an argument, for use inside another jitted function."""
+        z = self.model.apply(variables, images, method="encode")
+        return self.model.apply(variables, z, train=False, method="quantize").indices
+
+    def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
+        """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
+        return self._encode(self.variables, sharding.put_local(images, self._mesh))
+
+    def decode(self, indices: np.ndarray | jax.Array) -> jax.Array:
+        """Indices int (B, h, w) -> images float32 (B, H, W, 3), clipped to [0, 1]."""
+        return self._decode(self.variables, sharding.put_local(indices, self._mesh))
+
+    def reconstruct(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Images (B, H, W, 3) -> (reconstructions clipped to [0, 1], indices (B, h, w)) in one pass."""
+        return self._reconstruct(self.variables, sharding.put_local(images, self._mesh))
+
+
+def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
+    """Loads the autoencoder of a run directory.
+
+    Args:
+      path: the run directory.
+      weights: "ema" (as the paper's tables) or "raw".
+      step: a checkpoint's step; the last by default.
+
+    Raises:
+      UserError: no run, no checkpoint, or a checkpoint that does not fit the run's config.
+    """
+    path = pathlib.Path(path)
+    if weights not in WEIGHTS:
+        raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
+    config = run_dir.load_config(path)
+    with explained():
+        trainer = factory.build_trainer(config)
+    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    params = state.ema_params if weights == "ema" else state.params
+    variables = {"params": params, "quantizer": state.quantizer_state}
+    return Tokenizer(trainer.model, variables, step=int(state.step), resolution=config.data.resolution)
+
+
+def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
+    """The autoencoder of `config.stage1`, after checking that it is the one that the config describes.
+
+    Args:
+      config: of stage II.
+      fingerprint: of the weights that the run was started with, if it was.
+
+    Raises:
+      UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
+    """
+    theirs = stage1_link.stage1_config(config, "autoencoder")
+    tokenizer = load_tokenizer(config.stage1)
+    stage1_link.check_weights(config, theirs, tokenizer.step, tokenizer.fingerprint, fingerprint)
+    return tokenizer

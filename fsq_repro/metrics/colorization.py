@@ -1,0 +1,241 @@
+"""FID-5k of colorization: name lists, preprocessing and figures as ColTran's and UViM's published protocol has them.
+
+Follows google-research/big_vision `evaluators/proj/uvim/coltran_fid.py` (paper section 4.4, Table 2). The protocol has
+its own value range, bytes / 128 - 1, which is neither the [0, 1] of our batches nor the bytes / 127.5 - 1 that the
+models are trained on. It scores 5,000 images of ImageNet's validation split against 5,000 others; which ones depends
+on the order in which TFDS interleaves its files, so big_vision's `coltran_fid_data` lists both by file name.
+"""
+
+import math
+import os
+import pathlib
+from collections import Counter
+from collections.abc import Callable, Iterable, Sequence
+
+import numpy as np
+
+from fsq_repro.metrics.frechet import Moments, frechet_distance
+
+GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of tf.image.rgb_to_grayscale; their sum is 0.9999
+FIGURES = ("mse", "colourfulness", "colourfulness_originals")  # one value an image
+
+
+def read_names(path: str | os.PathLike) -> list[str]:
+    """Reads a list of image names, one a line; blank lines are ignored.
+
+    Raises:
+      ValueError: the file cannot be read, names nothing, or names an image twice.
+    """
+    try:
+        names = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as e:
+        reason = getattr(e, "strerror", None) or "it is not text"
+        raise ValueError(f"the name list {path} must be a readable text file with one name a line: {reason}.") from e
+    names = [name.strip() for name in names if name.strip()]
+    if not names:
+        raise ValueError(f"the name list {path} must name at least one image, it is empty.")
+    name, count = Counter(names).most_common(1)[0]
+    if count > 1:
+        raise ValueError(f"the name list {path} must name an image once, it names {name} {count} times.")
+    return names
+
+
+def select_by_name(item_names: Iterable[str], names: Sequence[str]) -> list[int]:
+    """Returns the positions of the items that a list names, in the list's order.
+
+    Args:
+      item_names: names of all items of a split in its order, read once; a generator may wrap itself in a progress bar.
+      names: of the items wanted, each once.
+
+    Raises:
+      ValueError: a wanted name that no item has, or that two items have.
+    """
+    wanted, positions = set(names), {}
+    for position, name in enumerate(item_names):
+        if name in positions:
+            raise ValueError(f"item names must be unique, items {positions[name]} and {position} are both {name}.")
+        if name in wanted:
+            positions[name] = position
+    missing = [name for name in names if name not in positions]
+    if missing:
+        raise ValueError(f"{len(missing)} of {len(names)} names are not in the split, the first is {missing[0]}.")
+    return [positions[name] for name in names]
+
+
+def area_resize(images: np.ndarray, resolution: int) -> np.ndarray:
+    """Resizes to a square by averaging over the area that each new pixel covers; parts of pixels count by their part.
+
+    Smaller or larger, equals TensorFlow's `resize_area` kernel but for that one's float32 rounding; it is what
+    `tf.image.resize(method="area")` runs, with or without `antialias`. Pillow's BOX is another filter: it takes a pixel
+    wholly or not at all, and rounds to bytes twice.
+
+    Args:
+      images: (..., H, W, C), integers or floats.
+      resolution: the new height and width.
+
+    Returns:
+      float64 (..., resolution, resolution, C); of integers the exact average, rounded once.
+    """
+    height, width = images.shape[-3:-1]
+    images = images.astype(np.float64 if images.dtype.kind == "f" else np.int64)
+    for axis in (-3, -2):
+        x = np.moveaxis(images, axis, 0)
+        zero = np.zeros_like(x[:1])
+        # New pixels lie between the edges whole + part / resolution; their sums are differences of the running sum,
+        # here `resolution` times as large so that integers stay integers.
+        whole, part = np.divmod(np.arange(resolution + 1) * len(x), resolution)
+        running = np.concatenate([zero, np.cumsum(x, axis=0)])
+        of_part = part.reshape(-1, *[1] * (x.ndim - 1)) * np.concatenate([x, zero])[whole]
+        images = np.moveaxis(np.diff(resolution * running[whole] + of_part, axis=0), 0, axis)
+    return images / (height * width)
+
+
+def coltran_crop(image_HxWx3: np.ndarray, resolution: int) -> np.ndarray:
+    """Central square of the smaller side, area-resized and rounded (half to even).
+
+    The published sizes are 512 for what is colorized and 256 for the reference.
+
+    Args:
+      image_HxWx3: uint8.
+      resolution: the new height and width.
+
+    Returns:
+      uint8 (resolution, resolution, 3).
+
+    Raises:
+      ValueError: not a uint8 (H, W, 3) image.
+    """
+    if image_HxWx3.dtype != np.uint8 or image_HxWx3.ndim != 3 or image_HxWx3.shape[-1] != 3:
+        raise ValueError(f"image must be uint8 of shape (H, W, 3), got {image_HxWx3.dtype} {image_HxWx3.shape}.")
+    height, width, _ = image_HxWx3.shape
+    side = min(height, width)
+    top, left = (height - side) // 2, (width - side) // 2
+    return np.rint(area_resize(image_HxWx3[top : top + side, left : left + side], resolution)).astype(np.uint8)
+
+
+def to_coltran_range(images: np.ndarray) -> np.ndarray:
+    """Bytes to bytes / 128 - 1, float32 in [-1, 0.9921875], without rounding error; ValueError if not uint8."""
+    if images.dtype != np.uint8:
+        raise ValueError(f"images must be uint8, got {images.dtype}.")
+    return images.astype(np.float32) / np.float32(128) - np.float32(1)
+
+
+def from_coltran_range(images: np.ndarray) -> np.ndarray:
+    """The bytes round((y + 1) * 128), half to even, clipped to 0..255: the inverse of `to_coltran_range` on its values.
+
+    Args:
+      images: floats of any shape.
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    images = np.asarray(images, np.float32)  # the published arithmetic is float32
+    if not np.isfinite(images).all():
+        raise ValueError("images hold values that are not finite; they cannot be rounded to bytes.")
+    return np.rint((images + np.float32(1)) * np.float32(128)).clip(0, 255).astype(np.uint8)
+
+
+def coltran_grey(images: np.ndarray) -> np.ndarray:
+    """The model's input in the published evaluation: luma in three channels, float32 (..., 3) -> float32 (..., 3).
+
+    Made of images in `to_coltran_range` and not rounded; that of training is made of bytes and rounded to bytes
+    (`fsq_repro.data.dense_labels.to_grey`).
+    """
+    luma = images @ np.asarray(GREY_WEIGHTS, np.float32)
+    return np.repeat(luma[..., None], 3, axis=-1)
+
+
+def coltran_prediction(images: np.ndarray, resolution: int = 256) -> np.ndarray:
+    """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized, rounded.
+
+    Args:
+      images: floats (..., H, W, 3), [-1, 1] nominal.
+      resolution: the new height and width; 256 as published.
+
+    Returns:
+      uint8 (..., resolution, resolution, 3).
+
+    Raises:
+      ValueError: a value that is not finite.
+    """
+    return from_coltran_range(area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution))
+
+
+def colourfulness(images_BxHxWx3: np.ndarray) -> np.ndarray:
+    """Colourfulness of each uint8 image, float64 (B,): Hasler & Suesstrunk 2003, their simplest, M(3).
+
+    Spread and distance from grey in the opponent plane (R - G, (R + G) / 2 - B); 0 is grey, and by the authors'
+    observers 15 slightly, 45 averagely, 82 highly colourful.
+    """
+    red, green, blue = np.moveaxis(images_BxHxWx3.astype(np.float64), -1, 0)
+    opponent_2xBxHxW = np.stack([red - green, (red + green) / 2 - blue])
+    spread_2xB, mean_2xB = opponent_2xBxHxW.std(axis=(2, 3)), opponent_2xBxHxW.mean(axis=(2, 3))
+    return np.hypot(*spread_2xB) + 0.3 * np.hypot(*mean_2xB)
+
+
+class ColorizationFigures:
+    """Features and errors of every colorized image seen, mergeable.
+
+    Attributes:
+      moments: of the predictions' features.
+    """
+
+    def __init__(self, features: Callable[[np.ndarray], np.ndarray]) -> None:
+        """`features` maps uint8 images (B, H, W, 3) to (B, D); the value range of its network is its own affair."""
+        self.moments = Moments()
+        self._features = features
+        self._per_image: list[tuple[float, ...]] = []  # kept, so that no order of summing differs
+
+    def update(
+        self, predictions_BxHxWx3: np.ndarray, originals_BxHxWx3: np.ndarray, mask_B: np.ndarray | None = None
+    ) -> None:
+        """Measures a batch.
+
+        Args:
+          predictions_BxHxWx3: uint8, colorized.
+          originals_BxHxWx3: uint8, the same images in their true colours.
+          mask_B: bool, False for the copies that fill up a batch (they go through `features` and are then left out);
+            all images count if None.
+
+        Raises:
+          ValueError: not two uint8 arrays of one (B, H, W, 3) shape, a mask that is not bool (B,), or features that
+            `Moments.update` refuses.
+        """
+        a, b = np.asarray(predictions_BxHxWx3), np.asarray(originals_BxHxWx3)
+        if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3 or a.shape != b.shape:
+            raise ValueError(
+                "predictions and originals must be uint8 of one (B, H, W, 3) shape, got "
+                f"{a.dtype} {a.shape} and {b.dtype} {b.shape}."
+            )
+        counted_B = np.ones(len(a), bool) if mask_B is None else np.asarray(mask_B)
+        if counted_B.dtype != bool or counted_B.shape != a.shape[:1]:
+            raise ValueError(f"mask must be bool of shape ({len(a)},), got {counted_B.dtype} {counted_B.shape}.")
+        self.moments.update(np.asarray(self._features(a))[counted_B])
+        a, b = a[counted_B], b[counted_B]
+        error = (a.astype(np.float64) - b) / 255
+        self._per_image += zip((error**2).mean(axis=(1, 2, 3)), colourfulness(a), colourfulness(b), strict=True)
+
+    def merge(self, other: "ColorizationFigures") -> None:
+        """Adds another accumulator's images, seen with the same features."""
+        self.moments.merge(other.moments)
+        self._per_image += other._per_image
+
+    def compute(self, reference: Moments) -> dict[str, float | int]:
+        """Figures of all images seen; only of the published images, sizes and network is the distance called FID-5k.
+
+        Args:
+          reference: moments of the reference images' features: other images than those colorized.
+
+        Returns:
+          frechet: Frechet distance of the predictions from the reference.
+          mse: squared error of RGB / 255, averaged over channels and pixels, then images. Grey images do well on it.
+          colourfulness: of the predictions (`colourfulness`), averaged over images; grey images have 0.
+          colourfulness_originals: of the same images in their true colours.
+          images: images seen.
+
+        Raises:
+          ValueError: fewer than two images on a side, or features of different widths.
+        """
+        distance, images = frechet_distance(self.moments, reference), len(self._per_image)
+        means = (math.fsum(column) / images for column in zip(*self._per_image, strict=True))
+        return {"frechet": distance} | dict(zip(FIGURES, means, strict=True)) | {"images": images}

@@ -1,0 +1,222 @@
+"""Anybody's images for evaluation, as streams of bytes: folders, the ADM suite's .npz files, and our data sources.
+
+Every set is checked when it is opened, before a feature is computed: at least two images, all of one size. Nothing is
+resized here but for data sources. Other kinds of pixels become RGB as the published suites (pytorch-fid, clean-fid)
+have it, Pillow's `convert("RGB")`: grey is repeated, transparency is dropped, orientation tags are ignored.
+"""
+
+import concurrent.futures
+import contextlib
+import os
+import pathlib
+import zipfile
+import zlib
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from typing import Protocol
+
+import numpy as np
+from PIL import Image
+
+from fsq_repro.data.folder import EXTENSIONS
+from fsq_repro.data.images import to_uint8
+from fsq_repro.data.pipeline import eval_batches
+from fsq_repro.data.sources import Source
+
+IMAGE_EXTENSIONS = (*EXTENSIONS, ".pgm", ".ppm")  # the last two as pytorch-fid
+MODES = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "RGBA": "RGBA", "CMYK": "CMYK"}  # converted to RGB
+DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+
+
+class ImageSet(Protocol):
+    """Images of one size, in an order that never changes.
+
+    Attributes:
+      name: as the user gave it.
+      size: height and width in pixels.
+      converted: how many images are no RGB, by kind; empty where all are.
+    """
+
+    name: str
+    size: tuple[int, int]
+    converted: dict[str, int]
+
+    def __len__(self) -> int: ...
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """All images in order: uint8 (batch_size, H, W, 3), the last batch may be shorter.
+
+        Raises ValueError where an image cannot be read after all.
+        """
+        ...
+
+
+def open_image_set(path: str | os.PathLike) -> ImageSet:
+    """A folder of images or an .npz file with `arr_0`.
+
+    Raises:
+      ValueError: nothing there, neither of the two, fewer than two images, mixed sizes, or pixels of another kind.
+    """
+    if pathlib.Path(path).is_dir():
+        return FolderImages(path)
+    return NpzImages(path)
+
+
+class FolderImages:
+    """The images anywhere below a folder, in the order of their names."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Reads the header of every image. Raises as `open_image_set`."""
+        root = pathlib.Path(path)
+        self.name = str(path)
+        self._files = sorted(
+            (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file()),
+            key=lambda p: p.relative_to(root).as_posix(),
+        )
+        _check_count(f"the folder {path}", len(self._files))
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            headers = list(pool.map(_read_header, self._files))
+        self.size = headers[0][0]
+        for file, (size, mode) in zip(self._files, headers, strict=True):
+            if mode != "RGB" and mode not in MODES:
+                allowed = ", ".join(["RGB", *MODES])
+                raise ValueError(f"{file} has pixels of Pillow's mode {mode}, but must be one of {allowed}.")
+            if size != self.size:
+                raise ValueError(
+                    f"the folder {path} must hold images of one size, {self._files[0]} has {_text(self.size)} pixels "
+                    f"and {file} {_text(size)}."
+                )
+        self.converted = dict(Counter(MODES[mode] for _, mode in headers if mode != "RGB"))
+
+    def __len__(self) -> int:
+        return len(self._files)
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """As `ImageSet.batches`; the next batch is decoded by threads while the last one is in use."""
+        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+            ready = None
+            for start in range(0, len(self._files), batch_size):
+                coming = pool.map(_read_image, self._files[start : start + batch_size])
+                if ready is not None:
+                    yield self._stack(ready)
+                ready = coming
+            yield self._stack(ready)
+
+    def _stack(self, images: Iterator[np.ndarray]) -> np.ndarray:
+        images = list(images)
+        if any(image.shape != (*self.size, 3) for image in images):
+            raise ValueError(f"the folder {self.name} changed while it was read.")
+        return np.stack(images)
+
+
+class NpzImages:
+    """`arr_0` of an .npz file, uint8 (N, H, W, C); read in parts, never as a whole."""
+
+    def __init__(self, path: str | os.PathLike) -> None:
+        """Reads the array's header. Raises as `open_image_set`."""
+        self.name = str(path)
+        with open_npz(path) as archive, _images_array(archive, path) as (shape, fortran_order, dtype, _):
+            if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3, 4) or fortran_order:
+                order = " in Fortran order" if fortran_order else ""
+                raise ValueError(
+                    f"arr_0 of {path} must be uint8 (N, H, W, C) in C order with 1, 3 or 4 channels, got "
+                    f"{dtype} {shape}{order}."
+                )
+        _check_count(path, shape[0])
+        self._shape = shape
+        self.size = shape[1:3]
+        self.converted = {} if shape[-1] == 3 else {"grey" if shape[-1] == 1 else "RGBA": shape[0]}
+
+    def __len__(self) -> int:
+        return self._shape[0]
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """As `ImageSet.batches`."""
+        count, height, width, channels = self._shape
+        with open_npz(self.name) as archive, _images_array(archive, self.name) as (*_, stream):
+            for start in range(0, count, batch_size):
+                shape = (min(batch_size, count - start), height, width, channels)
+                content = stream.read(int(np.prod(shape)))
+                if len(content) != np.prod(shape):
+                    raise ValueError(f"{self.name} cannot be read as an .npz file: arr_0 ends before its last image.")
+                images = np.frombuffer(content, np.uint8).reshape(shape)
+                yield images.repeat(3, axis=-1) if channels == 1 else images[..., :3]
+
+
+class SourceImages:
+    """All images of a data source, brought to one resolution by the ADM suite's crop (`transforms.adm_resize`)."""
+
+    def __init__(self, source: Source, resolution: int) -> None:
+        """Raises ValueError for fewer than two images."""
+        _check_count(f"the data source {source.name}", len(source))
+        self.name = source.name
+        self.size = (resolution, resolution)
+        self.converted: dict[str, int] = {}
+        self._source = source
+
+    def __len__(self) -> int:
+        return len(self._source)
+
+    def batches(self, batch_size: int) -> Iterator[np.ndarray]:
+        """As `ImageSet.batches`."""
+        for batch in eval_batches(self._source, batch_size=batch_size, resolution=self.size[0]):
+            yield to_uint8(batch["image"])[batch["mask"]]
+
+
+@contextlib.contextmanager
+def open_npz(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
+    """The archive that an .npz file is; what is wrong with the file, now or while it is read, becomes ValueError."""
+    try:
+        with zipfile.ZipFile(path) as archive:
+            yield archive
+    except (FileNotFoundError, IsADirectoryError) as e:
+        raise ValueError(f"there is no file {path}.") from e
+    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
+        raise ValueError(f"{path} cannot be read as an .npz file: {e}.") from e
+
+
+def npz_names(archive: zipfile.ZipFile) -> list[str]:
+    """Names of the arrays in an .npz file."""
+    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
+
+
+@contextlib.contextmanager
+def _images_array(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple]:
+    """Shape, whether in Fortran order, dtype, and the stream of the values of `arr_0`."""
+    names = npz_names(archive)
+    if "arr_0" not in names:
+        found = ", ".join(names) or "no array"
+        raise ValueError(f"{path} must hold images (arr_0) or statistics (mu and sigma), it holds {found}.")
+    with archive.open("arr_0.npy") as stream:
+        try:
+            version = np.lib.format.read_magic(stream)
+            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
+            header = read(stream)
+        except (ValueError, KeyError) as e:
+            raise ValueError(f"{path} has no readable array arr_0: {e}.") from e
+        yield *header, stream
+
+
+def _read_header(file: pathlib.Path) -> tuple[tuple[int, int], str]:
+    try:
+        with Image.open(file) as image:
+            return (image.height, image.width), image.mode
+    except DECODING_ERRORS as e:
+        raise ValueError(f"{file} cannot be read as an image: {e}.") from e
+
+
+def _read_image(file: pathlib.Path) -> np.ndarray:
+    try:
+        with Image.open(file) as image:
+            return np.asarray(image.convert("RGB"))
+    except DECODING_ERRORS as e:
+        raise ValueError(f"{file} cannot be read as an image: {e}.") from e
+
+
+def _check_count(name: str | os.PathLike, count: int) -> None:
+    if count < 2:
+        raise ValueError(f"{name} must hold at least two images, it holds {count or 'none'}.")
+
+
+def _text(size: Sequence[int]) -> str:
+    return " x ".join(map(str, size))

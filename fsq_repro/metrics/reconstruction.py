@@ -1,0 +1,125 @@
+"""Stage-1 evaluation: one pass over a split gives Frechet moments, PSNR, SSIM, usage and pictures (paper section 4.2).
+
+Takes functions and arrays only. Batches may be padded to one shape: `mask` tells the real images, and the number of
+real images is checked against the split's, since evaluations often lose or double some.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+
+import numpy as np
+
+from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.metrics.frechet import Moments
+from fsq_repro.metrics.image_quality import psnr, ssim
+from fsq_repro.metrics.usage import CodebookUsage, saturation
+
+FeatureFunctions = Mapping[str, Callable[[np.ndarray], np.ndarray]]  # images uint8 (B, H, W, 3) -> (B, D)
+Batches = Iterable[Mapping[str, np.ndarray]]  # `image` float32 (B, H, W, 3) in [0, 1] and `mask` bool (B,)
+
+NUM_PICTURES = 16
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionEvaluation:
+    """What one pass over a split measured.
+
+    Attributes:
+      figures: name -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
+      moments: feature network -> moments of the reconstructions' features.
+      level_histograms: FSQ only: per dimension, int64 counts of each level.
+      saturation: FSQ only: per dimension, the share on the two outermost levels.
+      originals, reconstructions: uint8 (n, H, W, 3), the first n <= 16 images of the split.
+    """
+
+    figures: dict[str, float | int]
+    moments: dict[str, Moments]
+    level_histograms: list[list[int]] | None
+    saturation: list[float] | None
+    originals: np.ndarray
+    reconstructions: np.ndarray
+
+
+def evaluate_reconstructions(
+    reconstruct: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
+    features: FeatureFunctions,
+    batches: Batches,
+    *,
+    expected_count: int,
+    codebook_size: int,
+    levels: Sequence[int] | None = None,
+) -> ReconstructionEvaluation:
+    """Reconstructs a whole split once and measures everything on it.
+
+    Reconstructions are rounded to bytes first (`to_uint8`); every figure and feature is of the rounded images.
+
+    Args:
+      reconstruct: images float32 (B, H, W, 3) -> (reconstructions of that shape, indices int (B, ...)).
+      features: name -> function from uint8 images (B, H, W, 3) to features (B, D).
+      batches: dicts with `image` and `mask`; masked-out images go through the functions and are then left out.
+      expected_count: number of images that the split has.
+      codebook_size: number of codes of the quantizer.
+      levels: FSQ's levels, for the per-dimension histograms.
+
+    Raises:
+      ValueError: another number of images than expected, an index out of range, shapes that do not fit, or
+        reconstructions that are not finite.
+    """
+    moments = {name: Moments() for name in features}
+    usage = CodebookUsage(codebook_size)
+    psnr_values, ssim_values, mse_values = [], [], []
+    originals, reconstructions = [], []
+    for image, mask in _images(batches):
+        reconstruction, indices = (np.asarray(x) for x in reconstruct(image))
+        if reconstruction.shape != image.shape or len(indices) != len(image):
+            raise ValueError(
+                f"reconstruct must return images {image.shape} and indices ({len(image)}, ...), got "
+                f"{reconstruction.shape} and {indices.shape}."
+            )
+        original_uint8, reconstruction_uint8 = to_uint8(image), to_uint8(reconstruction)
+        for name, function in features.items():
+            moments[name].update(np.asarray(function(reconstruction_uint8))[mask])
+        usage.update(indices[mask])
+        original_uint8, reconstruction_uint8 = original_uint8[mask], reconstruction_uint8[mask]
+        psnr_values.extend(psnr(original_uint8, reconstruction_uint8))
+        ssim_values.extend(ssim(original_uint8, reconstruction_uint8))
+        error = to_unit_float(original_uint8).astype(np.float64) - to_unit_float(reconstruction_uint8)
+        mse_values.extend((error**2).mean(axis=(1, 2, 3)))
+        wanted = NUM_PICTURES - sum(map(len, originals))
+        if wanted > 0:
+            originals.append(original_uint8[:wanted])
+            reconstructions.append(reconstruction_uint8[:wanted])
+    _check_count(len(psnr_values), expected_count)
+    histograms = None if levels is None else usage.level_histograms(levels)
+    return ReconstructionEvaluation(
+        figures={
+            "psnr": float(np.mean(psnr_values)),
+            "ssim": float(np.mean(ssim_values)),
+            "mse": float(np.mean(mse_values)),
+            **usage.compute(),
+        },
+        moments=moments,
+        level_histograms=None if histograms is None else [h.tolist() for h in histograms],
+        saturation=None if histograms is None else saturation(histograms),
+        originals=np.concatenate(originals),
+        reconstructions=np.concatenate(reconstructions),
+    )
+
+
+def _images(batches: Batches) -> Iterable[tuple[np.ndarray, np.ndarray]]:
+    for batch in batches:
+        missing = {"image", "mask"} - set(batch)
+        if missing:
+            raise ValueError(f"evaluation batches need image and mask, this one lacks {', '.join(sorted(missing))}.")
+        image, mask = np.asarray(batch["image"]), np.asarray(batch["mask"])
+        if image.ndim != 4 or mask.dtype != bool or mask.shape != image.shape[:1]:
+            raise ValueError(
+                f"an evaluation batch needs image (B, H, W, 3) and bool mask (B,), got {image.shape} and "
+                f"{mask.dtype} {mask.shape}."
+            )
+        yield image, mask
+
+
+def _check_count(seen: int, expected: int) -> None:
+    if seen != expected or seen == 0:
+        raise ValueError(f"the evaluation saw {seen} images, the split has {expected}.")

@@ -1,0 +1,166 @@
+"""Reference statistics in the .npz files of the published suites, theirs and ours.
+
+- ADM suite (openai/guided-diffusion, `VIRTUAL_imagenet256_labeled.npz`): `mu`, `sigma` of pool_3, `mu_s`, `sigma_s` of
+  the spatial features (sFID), and images `arr_0` uint8 (N, H, W, 3) for precision and recall.
+- pytorch-fid, clean-fid and the original FID code: `mu` and `sigma`.
+- Ours: what the ADM suite's have, `count`, and the `protocol` as JSON text; both suites read them as their own.
+
+Published files are taken as they are. They do not say of how many images they are, nor by which network.
+"""
+
+import dataclasses
+import hashlib
+import json
+import os
+import pathlib
+import zipfile
+from collections.abc import Iterable
+from typing import Any
+
+import numpy as np
+
+from fsq_repro.files import atomic_path
+from fsq_repro.metrics.frechet import Moments, Statistics
+from fsq_repro.metrics.image_sets import ImageSet, npz_names, open_npz
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class ReferenceStatistics:
+    """What a reference file says.
+
+    Attributes:
+      path: of the file.
+      pool: of the features of Frechet distances.
+      spatial: of those of sFID; None where the file has none.
+      has_images: whether the file has `arr_0` too; `image_sets.NpzImages` reads them.
+      protocol: what the file says of how it was made; empty for published files.
+      file_sha256: of the whole file.
+    """
+
+    path: str
+    pool: Statistics
+    spatial: Statistics | None
+    has_images: bool
+    protocol: dict[str, Any]
+    file_sha256: str
+
+
+def holds_statistics(path: str | os.PathLike) -> bool:
+    """Whether an .npz file has `mu` or `sigma` and not only images. ValueError if it cannot be read."""
+    with open_npz(path) as archive:
+        return not {"mu", "sigma"}.isdisjoint(npz_names(archive))
+
+
+def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
+    """Reads a reference file of any of the suites; its images are left in it.
+
+    Raises:
+      ValueError: no such file, not an .npz file, an array that is missing, of a wrong shape or not finite.
+    """
+    with open_npz(path) as archive:
+        names = npz_names(archive)
+        count = _read_count(archive, path) if "count" in names else None
+        pool = _read_statistics(archive, path, "mu", "sigma", count)
+        # The ADM suite reads both or fails; one without the other is a damaged file.
+        has_spatial = not {"mu_s", "sigma_s"}.isdisjoint(names)
+        spatial = _read_statistics(archive, path, "mu_s", "sigma_s", count) if has_spatial else None
+        protocol = _read_protocol(archive, path) if "protocol" in names else {}
+    with open(path, "rb") as f:
+        file_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
+    return ReferenceStatistics(str(path), pool, spatial, "arr_0" in names, protocol, file_sha256)
+
+
+def write_reference(
+    path: str | os.PathLike,
+    pool: Moments,
+    *,
+    spatial: Moments | None = None,
+    images: ImageSet | None = None,
+    protocol: dict[str, Any],
+) -> None:
+    """Writes a reference file that the ADM suite and pytorch-fid read as their own; it appears complete or not at all.
+
+    Args:
+      path: ends in .npz.
+      pool, spatial: moments of the same images.
+      images: for precision and recall; the ADM suite's files have 10,000. They are streamed, never held as a whole.
+      protocol: JSON-serialisable: network, resize, data.
+
+    Raises:
+      ValueError: another file name, fewer than two images, or moments of different counts.
+    """
+    if pathlib.Path(path).suffix != ".npz":
+        raise ValueError(f"reference statistics are saved to .npz files, got {path}.")
+    arrays = {"mu": pool.mean, "sigma": pool.covariance}
+    if spatial is not None:
+        if spatial.count != pool.count:
+            raise ValueError(f"pool and spatial moments must be of the same images, got {pool.count}, {spatial.count}.")
+        arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
+    arrays |= {"count": np.int64(pool.count), "protocol": np.array(json.dumps(protocol))}
+    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
+        for name, array in arrays.items():
+            _write_array(archive, name, np.shape(array), np.asarray(array).dtype, [np.ascontiguousarray(array)])
+        if images is not None:
+            shape = (len(images), *images.size, 3)
+            _write_array(archive, "arr_0", shape, np.dtype(np.uint8), images.batches(64))
+
+
+def _write_array(
+    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]
+) -> None:
+    """Adds one array to an .npz file, part after part along its first axis."""
+    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
+    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
+        np.lib.format.write_array_header_1_0(stream, header)
+        for part in parts:
+            stream.write(part.tobytes())
+
+
+def _read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> np.ndarray:
+    if name not in npz_names(archive):
+        raise ValueError(f"{path} lacks the array {name}; it holds {', '.join(npz_names(archive))}.")
+    try:
+        with archive.open(f"{name}.npy") as stream:
+            return np.lib.format.read_array(stream, allow_pickle=False)
+    except ValueError as e:
+        raise ValueError(f"{path} has no readable array {name}: {e}.") from e
+
+
+def _read_statistics(
+    archive: zipfile.ZipFile, path: str | os.PathLike, mean_name: str, covariance_name: str, count: int | None
+) -> Statistics:
+    mean_D, covariance_DxD = (_read_array(archive, path, name) for name in (mean_name, covariance_name))
+    if mean_D.ndim != 1 or mean_D.size == 0 or covariance_DxD.shape != (len(mean_D), len(mean_D)):
+        raise ValueError(
+            f"{mean_name} and {covariance_name} of {path} must have shapes (D,) and (D, D), got {mean_D.shape} and "
+            f"{covariance_DxD.shape}."
+        )
+    for name, array in ((mean_name, mean_D), (covariance_name, covariance_DxD)):
+        if array.dtype.kind != "f" or not np.isfinite(array).all():
+            raise ValueError(f"{name} of {path} must hold finite floats, got {array.dtype} values that are not.")
+    mean_D, covariance_DxD = mean_D.astype(np.float64), covariance_DxD.astype(np.float64)
+    asymmetry = np.abs(covariance_DxD - covariance_DxD.T).max()
+    if asymmetry > 1e-4 * np.abs(covariance_DxD).max() or covariance_DxD.diagonal().min() < 0:
+        raise ValueError(
+            f"{covariance_name} of {path} must be a covariance: symmetric with a diagonal of at least 0, its halves "
+            f"differ by {asymmetry:.3g} and its smallest variance is {covariance_DxD.diagonal().min():.3g}."
+        )
+    return Statistics(count, mean_D, covariance_DxD)
+
+
+def _read_count(archive: zipfile.ZipFile, path: str | os.PathLike) -> int:
+    count = _read_array(archive, path, "count")
+    if count.shape != () or count.dtype.kind not in "iu" or count < 2:
+        raise ValueError(f"count of {path} must be a whole number of at least 2, got {count}.")
+    return int(count)
+
+
+def _read_protocol(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, Any]:
+    text = _read_array(archive, path, "protocol")
+    try:
+        protocol = json.loads(str(text))
+    except ValueError:
+        protocol = None
+    if not isinstance(protocol, dict):
+        raise ValueError(f"protocol of {path} must be a JSON object, got {str(text)[:60]!r}.")
+    return protocol

@@ -1,0 +1,134 @@
+"""A feature network at work: features of images, and the references of a data source, made once and kept on disk."""
+
+import hashlib
+import logging
+from collections.abc import Sequence
+
+import numpy as np
+
+from fsq_repro.data.cache import cache_dir
+from fsq_repro.data.sources import Source
+from fsq_repro.errors import UserError
+from fsq_repro.files import atomic_path
+from fsq_repro.metrics.feature_extraction import Measured, load_extractor, measure
+from fsq_repro.metrics.frechet import Moments
+from fsq_repro.metrics.image_sets import NpzImages, SourceImages
+from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_reference
+from fsq_repro.models.inception import PUBLISHED_FILE
+
+log = logging.getLogger(__name__)
+
+POOL, SPATIAL = "pool", "spatial"  # kinds of features; the second of Inception alone
+SUFFIXES = {POOL: "", SPATIAL: "-spatial"}  # of cached files
+
+
+class Scorer:
+    """One feature network on images of one resolution.
+
+    Attributes:
+      name: of the network.
+      protocol: what a record says of the network.
+    """
+
+    def __init__(self, network: str, *, resolution: int, batch_size: int, weights: str = "", resize: str | None = None):
+        """ValueError or FileNotFoundError where there is no such network, or no weights of it."""
+        self._extractor = load_extractor(network, path=weights, resize=resize, batch_size=batch_size)
+        self._resolution = resolution
+        self.name = network
+        self.protocol = self._extractor.protocol
+
+    def outputs(self, images_NxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
+        """uint8 images, any number of them -> float32 `pool` (N, D); of Inception `spatial` and `logits` too."""
+        size = self._extractor.batch_size
+        parts = [self._extractor(images_NxHxWx3[i : i + size]) for i in range(0, len(images_NxHxWx3), size)]
+        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+
+    def features(self, images_NxHxWx3: np.ndarray) -> np.ndarray:
+        """The `pool` features of uint8 images."""
+        return self.outputs(images_NxHxWx3)[POOL]
+
+    def moments(self, images_NxHxWx3: np.ndarray) -> Moments:
+        """Moments of the features of uint8 images."""
+        moments = Moments()
+        moments.update(self.features(images_NxHxWx3))
+        return moments
+
+    def reference_moments(self, source: Source, kind: str = POOL) -> Moments:
+        """Moments of all images of a split."""
+        folder, key = cache_dir() / "reference_moments", self._key(source)
+        files = {kind: folder / f"{key}{suffix}.npz" for kind, suffix in SUFFIXES.items()}
+        if not files[kind].exists():
+            measured = self._measure(source)
+            if measured.spatial is not None:
+                measured.spatial.save(files[SPATIAL])
+            measured.pool.save(files[POOL])
+        return Moments.load(files[kind])
+
+    def reference_file(self, path: str) -> ReferenceStatistics | None:
+        """Statistics in a reference file; None where they are of another network.
+
+        ValueError where the file cannot be used, or says that its features were made in another way.
+        """
+        reference = read_reference(path)
+        theirs = reference.protocol
+        if len(reference.pool.mean) != self._extractor.dim or theirs.get("feature_network", self.name) != self.name:
+            return None
+        for field, ours in self.protocol.items():
+            if theirs.get(field, ours) != ours:
+                raise ValueError(f"{path} has {field} {theirs[field]!r}, but must have {ours!r}")
+        return reference
+
+    def reference_features(self, source: Source, count: int) -> np.ndarray:
+        """Features float32 (count, D) of images spread evenly over a split (all of them, if it has fewer)."""
+        count = min(count, len(source))
+        file = cache_dir() / "reference_features" / f"{self._key(source)}-{count}.npy"
+        if not file.exists():
+            chosen = Chosen(source, [i * len(source) // count for i in range(count)])
+            features = self._measure(chosen, keep_features=True).features
+            with atomic_path(file) as temporary, open(temporary, "wb") as f:
+                np.save(f, features)
+        return np.load(file)
+
+    def image_features(self, path: str) -> np.ndarray:
+        """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
+        return measure(NpzImages(path), self._extractor, keep_features=True).features
+
+    def _measure(self, source: Source, **options) -> Measured:
+        log.info("features of %d images of %s by %s", len(source), source.name, self.name)
+        return measure(SourceImages(source, self._resolution), self._extractor, **options)
+
+    def _key(self, source: Source) -> str:
+        network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
+        return f"{self.name}-{network}-{source.fingerprint}-{source.split}-{self._resolution}"
+
+
+def make_scorers(
+    networks: Sequence[str], *, resolution: int, batch_size: int, inception: str, inception_resize: str
+) -> list[Scorer]:
+    """A scorer for each network; `inception` is the path of that network's weights.
+
+    Raises:
+      UserError: Inception without a path.
+      ValueError, FileNotFoundError: see `Scorer`.
+    """
+    if "inception" in networks and not inception:
+        raise UserError(
+            f"the networks {', '.join(networks)} need Inception's weights, pytorch-fid's {PUBLISHED_FILE}: set "
+            "eval.inception to its path or give scripts/evaluate.py --inception=FILE"
+        )
+    more = {"inception": {"weights": inception, "resize": inception_resize}}
+    return [Scorer(n, resolution=resolution, batch_size=batch_size, **more.get(n, {})) for n in networks]
+
+
+class Chosen:
+    """Some items of a source."""
+
+    def __init__(self, source: Source, indices: Sequence[int]):
+        self.name = source.name
+        self._source, self._indices = source, indices
+
+    def __len__(self) -> int:
+        return len(self._indices)
+
+    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
+        return self._source[self._indices[index]]

@@ -1,0 +1,69 @@
+"""Step time of a trainer and rate of a sampler on this machine, beside what its matrix products could do."""
+
+import time
+from collections.abc import Iterator
+
+import jax
+import numpy as np
+
+from fsq_repro.inference.image_generator import ImageGenerator
+from fsq_repro.runtime import sharding
+from fsq_repro.trainers.loop import LoopConfig, Trainer
+from fsq_repro.trainers.maskgit import MaskGITTrainer
+
+
+def matrix_rate(n: int = 2048, repeats: int = 8) -> float:
+    """Floating-point operations a second of an n x n float32 matrix product."""
+    x = jax.random.normal(jax.random.key(0), (n, n))
+    product = jax.jit(lambda x: x @ x)
+    product(x).block_until_ready()
+    started = time.monotonic()
+    for _ in range(repeats):
+        y = product(x)
+    y.block_until_ready()
+    return repeats * 2 * n**3 / (time.monotonic() - started)
+
+
+def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig, steps: int) -> dict[str, float]:
+    """Times `steps` training steps on prepared batches; the first step includes making the state and compiling.
+
+    Operations are XLA's count for the compiled step on one device; their rate is set beside that of a matrix product.
+    """
+    mesh = sharding.make_mesh(config.fsdp)
+    batches = [sharding.put_batch(next(iterator), mesh) for _ in range(4)]
+    started = time.monotonic()
+    state = jax.jit(trainer.init_state)(jax.random.key(config.seed))
+    frozen = trainer.load_frozen()
+    step = jax.jit(trainer.train_step, donate_argnums=0).lower(state, frozen, batches[0]).compile()
+    state, metrics = step(state, frozen, batches[0])
+    jax.block_until_ready(metrics)
+    first = time.monotonic() - started
+    started = time.monotonic()
+    for i in range(steps):
+        state, metrics = step(state, frozen, batches[i % 4])
+    jax.block_until_ready((state, metrics))
+    seconds = (time.monotonic() - started) / steps
+    flops = step.cost_analysis()["flops"]
+    rate = matrix_rate()
+    return {
+        "first_step_s": first,
+        "step_s": seconds,
+        "images_per_s": config.batch_size / seconds,
+        "gflop_per_step": flops / 1e9,
+        "gflop_per_s": flops / seconds / 1e9,
+        "matrix_gflop_per_s": rate / 1e9,
+        "share_of_matrix_rate": flops / seconds / rate,
+    }
+
+
+def measure_sampling(trainer: MaskGITTrainer, batch_size: int, batches: int) -> dict[str, float]:
+    """Decoded samples a second, without guidance and with it (twice the network calls); initial weights."""
+    params = jax.jit(trainer.init_state)(jax.random.key(0)).params
+    sampler = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
+    rates = {}
+    for name, guidance in (("samples_per_s", 0.0), ("guided_samples_per_s", 0.1)):
+        sampler.images(np.zeros(batch_size, np.int32), seed=0, guidance=guidance)  # compiles
+        started = time.monotonic()
+        sampler.images(np.zeros(batches * batch_size, np.int32), seed=0, guidance=guidance)
+        rates[name] = batches * batch_size / (time.monotonic() - started)
+    return rates

@@ -1,0 +1,229 @@
+"""What a run will need, before it is paid for: the loop's training step is traced and compiled, nothing is allocated.
+
+Of a compiled step the temporaries are an upper bound: XLA's CPU backend, which compiles here for virtual devices,
+schedules and fuses less for memory than those of accelerators. It drops the barriers by which remat delays what it
+computes again, so remat shows in the FLOPs alone (https://github.com/jax-ml/jax/issues/19822). The collectives too are
+those of its program: it makes no reduce-scatter of an all-reduce and a slice, and sums the gradients of a network that
+the step applies several times, as it does a discriminator, by one all-reduce an application.
+"""
+
+import collections
+import dataclasses
+import re
+from typing import Any
+
+import jax
+from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.sharding import Mesh, NamedSharding
+
+from fsq_repro.profiling.abstract import AbstractExperiment
+from fsq_repro.profiling.accelerators import ACCELERATORS, Accelerator
+from fsq_repro.profiling.program_costs import Collectives, read_collectives
+from fsq_repro.runtime import sharding
+from fsq_repro.trainers.accumulation import check_division
+
+PARAMETER_FIELDS = ("params", "discriminator_params")
+# The program is never run: its machine code is made quickly. Partitioning and buffers come before that.
+QUICK_CODE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
+
+
+@dataclasses.dataclass(frozen=True)
+class Memory:
+    """Bytes on one device that hold through a step.
+
+    Attributes:
+      params: of all networks that are trained.
+      optimizer: optimiser states.
+      other_state: the rest of the train state: averaged parameters, codebook state, rng, step.
+      frozen: networks that are not trained, on each device whole.
+      batch: this device's part.
+    """
+
+    params: int
+    optimizer: int
+    other_state: int
+    frozen: int
+    batch: int
+
+    @property
+    def total(self) -> int:
+        return sum(dataclasses.asdict(self).values())
+
+
+@dataclasses.dataclass(frozen=True)
+class CompiledStep:
+    """XLA's account of one device's program.
+
+    Attributes:
+      arguments: bytes of the arguments that the program uses.
+      temporaries: bytes of activations, gradients and work space; see the module.
+      flops: XLA's own count, elementwise operations included, bodies of loops once.
+      collectives: see `Collectives`.
+    """
+
+    arguments: int
+    temporaries: int
+    flops: float
+    collectives: Collectives
+
+
+@dataclasses.dataclass(frozen=True)
+class Estimate:
+    """For one kind of accelerator, at the share of its peak rate that was told.
+
+    Attributes:
+      accelerator: see there.
+      step_seconds: of one step on the devices of the dry run.
+      images_per_second: that the data pipeline must deliver to all of them together.
+      device_hours: of the whole run without its evaluations, on any number of devices.
+      fits: whether memory and temporaries stay below the device's memory; where they do not, the run may still fit,
+        since temporaries are an upper bound. None where nothing was compiled.
+    """
+
+    accelerator: Accelerator
+    step_seconds: float
+    images_per_second: float
+    device_hours: float
+    fits: bool | None
+
+
+@dataclasses.dataclass(frozen=True)
+class DryRun:
+    """All that is found out; bytes are of one device, FLOPs of all together.
+
+    Attributes:
+      experiment: its name.
+      devices, fsdp: of the mesh.
+      batch_size, steps, dtype: of the config.
+      parameters: module -> number of parameters; modules that differ only by their number are counted together.
+      tokens_per_example, tokens_per_step: codes.
+      flops_per_step: of matrix products and convolutions, see `matrix_flops`.
+      flops: of all steps.
+      memory: see `Memory`.
+      checkpoint_bytes: of the whole train state, before the checkpoint's compression.
+      compiled: None where the step was only traced.
+      utilisation: assumed share of the peak rate.
+      estimates: one for each of `ACCELERATORS`.
+    """
+
+    experiment: str
+    devices: int
+    fsdp: int
+    batch_size: int
+    steps: int
+    dtype: str
+    parameters: dict[str, int]
+    tokens_per_example: int
+    tokens_per_step: int
+    flops_per_step: int
+    flops: int
+    memory: Memory
+    checkpoint_bytes: int
+    compiled: CompiledStep | None
+    utilisation: float
+    estimates: list[Estimate]
+
+
+def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, compile_step: bool = True) -> DryRun:
+    """Traces the training step and, where `compile_step`, compiles it for the devices of `mesh`.
+
+    Of several dry runs of one `experiment` only the first traces.
+
+    Raises:
+      ValueError: a batch or microbatches that the devices do not divide, or a utilisation out of (0, 1].
+    """
+    config, trainer = experiment.loop_config, experiment.trainer
+    check_division(config.batch_size, trainer.accumulate_steps, mesh.size)
+    if not 0 < utilisation <= 1:
+        raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
+
+    state = jax.tree.map(_placed, experiment.state, sharding.state_sharding(experiment.state, mesh))
+    frozen = jax.tree.map(lambda x: _placed(x, sharding.replicated(mesh)), experiment.frozen)
+    batch = jax.tree.map(lambda x: _placed(x, sharding.batch_sharding(mesh)), experiment.batch)
+
+    flops_per_step = experiment.flops_per_step
+    memory = _memory(state, frozen, batch)
+    compiled = _compile(experiment.traced_step, state, (frozen, batch), mesh) if compile_step else None
+    needed = memory.total + compiled.temporaries if compiled else None
+
+    def estimate(accelerator: Accelerator) -> Estimate:
+        rate = accelerator.peak(experiment.dtype) * utilisation
+        step_seconds = flops_per_step / rate / mesh.size
+        return Estimate(
+            accelerator,
+            step_seconds=step_seconds,
+            images_per_second=config.batch_size / step_seconds,
+            device_hours=flops_per_step * config.steps / rate / 3600,
+            fits=None if needed is None else needed <= accelerator.memory,
+        )
+
+    return DryRun(
+        experiment=experiment.name,
+        devices=mesh.size,
+        fsdp=mesh.shape["fsdp"],
+        batch_size=config.batch_size,
+        steps=config.steps,
+        dtype=experiment.dtype,
+        parameters=_parameters(state),
+        tokens_per_example=experiment.tokens,
+        tokens_per_step=experiment.tokens * config.batch_size,
+        flops_per_step=flops_per_step,
+        flops=flops_per_step * config.steps,
+        memory=memory,
+        checkpoint_bytes=sum(_bytes(x, x.shape) for x in jax.tree.leaves(state)),
+        compiled=compiled,
+        utilisation=utilisation,
+        estimates=[estimate(a) for a in ACCELERATORS],
+    )
+
+
+def _placed(x: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+
+def _compile(step: ClosedJaxpr, state: Any, others: Any, mesh: Mesh) -> CompiledStep:
+    """Compiles as the loop does: the state is donated and stays where it is, metrics are replicated."""
+
+    def train_step(*arguments: Any) -> list[jax.Array]:
+        return jaxpr_as_fun(step)(*jax.tree.leaves(arguments))
+
+    places = [x.sharding for x in jax.tree.leaves(state)]
+    places += [sharding.replicated(mesh)] * (len(step.out_avals) - len(places))
+    jitted = jax.jit(sharding.gathering(train_step, mesh), donate_argnums=0, out_shardings=places)
+    compiled = jitted.lower(state, *others).compile(compiler_options=QUICK_CODE)
+    analysis = compiled.memory_analysis()
+    return CompiledStep(
+        arguments=analysis.argument_size_in_bytes,
+        temporaries=analysis.temp_size_in_bytes,
+        flops=compiled.cost_analysis()["flops"],
+        collectives=read_collectives(compiled.as_text()),
+    )
+
+
+def _memory(state: Any, frozen: Any, batch: Any) -> Memory:
+    def on_device(tree: Any) -> int:
+        return sum(_bytes(x, x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree))
+
+    parts = collections.Counter()
+    for field in dataclasses.fields(state):
+        kind = "optimizer" if field.name.endswith("opt_state") else "other_state"
+        parts["params" if field.name in PARAMETER_FIELDS else kind] += on_device(getattr(state, field.name))
+    return Memory(**parts, frozen=on_device(frozen), batch=on_device(batch))
+
+
+def _bytes(x: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> int:
+    """Bytes of a part of `x` of this shape; a typed key is what it stores."""
+    if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key):
+        data = jax.eval_shape(jax.random.key_data, jax.ShapeDtypeStruct(shape, x.dtype))
+        return data.size * data.dtype.itemsize
+    return jax.ShapeDtypeStruct(shape, x.dtype).size * x.dtype.itemsize
+
+
+def _parameters(state: Any) -> dict[str, int]:
+    counts = collections.Counter()
+    for field in PARAMETER_FIELDS:
+        prefix = "" if field == "params" else field.removesuffix("params").replace("_", "/")
+        for name, module in getattr(state, field, {}).items():
+            size = sum(x.size for x in jax.tree.leaves(module))
+            counts[prefix + re.sub(r"_?\d+$", "", name)] += size
+    return dict(counts)

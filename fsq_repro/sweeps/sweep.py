@@ -1,0 +1,225 @@
+"""Sweeps: a list of runs, each trained and evaluated in processes of its own.
+
+A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Finished runs are
+skipped, an interrupted one resumes, a failed one is named at the end while the others go on. `run_sweep` launches on
+this machine, `launch.submit` on a SLURM cluster.
+"""
+
+import concurrent.futures
+import dataclasses
+import importlib.util
+import json
+import os
+import pathlib
+import re
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+
+from fsq_repro.errors import UserError, explained
+
+ROOT = pathlib.Path(__file__).resolve().parents[2]
+
+
+@dataclasses.dataclass(frozen=True)
+class Run:
+    """One point of a sweep.
+
+    Attributes:
+      name: folder and name in tables.
+      config: config file, from the repository's root.
+      arg: the part behind the colon.
+      overrides: config fields -> values, as on the command line.
+      inputs: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
+        get (stage II's `stage1`).
+      one_seed: trained with seed 0 alone, which then serves the runs of all seeds that need it.
+    """
+
+    name: str
+    config: str
+    arg: str = ""
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    inputs: dict[str, str] = dataclasses.field(default_factory=dict)
+    one_seed: bool = False
+
+
+def load_runs(sweep: str) -> list[Run]:
+    """Runs of FILE:ARG, each behind those that it needs.
+
+    Raises:
+      UserError: no such file, an argument that the file refuses, or a run behind one that does not exist.
+    """
+    file, _, arg = sweep.partition(":")
+    path = pathlib.Path(file)
+    if not path.is_file():
+        raise UserError(f"sweep file {file} does not exist; see configs/sweeps/")
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    with explained():
+        runs = module.get_runs(arg)
+    names = [r.name for r in runs]
+    for i, run in enumerate(runs):
+        if names.index(run.name) != i or not set(run.inputs.values()) <= set(names[:i]):
+            raise UserError(f"sweep {file}: run {run.name!r} is there twice, or stands before one of {run.inputs}")
+    return runs
+
+
+def select_runs(runs: list[Run], only: str) -> list[Run]:
+    """The runs whose whole name the regular expression `only` matches, and those that they need; in order.
+
+    Raises:
+      UserError: no regular expression, or one that no name matches.
+    """
+    try:
+        wanted = {run.name for run in runs if re.fullmatch(only, run.name)}
+    except re.error as e:
+        raise UserError(f"--only={only!r} is no regular expression: {e}") from e
+    if not wanted:
+        raise UserError(f"--only={only!r} matches no run of {', '.join(run.name for run in runs)}")
+    for run in reversed(runs):  # each stands behind those that it needs
+        if run.name in wanted:
+            wanted |= set(run.inputs.values())
+    return [run for run in runs if run.name in wanted]
+
+
+@dataclasses.dataclass(frozen=True)
+class Task:
+    """A run with one seed: what a launcher trains and evaluates.
+
+    Attributes:
+      name: RUN/seedK.
+      path: the run directory.
+      needs: names of the tasks that must have finished first.
+      train: scripts/train.py and its arguments, called from the repository's root.
+      evaluate: scripts/evaluate.py and its arguments.
+    """
+
+    name: str
+    path: pathlib.Path
+    needs: tuple[str, ...]
+    train: tuple[str, ...]
+    evaluate: tuple[str, ...]
+
+
+def plan(
+    runs: list[Run], workdir: pathlib.Path, *, sweep: str, seeds: int, overrides: dict[str, str] | None = None
+) -> list[Task]:
+    """Every run with every seed, each behind those that it needs.
+
+    Args:
+      runs: see `load_runs`.
+      workdir: DIR above.
+      sweep: the sweep's name, for the records.
+      seeds: number of seeds, 0 .. seeds - 1.
+      overrides: config fields -> values, for all runs; they win over the runs' own.
+
+    Raises:
+      UserError: an override of what the sweep itself sets: the seed, or a run directory that a run needs.
+    """
+    overrides = overrides or {}
+    alone = {run.name for run in runs if run.one_seed}
+    tasks = []
+    for run in runs:
+        taken = sorted(overrides.keys() & {"seed", *run.inputs})
+        if taken:
+            raise UserError(f"--set={taken[0]}={overrides[taken[0]]}: the sweep itself sets {taken[0]} of {run.name}")
+        for seed in range(1 if run.one_seed else seeds):
+            needs = {field: f"{a}/seed{0 if a in alone else seed}" for field, a in run.inputs.items()}
+            fields = {"seed": seed} | run.overrides | overrides
+            fields |= {field: (workdir / name).resolve() for field, name in needs.items()}
+            path = workdir / run.name / f"seed{seed}"
+            train = (
+                "scripts/train.py",
+                f"--config={run.config}:{run.arg}",
+                f"--workdir={path.resolve()}",
+                f"--run={run.name}",
+                f"--sweep={sweep}",
+                *(f"--config.{key}={value}" for key, value in fields.items()),
+            )
+            evaluate = ("scripts/evaluate.py", f"--workdir={path.resolve()}")
+            tasks.append(Task(f"{run.name}/seed{seed}", path, tuple(needs.values()), train, evaluate))
+    return tasks
+
+
+def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
+    """Trains and evaluates every task on this machine; returns the names of those that failed.
+
+    Args:
+      tasks: see `plan`.
+      on_finished: called with each run's directory, also of those that had finished before.
+      parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
+    """
+    environment = os.environ | (_one_core() if parallel > 1 else {})
+    finished: dict[str, concurrent.futures.Future[bool]] = {}
+    seconds: list[float] = []
+
+    def work(i: int, task: Task) -> bool:
+        name, title = task.name, f"[{i + 1}/{len(tasks)}]"
+        # What a task needs stands before it, so it has a worker already.
+        missing = [needed for needed in task.needs if not finished[needed].result()]
+        if missing:
+            print(f"{title} {name}: left out, {missing[0]} failed", flush=True)
+            return False
+        if not is_evaluated(task.path):
+            print(f"{title} {name}", flush=True)
+            started = time.monotonic()
+            prefix = f"    {name}: " if parallel > 1 else "    "
+            if not _train_and_evaluate(task, environment, prefix):
+                print(f"{title} {name} FAILED; its output is in {task.path / 'log.txt'}", flush=True)
+                return False
+            seconds.append(time.monotonic() - started)
+            left = sum(not is_evaluated(other.path) for other in tasks)
+            minutes = left * sum(seconds) / len(seconds) / 60 / parallel
+            print(
+                f"{title} {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about {minutes:.0f} min", flush=True
+            )
+        on_finished(task.path)
+        return True
+
+    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+        for i, task in enumerate(tasks):
+            finished[task.name] = pool.submit(work, i, task)
+    return [name for name, future in finished.items() if not future.result()]
+
+
+def is_evaluated(path: pathlib.Path) -> bool:
+    """Whether a run directory is that of a run trained to its end and evaluated."""
+    try:
+        record = json.loads((path / "record.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return False
+    return record.get("status") == "finished" and bool(record.get("figures"))
+
+
+def _one_core() -> dict[str, str]:
+    """Environment of a process that is to keep to one core: threads of XLA and of NumPy's matrix products, and memory.
+
+    In one arena glibc keeps large blocks too from step to step (see `startup`): UViM's stage I is 1.4 times as fast.
+    """
+    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
+    return {"XLA_FLAGS": flags.strip(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
+
+
+def _train_and_evaluate(task: Task, environment: dict, prefix: str) -> bool:
+    task.path.mkdir(parents=True, exist_ok=True)
+    return all(_call(command, task.path / "log.txt", environment, prefix) for command in (task.train, task.evaluate))
+
+
+def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
+    """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
+    process = subprocess.Popen(
+        [sys.executable, *command],
+        cwd=ROOT,
+        env=environment,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        bufsize=1,
+    )
+    with open(log_file, "a") as log:
+        for line in process.stdout:
+            print(prefix + line, end="", flush=True)
+            log.write(line)
+    return process.wait() == 0

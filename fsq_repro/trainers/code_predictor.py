@@ -1,0 +1,140 @@
+"""UViM's stage II: a transformer that predicts from the image the codes that stage I gives to its labels (paper 4.4).
+
+Follows google-research/big_vision `trainers/proj/uvim/train.py`: stage I is frozen and codes each batch of labels in
+the step, since they are cropped anew every time; cross-entropy, mean over codes, no smoothing.
+"""
+
+import dataclasses
+import functools
+from collections.abc import Callable, Iterable
+from typing import Any, Protocol
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import optax
+from flax import struct
+from jax.sharding import Mesh
+
+from fsq_repro.losses.token_loss import is_likeliest
+from fsq_repro.metrics.usage import CodebookUsage
+from fsq_repro.models.code_predictor import START, EncoderDecoderTransformer
+from fsq_repro.models.label_autoencoder import LabelAutoencoder
+from fsq_repro.runtime import sharding
+from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
+from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.trainers.accumulation import accumulate
+
+
+class FrozenLabelCoder(Protocol):
+    """What the trainer needs of stage I, see `inference.label_coder.LabelCoder`."""
+
+    model: LabelAutoencoder
+    task: Task
+    variables: Any
+    fingerprint: str
+
+    def encode_with(self, variables: Any, batch: Arrays) -> jax.Array: ...
+
+
+@struct.dataclass
+class CodePredictorState:
+    """All that a bitwise resume needs: nothing in the step is random."""
+
+    step: jax.Array
+    params: Any
+    opt_state: Any
+
+
+@dataclasses.dataclass(frozen=True)
+class CodePredictorTrainer:
+    """Stage-II trainer.
+
+    Attributes:
+      model: image -> codes.
+      optimizer: optax transformation.
+      coder: stage I.
+      temperature: of the decoding, 0 for the likeliest code.
+      accumulate_steps: microbatches of a step, see `accumulation`.
+    """
+
+    model: EncoderDecoderTransformer
+    optimizer: optax.GradientTransformation
+    coder: FrozenLabelCoder
+    temperature: float
+    accumulate_steps: int = 1
+
+    def load_frozen(self) -> Any:
+        """Stage I's arrays."""
+        return jax.tree.map(np.asarray, self.coder.variables)
+
+    def init_state(self, rng: jax.Array) -> CodePredictorState:
+        """Initial state from a typed key."""
+        images = jnp.zeros((1, self.model.image_size, self.model.image_size, 3))
+        params = self.model.init(rng, images, jnp.zeros((1, self.model.num_codes), jnp.int32))["params"]
+        return CodePredictorState(step=jnp.zeros((), jnp.int32), params=params, opt_state=self.optimizer.init(params))
+
+    def train_step(self, state: CodePredictorState, frozen: Any, batch: Arrays) -> tuple[Any, Arrays]:
+        """One step on a prepared batch (see `uvim_tasks`); returns the new state and float32 scalars."""
+
+        def gradients(batch: Arrays, _: int | jax.Array) -> tuple[Any, Any]:
+            codes_BxS = self.coder.encode_with(frozen, batch)
+
+            def loss_fn(params: Any) -> tuple[jax.Array, jax.Array]:
+                nats_BxS, correct_BxS = self.code_losses(params, batch["context"], codes_BxS)
+                return jnp.mean(nats_BxS), jnp.mean(correct_BxS, dtype=jnp.float32)
+
+            return jax.value_and_grad(loss_fn, has_aux=True)(state.params), ()
+
+        ((loss, accuracy), grads), _ = accumulate(gradients, batch, self.accumulate_steps)
+        updates, opt_state = self.optimizer.update(grads, state.opt_state, state.params)
+        return state.replace(
+            step=state.step + 1, params=optax.apply_updates(state.params, updates), opt_state=opt_state
+        ), {"loss": loss, "accuracy": accuracy, "gradient_norm": optax.global_norm(grads)}
+
+    def code_losses(self, params: Any, context: jax.Array, codes_BxS: jax.Array) -> tuple[jax.Array, jax.Array]:
+        """Cross-entropy of each code in nats, float32 (B, S), and whether it is the likeliest, bool (B, S)."""
+        logits_BxSxV = self.model.apply({"params": params}, context, codes_BxS)
+        targets_BxS = codes_BxS + 1  # entry 0 is the start
+        nats_BxS = optax.softmax_cross_entropy_with_integer_labels(logits_BxSxV, targets_BxS)
+        return nats_BxS, is_likeliest(logits_BxSxV, targets_BxS)
+
+    def predict_codes(self, params: Any, context: jax.Array, keys_B: jax.Array) -> jax.Array:
+        """Images (B, H, W, 3) in [-1, 1] and a key each -> codes int32 (B, S)."""
+        variables = {"params": params}
+        cache = self.model.apply(variables, context, method="init_cache")
+        step = functools.partial(self.model.apply, variables, method="decode_step")
+        start_B = jnp.full(len(context), START, jnp.int32)
+        return autoregressive_decode(step, cache, start_B, keys_B, self.model.num_codes, self.temperature)
+
+    def make_evaluator(self, mesh: Mesh) -> Callable[[CodePredictorState, Iterable[dict]], tuple[dict, dict]]:
+        """The check that the loop makes now and then: bits a code and accuracy on some validation batches.
+
+        `validation/marginal_entropy_bits` stands beside them: a model that looks at the image is below it.
+        """
+
+        def measure(params: Any, frozen: Any, batch: Arrays) -> tuple[jax.Array, ...]:
+            codes_BxS = self.coder.encode_with(frozen, batch)
+            return codes_BxS, *self.code_losses(params, batch["context"], codes_BxS), batch["mask"]
+
+        everywhere = sharding.replicated(mesh)
+        measure = jax.jit(measure, out_shardings=everywhere)
+        frozen = jax.device_put(self.load_frozen(), everywhere)
+        codebook_size = self.model.codebook_size
+
+        def evaluate(state: CodePredictorState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
+            usage, nats, correct = CodebookUsage(codebook_size), 0.0, 0
+            for batch in batches:
+                arrays = measure(state.params, frozen, sharding.put_batch(batch, mesh))
+                codes, nats_BxS, correct_BxS, mask = map(np.asarray, arrays)
+                usage.update(codes[mask])
+                nats += float(nats_BxS[mask].sum(dtype=np.float64))
+                correct += int(correct_BxS[mask].sum())
+            found = usage.compute()
+            return {
+                "validation/bits": nats / np.log(2) / found["tokens"],
+                "validation/accuracy": correct / found["tokens"],
+                "validation/marginal_entropy_bits": found["entropy_bits"],
+            }, {}
+
+        return evaluate

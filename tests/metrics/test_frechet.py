@@ -1,0 +1,200 @@
+"""Frechet distance against closed forms, NumPy's moments and the published matrix-square-root formula."""
+
+import numpy as np
+import pytest
+import scipy.linalg
+
+from fsq_repro.metrics.frechet import Moments, Statistics, frechet_distance, frechet_distance_adm
+
+
+def moments_of(*batches):
+    moments = Moments()
+    for batch in batches:
+        moments.update(batch)
+    return moments
+
+
+def relu_features(seed, n, d, shift=0.0):
+    rng = np.random.default_rng(seed)
+    return np.maximum(rng.normal(size=(n, d)) @ np.random.default_rng(99).normal(size=(d, d)) + shift, 0.0)
+
+
+def moments_with(mean, covariance, count=1000):
+    """Moments of exactly this mean and covariance."""
+    d = len(mean)
+    x = np.random.default_rng(1).normal(size=(count, d))
+    x -= x.mean(axis=0)
+    x = x @ np.linalg.inv(np.linalg.cholesky(np.cov(x, rowvar=False))).T
+    return moments_of(x @ np.linalg.cholesky(np.asarray(covariance)).T + np.asarray(mean))
+
+
+def test_moments_equal_numpy_for_any_batching_and_a_large_mean():
+    x = relu_features(0, 300, 6) + 1e6  # naive sums of squares lose all digits of the variance here
+    moments = moments_of(x[:1], x[1:7], x[7:7], x[7:200], x[200:])
+    assert moments.count == 300
+    np.testing.assert_allclose(moments.mean, x.mean(axis=0), rtol=1e-14)
+    np.testing.assert_allclose(moments.covariance, np.cov(x - 1e6, rowvar=False), rtol=1e-8)
+    assert moments.mean.dtype == moments.covariance.dtype == np.float64
+
+
+def test_float32_features_are_summed_in_float64():
+    x = relu_features(0, 500, 4).astype(np.float32)
+    np.testing.assert_allclose(moments_of(*np.split(x, 100)).covariance, np.cov(x.astype(np.float64), rowvar=False))
+
+
+def test_merging_in_any_order_agrees():
+    reference = moments_of(relu_features(7, 500, 8, shift=0.5))
+    x = relu_features(0, 400, 8)
+    values = []
+    for seed in range(5):
+        parts = [moments_of(p) for p in np.array_split(x, 13)]
+        np.random.default_rng(seed).shuffle(parts)
+        merged = Moments()
+        for part in parts:
+            merged.merge(part)
+        assert merged.count == 400
+        values.append(frechet_distance(merged, reference))
+    np.testing.assert_allclose(values, frechet_distance(moments_of(x), reference), rtol=1e-9)
+
+
+def test_merge_leaves_the_other_as_it_is():
+    a, b = Moments(), moments_of(relu_features(0, 20, 3))
+    before = b.mean, b.covariance
+    a.merge(b)
+    a.update(relu_features(1, 20, 3))
+    np.testing.assert_array_equal(b.mean, before[0])
+    np.testing.assert_array_equal(b.covariance, before[1])
+
+
+def test_merging_pairs_of_pairs_as_processes_do_agrees():
+    reference = moments_of(relu_features(7, 500, 8, shift=0.5))
+    x = relu_features(0, 400, 8) + 1e3
+    for seed in range(5):
+        rng = np.random.default_rng(seed)
+        cuts = np.sort(rng.choice(np.arange(1, 400), 15, replace=False))
+        parts = [moments_of(p) for p in np.split(x[rng.permutation(400)], cuts)]
+        while len(parts) > 1:
+            first, second = (parts.pop(rng.integers(len(parts))) for _ in range(2))
+            first.merge(second)
+            parts.append(first)
+        expected = frechet_distance(moments_of(x), reference)
+        assert frechet_distance(parts[0], reference) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.parametrize("count", [129, 200, 1000])
+def test_distance_of_a_set_to_itself_is_zero(count):
+    """64 features, more than twice as many images."""
+    many = moments_of(relu_features(0, count, 64))
+    assert abs(frechet_distance(many, many)) < 1e-6
+
+
+@pytest.mark.parametrize("count", [2, 20, 64, 65, 100, 128])
+def test_distance_of_a_small_set_to_itself_is_zero_beside_its_trace(count):
+    few = moments_of(relu_features(0, count, 64))  # singular covariance up to 64
+    assert abs(frechet_distance(few, few)) < 1e-5 * np.trace(few.covariance)
+
+
+def test_statistics_of_other_suites_stand_for_moments():
+    """Means and covariances by NumPy, no count: what a published file holds."""
+    a, b = relu_features(0, 300, 8), relu_features(1, 200, 8, shift=0.2)
+    published = Statistics(None, a.mean(axis=0), np.cov(a, rowvar=False))
+    expected = frechet_distance(moments_of(a), moments_of(b))
+    for distance in (frechet_distance, frechet_distance_adm):
+        assert distance(published, moments_of(b)) == pytest.approx(expected, rel=1e-9)
+        assert distance(moments_of(b), published) == pytest.approx(expected, rel=1e-9)
+
+
+def test_closed_form_of_gaussians_with_commuting_covariances():
+    a = moments_with([1.0, -2.0, 0.5], np.diag([4.0, 1.0, 0.25]))
+    b = moments_with([0.0, 0.0, 0.5], np.diag([1.0, 9.0, 0.25]))
+    expected = (1 + 4) + (2 - 1) ** 2 + (1 - 3) ** 2 + 0  # |m1 - m2|^2 + sum of squared differences of deviations
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-9)
+    assert frechet_distance_adm(a, b) == pytest.approx(expected, rel=1e-9)
+
+
+@pytest.mark.filterwarnings("ignore:Matrix is")  # scipy's, of singular products
+@pytest.mark.parametrize(("n_a", "n_b"), [(400, 300), (40, 300), (30, 20)], ids=["full", "one singular", "singular"])
+def test_both_forms_equal_the_published_formula(n_a, n_b):
+    a, b = relu_features(0, n_a, 48), relu_features(1, n_b, 48, shift=0.3)
+    cov_a, cov_b = np.cov(a, rowvar=False), np.cov(b, rowvar=False)
+    root = scipy.linalg.sqrtm(cov_a @ cov_b)
+    delta = a.mean(axis=0) - b.mean(axis=0)
+    expected = delta @ delta + np.trace(cov_a) + np.trace(cov_b) - 2 * np.trace(root).real
+    a, b = moments_of(a), moments_of(b)
+    assert frechet_distance(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance_adm(a, b) == pytest.approx(expected, rel=1e-6)
+    assert frechet_distance(a, b) == pytest.approx(frechet_distance(b, a), rel=1e-12)
+
+
+def test_adm_form_adds_a_ridge_where_the_root_is_not_finite(monkeypatch):
+    real, products = scipy.linalg.sqrtm, []
+
+    def failing_once(product):
+        products.append(product)
+        return np.full_like(product, np.nan) if len(products) == 1 else real(product)
+
+    monkeypatch.setattr(scipy.linalg, "sqrtm", failing_once)
+    a, b = moments_of(relu_features(0, 100, 5)), moments_of(relu_features(1, 100, 5, shift=0.5))
+    assert frechet_distance_adm(a, b) == pytest.approx(frechet_distance(a, b), rel=1e-4)
+    ridge = 1e-6 * np.eye(5)
+    np.testing.assert_array_equal(products[1], (a.covariance + ridge) @ (b.covariance + ridge))
+
+
+def test_adm_form_refuses_a_large_imaginary_part(monkeypatch):
+    monkeypatch.setattr(scipy.linalg, "sqrtm", lambda product: product + 0.01j * np.eye(len(product)))
+    a = moments_of(relu_features(0, 100, 5))
+    with pytest.raises(ValueError, match="imaginary part of 0.01"):
+        frechet_distance_adm(a, a)
+
+
+def test_saved_moments_give_the_same_distance_and_are_readable_by_other_suites(tmp_path):
+    a, b = moments_of(relu_features(0, 100, 5)), moments_of(relu_features(1, 80, 5))
+    a.save(tmp_path / "sub" / "a.npz")
+    loaded = Moments.load(tmp_path / "sub" / "a.npz")
+    assert loaded.count == 100
+    assert frechet_distance(loaded, b) == pytest.approx(frechet_distance(a, b), rel=1e-12)
+    loaded.merge(b)
+    a.merge(b)
+    np.testing.assert_allclose(loaded.covariance, a.covariance, rtol=1e-12)
+    with np.load(tmp_path / "sub" / "a.npz") as file:
+        assert {"mu", "sigma"} <= set(file.files)
+    assert [p.name for p in (tmp_path / "sub").iterdir()] == ["a.npz"]
+
+
+def test_a_failed_save_leaves_the_old_file(tmp_path, monkeypatch):
+    path = tmp_path / "a.npz"
+    moments_of(relu_features(0, 10, 2)).save(path)
+    before = path.read_bytes()
+
+    def broken(file, **arrays):
+        raise OSError("disk full")
+
+    monkeypatch.setattr(np, "savez", broken)
+    with pytest.raises(OSError, match="disk full"):
+        moments_of(relu_features(1, 10, 2)).save(path)
+    assert path.read_bytes() == before
+    assert [p.name for p in tmp_path.iterdir()] == ["a.npz"]
+
+
+def test_refusals(tmp_path):
+    one, many = moments_of(np.ones((1, 3))), moments_of(relu_features(0, 10, 3))
+    with pytest.raises(ValueError, match="at least two images, these moments have seen 1"):
+        frechet_distance(many, one)
+    with pytest.raises(ValueError, match="seen none"):
+        _ = Moments().mean
+    with pytest.raises(ValueError, match="at least two"):
+        one.save(tmp_path / "one.npz")
+    assert not list(tmp_path.iterdir())
+    with pytest.raises(ValueError, match="not finite"):
+        many.update(np.array([[1.0, np.nan, 0.0]]))
+    with pytest.raises(ValueError, match=r"shape \(N, D\)"):
+        many.update(np.ones(3))
+    with pytest.raises(ValueError, match="width 3 as before, got 4"):
+        many.update(np.ones((2, 4)))
+    with pytest.raises(ValueError, match="widths differ: 3 and 5"):
+        frechet_distance(many, moments_of(relu_features(0, 10, 5)))
+    np.savez(tmp_path / "foreign.npz", arr_0=np.ones(3))
+    with pytest.raises(ValueError, match="lacks the arrays mu, sigma, count"):
+        Moments.load(tmp_path / "foreign.npz")
+    with pytest.raises(ValueError, match=".npz"):
+        many.save(tmp_path / "a.npy")

@@ -1,0 +1,100 @@
+"""Codebook usage against np.unique, scipy's entropy and a Monte-Carlo uniform source."""
+
+import itertools
+
+import numpy as np
+import pytest
+import scipy.stats
+
+from fsq_repro.metrics.usage import CodebookUsage, saturation
+
+
+def test_figures_equal_independent_ones():
+    indices = np.random.default_rng(0).zipf(1.3, size=(40, 4, 4)) % 500
+    usage = CodebookUsage(500)
+    for batch in np.split(indices, 8):
+        usage.update(batch.astype(np.int32))
+    figures = usage.compute()
+    codes, counts = np.unique(indices, return_counts=True)
+    assert usage.counts_K.dtype == np.int64
+    assert figures["tokens"] == 640
+    assert figures["codes_used"] == len(codes)
+    assert figures["usage"] == len(codes) / 500
+    assert figures["entropy_bits"] == pytest.approx(scipy.stats.entropy(counts, base=2), rel=1e-12)
+    assert figures["perplexity"] == pytest.approx(np.exp(scipy.stats.entropy(counts)), rel=1e-12)
+
+
+def test_merged_parts_equal_the_whole():
+    indices = np.random.default_rng(0).integers(0, 64, size=1000)
+    whole, merged = CodebookUsage(64), CodebookUsage(64)
+    whole.update(indices)
+    for part in np.array_split(indices, 7):
+        usage = CodebookUsage(64)
+        usage.update(part)
+        merged.merge(usage)
+    np.testing.assert_array_equal(whole.counts_K, merged.counts_K)
+    assert whole.compute() == merged.compute()
+
+
+def test_uniform_usage_is_what_uniform_draws_show():
+    draws = np.random.default_rng(0).integers(0, 4096, size=(200, 4096))
+    usage = CodebookUsage(4096)
+    usage.update(draws[0])
+    simulated = np.mean([len(np.unique(d)) / 4096 for d in draws])
+    assert usage.compute()["uniform_usage"] == pytest.approx(simulated, abs=1e-3)
+    assert usage.compute()["uniform_usage"] == pytest.approx(0.632, abs=1e-3)
+
+
+def test_uniform_usage_keeps_its_digits_for_huge_codebooks():
+    usage = CodebookUsage(2**22)
+    usage.update(np.zeros(1, np.int32))
+    assert usage.compute()["uniform_usage"] == pytest.approx(2.0**-22, rel=1e-12)
+
+
+def test_one_code_only():
+    usage = CodebookUsage(16)
+    usage.update(np.full((3, 4), 7))
+    figures = usage.compute()
+    assert (figures["codes_used"], figures["entropy_bits"], figures["perplexity"]) == (1, 0.0, 1.0)
+    assert not np.signbit(figures["entropy_bits"])
+
+
+def test_level_histograms_follow_fsq_order():
+    levels = (3, 5, 4)
+    # The first dimension varies fastest: enumerate digits with the last one as the slowest.
+    digits = np.array([d[::-1] for d in itertools.product(range(4), range(5), range(3))])
+    rng = np.random.default_rng(0)
+    indices = rng.integers(0, 60, size=700)
+    usage = CodebookUsage(60)
+    usage.update(indices)
+    histograms = usage.level_histograms(levels)
+    for i, level in enumerate(levels):
+        np.testing.assert_array_equal(histograms[i], np.bincount(digits[indices, i], minlength=level))
+        assert histograms[i].dtype == np.int64
+    # The official notebook's worked example: digits (1, 3, 0) of levels [3, 5, 4] are index 10.
+    one = CodebookUsage(60)
+    one.update(np.array([10]))
+    assert [int(h.argmax()) for h in one.level_histograms(levels)] == [1, 3, 0]
+
+
+def test_saturation_is_the_outermost_share():
+    assert saturation([np.array([3, 1, 1, 5]), np.array([0, 10, 0])]) == [0.8, 0.0]
+
+
+def test_refusals():
+    usage = CodebookUsage(10)
+    with pytest.raises(ValueError, match="in 0..9, got values from 0 to 10"):
+        usage.update(np.array([0, 10]))
+    with pytest.raises(ValueError, match="got values from -1 to 3"):
+        usage.update(np.array([-1, 3]))
+    with pytest.raises(ValueError, match="integers, got dtype float32"):
+        usage.update(np.zeros(3, np.float32))
+    assert usage.counts_K.sum() == 0
+    with pytest.raises(ValueError, match="none were counted"):
+        usage.compute()
+    with pytest.raises(ValueError, match="sizes differ: 10 and 11"):
+        usage.merge(CodebookUsage(11))
+    with pytest.raises(ValueError, match="give 12 codes, the codebook has 10"):
+        usage.level_histograms((3, 4))
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        CodebookUsage(1)
