@@ -16,7 +16,9 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory, stage2_factory, uvim_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.profiling import data_throughput
 from fsq_repro.runtime import cli, startup
 
@@ -52,16 +54,18 @@ def measure(config: ConfigDict, batches: int) -> data_throughput.Cost:
     config.batch_size = jax.device_count() * -(-BATCH_SIZE // jax.device_count())
     preparing = None
     if config.trainer.startswith("uvim"):
-        source = data_throughput.TimedSource(uvim_factory.build_source(config, "train"))
-        preparing = data_throughput.Stopwatch(uvim_factory.build_task(config.task).prepare)
-        iterator = uvim_factory.build_train_iterator(config, types.SimpleNamespace(prepare=preparing), source)
+        source = data_throughput.TimedSource(label_autoencoder_factory.build_source(config, "train"))
+        preparing = data_throughput.Stopwatch(label_autoencoder_factory.build_task(config.task).prepare)
+        iterator = label_autoencoder_factory.build_train_iterator(
+            config, types.SimpleNamespace(prepare=preparing), source
+        )
     else:
         if config.trainer == "maskgit" and config.data.crop == "none":
             raise UserError(
                 "data.crop = 'none' makes stage II train on tokens, which are made once and need no workers; give the "
                 "config of stage I"
             )
-        build_source = stage2_factory.build_source if config.trainer == "maskgit" else factory.build_source
+        build_source = maskgit_factory.build_source if config.trainer == "maskgit" else factory.build_source
         source = data_throughput.TimedSource(build_source(config, "train"))
         iterator = factory.build_train_iterator(config, source)
     return data_throughput.measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)

@@ -15,7 +15,8 @@ from absl import flags
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory, uvim_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_predictor import LabelPredictor, at_size, load_label_predictor
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, run_dir, startup
@@ -41,7 +42,7 @@ def main() -> None:
     predictors = [load_label_predictor(path) for path in paths]
     with explained():
         side = predictors[0].trainer.model.image_size
-        validation = uvim_factory.build_source(configs[0], "validation")
+        validation = label_autoencoder_factory.build_source(configs[0], "validation")
         items = [plain_resize(item, side) for item in evenly(validation, FLAGS.images)]
         images = [item["image"] for item in items]
         named = list(zip(titles, predictors, strict=True))

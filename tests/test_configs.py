@@ -19,7 +19,10 @@ from configs import (
     uvim_depth,
     uvim_panoptic,
 )
-from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer, variables_of
 from tests.tiny import tiny_uvim
@@ -103,7 +106,7 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
     stage1 = CONFIGS[name.replace("maskgit", "autoencoder")].get_config(arg.removesuffix(",generator=autoregressive"))
     assert config.quantizer == stage1.quantizer and config.data.resolution == stage1.data.resolution
     factory.build_loop(config)
-    trainer = stage2_factory.build_trainer(config, _Tokenizer(grid))
+    trainer = maskgit_factory.build_trainer(config, _Tokenizer(grid))
     assert trainer.encode  # random crops: no two epochs have the same tokens
     state = jax.eval_shape(trainer.init_state, jax.random.key(0))
     if "imagenet256" in name and "fsq" in arg:  # tracing 24 layers forward and backward takes seconds: once
@@ -187,7 +190,7 @@ def test_bad_values_of_stage2_are_named(field, value, words):
     config = tradeoff_maskgit.get_config("scale=smoke")
     config.update_from_flattened_dict({field: value})
     with pytest.raises(ValueError) as e:
-        stage2_factory.build_trainer(config, _Tokenizer(4))
+        maskgit_factory.build_trainer(config, _Tokenizer(4))
     assert words in str(e.value) and "\n" not in str(e.value)
 
 
@@ -209,7 +212,7 @@ def stage1_shapes(name: str, arg: str, **model):
     assert_has_common_fields(config)
     factory.build_loop(config)
     config.model.update(model)
-    trainer = uvim_factory.build_trainer(config)
+    trainer = label_autoencoder_factory.build_trainer(config)
     return trainer, jax.eval_shape(trainer.init_state, jax.random.key(0))
 
 
@@ -252,12 +255,12 @@ class _Coder(LabelCoder):
 
 def stage2_shapes(name: str, quantizer: str, **model):
     """Stage II at paper scale but for fields of `model`, and the shapes of its state."""
-    coder = _Coder(uvim_factory.build_trainer(CONFIGS[name].get_config(f"stage=1,quantizer={quantizer}")))
+    coder = _Coder(label_autoencoder_factory.build_trainer(CONFIGS[name].get_config(f"stage=1,quantizer={quantizer}")))
     config = CONFIGS[name].get_config(f"stage=2,quantizer={quantizer}")
     assert_has_common_fields(config)
     factory.build_loop(config)
     config.model.update(model)
-    trainer = uvim_stage2_factory.build_trainer(config, coder)
+    trainer = code_predictor_factory.build_trainer(config, coder)
     return config, trainer, jax.eval_shape(trainer.init_state, jax.random.key(0))
 
 
@@ -294,8 +297,8 @@ def test_uvim_at_the_small_scale_builds(name):
     configs = [CONFIGS[name].get_config(f"stage={stage},quantizer=fsq,scale=cpu") for stage in (1, 2)]
     for field in ("task", "quantizer", "context", "data"):
         assert configs[0][field] == configs[1][field]  # stage II is refused otherwise
-    coder = _Coder(uvim_factory.build_trainer(configs[0]))
-    uvim_stage2_factory.build_trainer(configs[1], coder)
+    coder = _Coder(label_autoencoder_factory.build_trainer(configs[0]))
+    code_predictor_factory.build_trainer(configs[1], coder)
     for config in configs:
         factory.build_loop(config)
         factory.check_batch(config)
@@ -351,7 +354,7 @@ def assert_refused(build, config: ConfigDict, field: str, value, words: str):
     ],
 )
 def test_bad_values_of_uvim_are_named(task, field, value, words):
-    assert_refused(uvim_factory.build_trainer, tiny_uvim(1, task=task), field, value, words)
+    assert_refused(label_autoencoder_factory.build_trainer, tiny_uvim(1, task=task), field, value, words)
 
 
 @pytest.mark.parametrize(
@@ -367,6 +370,6 @@ def test_bad_values_of_uvim_are_named(task, field, value, words):
     ],
 )
 def test_bad_values_of_uvim_stage2_are_named(field, value, words):
-    coder = _Coder(uvim_factory.build_trainer(tiny_uvim(1, task="colorization")))
-    build = functools.partial(uvim_stage2_factory.build_trainer, coder=coder)
+    coder = _Coder(label_autoencoder_factory.build_trainer(tiny_uvim(1, task="colorization")))
+    build = functools.partial(code_predictor_factory.build_trainer, coder=coder)
     assert_refused(build, tiny_uvim(2, task="colorization"), field, value, words)

@@ -18,7 +18,7 @@ ALLOWED = {
     "metrics": {"files", "errors", "data", "models"},
     "visualization": {"files", "data", "metrics"},
     "tasks": {"files", "data", "losses", "metrics", "visualization"},
-    "runtime": {"files", "errors", "data"},
+    "runtime": {"files", "errors", "data", "metrics"},
 }
 # What trains may use all of these; each of the following rooms may use those before it too.
 for room in ("trainers", "factories", "inference", "evaluation", "experiments", "conversion"):
@@ -26,7 +26,7 @@ for room in ("trainers", "factories", "inference", "evaluation", "experiments", 
 ALLOWED |= {
     "profiling": set(ALLOWED) - {"conversion"},
     "sweeps": {"files", "errors", "runtime"},
-    "reporting": {"files", "errors"},
+    "reporting": {"files", "errors", "metrics"},  # of metrics only the table, see below
 }
 
 

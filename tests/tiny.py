@@ -13,7 +13,9 @@ from ml_collections import ConfigDict
 
 from configs import tradeoff_autoencoder, tradeoff_maskgit, uvim_colorization, uvim_depth, uvim_panoptic
 from fsq_repro.data.pipeline import Augmentation, train_iterator
-from fsq_repro.factories import factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.checkpoints import Checkpoints
@@ -126,7 +128,7 @@ class DenseNoiseSource:
 
 
 def make_dense_noise(task: str, name: str, split: str, resolution: int, **_: object) -> DenseNoiseSource:
-    """Stands for `uvim_factory.make_dense_source`."""
+    """Stands for `label_autoencoder_factory.make_dense_source`."""
     return DenseNoiseSource(resolution=resolution, split=split)
 
 
@@ -188,16 +190,18 @@ def random_uvim_state(trainer: Trainer) -> Any:
 def save_untrained_uvim(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
     """A run directory of either stage of `tiny_uvim` with random weights, as if it had been trained."""
     if config.trainer == "uvim_stage1":
-        trainer = uvim_factory.build_trainer(config)
+        trainer = label_autoencoder_factory.build_trainer(config)
         model, task = trainer.model, trainer.task
-        facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2) | {
-            "stage": 1
-        }
+        facts = label_autoencoder_factory.run_facts(
+            config, trainer, model.quantizer.codebook_size, model.code_grid**2
+        ) | {"stage": 1}
     else:
         coder = load_label_coder(config.stage1)
-        trainer, task = uvim_stage2_factory.build_trainer(config, coder), coder.task
-        facts = uvim_stage2_factory.run_facts(config, trainer)
-    iterator = uvim_factory.build_train_iterator(config, task, DenseNoiseSource(resolution=config.data.resolution))
+        trainer, task = code_predictor_factory.build_trainer(config, coder), coder.task
+        facts = code_predictor_factory.run_facts(config, trainer)
+    iterator = label_autoencoder_factory.build_train_iterator(
+        config, task, DenseNoiseSource(resolution=config.data.resolution)
+    )
     _save(path, config, random_uvim_state(trainer), iterator, facts)
     return path
 

@@ -28,7 +28,10 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fsq_repro.conversion.weight_files import locate, read_arrays
 from fsq_repro.data.pipeline import token_iterator
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import load_stage1_coder
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer
 from fsq_repro.runtime import run_dir
@@ -120,24 +123,24 @@ def _build(config: Any) -> tuple[Trainer, dict, Any]:
         trainer = factory.build_trainer(config)
         return trainer, factory.run_facts(config, trainer), factory.build_train_iterator(config, NO_DATA)
     if config.trainer == "maskgit":
-        trainer = stage2_factory.build_trainer(config, load_stage1_tokenizer(config))
+        trainer = maskgit_factory.build_trainer(config, load_stage1_tokenizer(config))
         if trainer.encode:
             iterator = factory.build_train_iterator(config, NO_DATA)
         else:
             iterator = token_iterator(NO_DATA, batch_size=config.batch_size, seed=config.seed)
-        return trainer, stage2_factory.run_facts(config, trainer), iterator
+        return trainer, maskgit_factory.run_facts(config, trainer), iterator
     if config.trainer == "uvim_stage1":
-        trainer = uvim_factory.build_trainer(config)
+        trainer = label_autoencoder_factory.build_trainer(config)
         model, task = trainer.model, trainer.task
-        facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2)
+        facts = label_autoencoder_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2)
         facts |= {"stage": 1}
     elif config.trainer == "uvim_stage2":
-        trainer = uvim_stage2_factory.build_trainer(config, load_stage1_coder(config))
-        task, facts = trainer.coder.task, uvim_stage2_factory.run_facts(config, trainer)
+        trainer = code_predictor_factory.build_trainer(config, load_stage1_coder(config))
+        task, facts = trainer.coder.task, code_predictor_factory.run_facts(config, trainer)
     else:
         kinds = "autoencoder, maskgit, uvim_stage1, uvim_stage2"
         raise ValueError(f"trainer = {config.trainer!r} is not one of {kinds}")
-    return trainer, facts, uvim_factory.build_train_iterator(config, task, NO_DATA)
+    return trainer, facts, label_autoencoder_factory.build_train_iterator(config, task, NO_DATA)
 
 
 @contextlib.contextmanager

@@ -14,7 +14,8 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.data.transforms import center_crop
 from fsq_repro.errors import explained
-from fsq_repro.factories import factory, stage2_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
 from fsq_repro.metrics import lossless_coder
 from fsq_repro.metrics.class_distances import class_distances, moments_by_class
@@ -66,10 +67,10 @@ def evaluate_run(
     sampler = load_image_generator(path, stage1=stage1, weights=weights, step=step)
     factory.choose_networks(config, networks, inception)
     with explained():
-        train, validation = (stage2_factory.build_source(config, split) for split in ("train", "validation"))
+        train, validation = (maskgit_factory.build_source(config, split) for split in ("train", "validation"))
         scorers = factory.build_scorers(config, config.data.resolution)
         files = factory.build_reference_files(config, scorers)
-        validation_tokens = stage2_factory.build_tokens(config, sampler.tokenizer, validation)
+        validation_tokens = maskgit_factory.build_tokens(config, sampler.tokenizer, validation)
     common = {
         "data": config.data.source,
         "resolution": config.data.resolution,
@@ -97,7 +98,7 @@ def evaluate_run(
             title = "samples" + (f", guidance {weight:g}" if weight else "")
             save_png(path / "samples" / f"classes{suffix}.png", class_picture(sampler, pictures, title, train))
             if config.eval.class_distances:
-                train_tokens = stage2_factory.build_tokens(config, sampler.tokenizer, train)
+                train_tokens = maskgit_factory.build_tokens(config, sampler.tokenizer, train)
                 for scorer in scorers:
                     features_NxD = drawn[scorer.name].features_NxD
                     distances = class_figures(scorer, sampler, features_NxD, labels_N, train, train_tokens)

@@ -12,7 +12,8 @@ import numpy as np
 
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.errors import UserError, explained, explained_items
-from fsq_repro.factories import factory, uvim_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.metrics.usage import CodebookUsage, saturation
@@ -74,9 +75,9 @@ def evaluate_run(
 
     factory.choose_networks(config, networks, inception)
     with explained():
-        e, train = config.eval, uvim_factory.build_source(config, "train")
-        source = uvim_factory.build_source(config, "validation")
-        batches = uvim_factory.build_eval_batches(config, task, source, processes=1)
+        e, train = config.eval, label_autoencoder_factory.build_source(config, "train")
+        source = label_autoencoder_factory.build_source(config, "validation")
+        batches = label_autoencoder_factory.build_eval_batches(config, task, source, processes=1)
         more = {"crop": config.data.crop} if task.name == "depth" else {}
         if task.name == "depth":
             scorer = DepthScorer(train, source[0]["depth"].shape, e.baseline_images)

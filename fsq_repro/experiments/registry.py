@@ -9,7 +9,10 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fsq_repro.data.cache import Progress
-from fsq_repro.factories import factory, stage1_link, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import load_stage1_coder
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer
 from fsq_repro.runtime import run_dir
@@ -68,25 +71,27 @@ def _maskgit(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Expe
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
     tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(path))
-    trainer = stage2_factory.build_trainer(config, tokenizer)
-    sources = {split: stage2_factory.build_source(config, split) for split in ("train", "validation")}
-    iterator = stage2_factory.build_train_iterator(config, trainer, sources["train"], progress)
-    validation = stage2_factory.build_tokens(config, tokenizer, sources["validation"], progress)
+    trainer = maskgit_factory.build_trainer(config, tokenizer)
+    sources = {split: maskgit_factory.build_source(config, split) for split in ("train", "validation")}
+    iterator = maskgit_factory.build_train_iterator(config, trainer, sources["train"], progress)
+    validation = maskgit_factory.build_tokens(config, tokenizer, sources["validation"], progress)
     return Experiment(
         trainer,
         loop_config,
         iterator,
-        lambda: itertools.islice(stage2_factory.build_eval_batches(config, validation), config.eval.batches),
-        stage2_factory.run_facts(config, trainer),
+        lambda: itertools.islice(maskgit_factory.build_eval_batches(config, validation), config.eval.batches),
+        maskgit_factory.run_facts(config, trainer),
     )
 
 
 def _uvim_stage1(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
-    trainer = uvim_factory.build_trainer(config)
+    trainer = label_autoencoder_factory.build_trainer(config)
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
     model = trainer.model
-    facts = uvim_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2) | {"stage": 1}
+    facts = label_autoencoder_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2) | {
+        "stage": 1
+    }
     return Experiment(trainer, loop_config, *_dense_data(config, trainer.task), facts)
 
 
@@ -94,20 +99,20 @@ def _uvim_stage2(config: ConfigDict, path: pathlib.Path, progress: Progress) -> 
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
     coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))
-    trainer = uvim_stage2_factory.build_trainer(config, coder)
-    facts = uvim_stage2_factory.run_facts(config, trainer)
+    trainer = code_predictor_factory.build_trainer(config, coder)
+    facts = code_predictor_factory.run_facts(config, trainer)
     experiment = Experiment(trainer, loop_config, *_dense_data(config, coder.task), facts)
     if not config.model.encoder_init:
         return experiment
-    start = uvim_stage2_factory.augreg_start(config.model.encoder_init, trainer)
+    start = code_predictor_factory.augreg_start(config.model.encoder_init, trainer)
     return dataclasses.replace(experiment, start_from=start)
 
 
 def _dense_data(config: ConfigDict, task: Task) -> tuple[Any, Callable[[], Iterable[dict]]]:
     """Training batches, and the validation batches of the check during training."""
-    sources = {split: uvim_factory.build_source(config, split) for split in ("train", "validation")}
-    iterator = uvim_factory.build_train_iterator(config, task, sources["train"])
-    batches = uvim_factory.build_eval_batches(config, task, sources["validation"])
+    sources = {split: label_autoencoder_factory.build_source(config, split) for split in ("train", "validation")}
+    iterator = label_autoencoder_factory.build_train_iterator(config, task, sources["train"])
+    batches = label_autoencoder_factory.build_eval_batches(config, task, sources["validation"])
     return iterator, lambda: itertools.islice(batches, config.eval.batches)
 
 

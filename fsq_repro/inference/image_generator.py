@@ -14,7 +14,8 @@ import numpy as np
 from fsq_repro.data.cache import Progress
 from fsq_repro.data.images import to_uint8
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import stage1_link, stage2_factory
+from fsq_repro.factories import maskgit as maskgit_factory
+from fsq_repro.factories import stage1_link
 from fsq_repro.inference.tokenizer import WEIGHTS, Tokenizer, load_stage1_tokenizer
 from fsq_repro.runtime import run_dir, sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
@@ -108,7 +109,7 @@ def load_image_generator(
         config.stage1 = stage1
     with explained():
         tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(path))
-        trainer = stage2_factory.build_trainer(config, tokenizer)
+        trainer = maskgit_factory.build_trainer(config, tokenizer)
     state = restore_arrays(path / "checkpoints", trainer.init_state, step)
     params = state.ema_params if weights == "ema" else state.params
     return ImageGenerator(trainer.generator, params, tokenizer, step=int(state.step), batch_size=config.eval.batch_size)

@@ -12,7 +12,8 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import stage1_link, uvim_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import stage1_link
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.runtime import run_dir, sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
@@ -76,7 +77,7 @@ def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> La
     if config.trainer != "uvim_stage1":
         raise UserError(f"{path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
     with explained():
-        trainer = uvim_factory.build_trainer(config)
+        trainer = label_autoencoder_factory.build_trainer(config)
     state = restore_arrays(path / "checkpoints", trainer.init_state, step)
     return LabelCoder(trainer.model, trainer.task, variables_of(state), step=int(state.step))
 

@@ -16,7 +16,8 @@ from fsq_repro.data.dense_labels import resize_nearest, to_grey, to_signed
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.data.transforms import plain_resize
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import stage1_link, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import stage1_link
 from fsq_repro.inference.label_coder import load_stage1_coder
 from fsq_repro.runtime import run_dir, sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
@@ -118,6 +119,6 @@ def load_label_predictor(
         config.stage1 = stage1
     with explained():
         coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))
-        trainer = uvim_stage2_factory.build_trainer(config, coder)
+        trainer = code_predictor_factory.build_trainer(config, coder)
     state = restore_arrays(path / "checkpoints", trainer.init_state, step)
     return LabelPredictor(trainer, state.params, step=int(state.step), batch_size=config.eval.batch_size)

@@ -10,7 +10,10 @@ import numpy as np
 from jax.extend.core import ClosedJaxpr
 from ml_collections import ConfigDict
 
-from fsq_repro.factories import factory, stage1_link, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.inference.tokenizer import Tokenizer
 from fsq_repro.profiling.program_costs import matrix_flops
@@ -103,7 +106,7 @@ def _maskgit(config: ConfigDict, stage1: ConfigDict | None) -> AbstractExperimen
     if config.stage1 or stage1 is None:
         stage1 = stage1_link.stage1_config(config, "autoencoder")
     tokenizer = AbstractTokenizer(factory.build_trainer(stage1))
-    trainer = stage2_factory.build_trainer(config, tokenizer)
+    trainer = maskgit_factory.build_trainer(config, tokenizer)
     tokens = tokenizer.grid**2
     batch = _images(config)
     if not trainer.encode:
@@ -113,15 +116,15 @@ def _maskgit(config: ConfigDict, stage1: ConfigDict | None) -> AbstractExperimen
 
 
 def _uvim_stage1(config: ConfigDict, stage1: ConfigDict | None) -> AbstractExperiment:
-    trainer = uvim_factory.build_trainer(config)
+    trainer = label_autoencoder_factory.build_trainer(config)
     return _experiment(config, trainer, {}, _dense(config, trainer.task), trainer.model.code_grid**2)
 
 
 def _uvim_stage2(config: ConfigDict, stage1: ConfigDict | None) -> AbstractExperiment:
     if config.stage1 or stage1 is None:
         stage1 = stage1_link.stage1_config(config, "uvim_stage1", [("task", "task"), ("context", "context")])
-    coder = AbstractLabelCoder(uvim_factory.build_trainer(stage1))
-    trainer = uvim_stage2_factory.build_trainer(config, coder)
+    coder = AbstractLabelCoder(label_autoencoder_factory.build_trainer(stage1))
+    trainer = code_predictor_factory.build_trainer(config, coder)
     return _experiment(config, trainer, coder.variables, _dense(config, coder.task), trainer.model.num_codes)
 
 

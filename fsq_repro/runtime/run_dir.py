@@ -1,12 +1,14 @@
 """The run directory: `config.json`, `record.json` and where the rest lies.
 
 config.json      the config as resolved, with its file, argument, overrides and versions
-record.json      what reports are made from: the run's facts and every evaluated figure with its protocol
+record.json      what reports are made from: the run's facts and every metric with its protocol
 metrics.jsonl    one line a write
 checkpoints/     orbax
 samples/*.png
 """
 
+import dataclasses
+import functools
 import json
 import pathlib
 from typing import Any
@@ -15,6 +17,7 @@ from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
+from fsq_repro.metrics.table import MetricKey
 
 # What a resumed run may change: how long and how often, and how the batch is spread, not what is trained; and where
 # stage I lies, since its weights are compared.
@@ -83,31 +86,75 @@ def _read(path: pathlib.Path) -> dict:
         raise UserError(f"{path} is not valid JSON ({e})") from None
 
 
-def write_config(path: pathlib.Path, config: ConfigDict, **origin: Any) -> None:
-    """Writes `config.json`: the resolved config, and where it came from (file, command line, versions, revision)."""
-    write_json(pathlib.Path(path) / "config.json", {"config": config_as_json(config), **origin})
+@dataclasses.dataclass(frozen=True)
+class Measured:
+    """A measured value and how it was measured; a value without its protocol is in no table."""
+
+    value: float | int
+    protocol: dict[str, Any]
 
 
-def load_config(path: pathlib.Path) -> ConfigDict:
-    """The config a run was started with."""
-
-    def tuples(value: Any) -> Any:
-        if isinstance(value, dict):
-            return {k: tuples(v) for k, v in value.items()}
-        return tuple(tuples(v) for v in value) if isinstance(value, list) else value
-
-    return ConfigDict(tuples(_read(pathlib.Path(path) / "config.json")["config"]))
+Measurements = dict[MetricKey, Measured]
 
 
-def load_record(path: pathlib.Path) -> dict:
-    return _read(pathlib.Path(path) / "record.json")
+@dataclasses.dataclass(frozen=True)
+class RunDir:
+    """A run directory that is read once. UserError where a file is missing or broken.
+
+    Attributes:
+      path: of the directory.
+    """
+
+    path: pathlib.Path
+
+    @functools.cached_property
+    def config(self) -> ConfigDict:
+        """The config that the run was started with, locked: what changes it works on a copy."""
+
+        def tuples(value: Any) -> Any:
+            if isinstance(value, dict):
+                return {k: tuples(v) for k, v in value.items()}
+            return tuple(tuples(v) for v in value) if isinstance(value, list) else value
+
+        return ConfigDict(tuples(_read(self.path / "config.json")["config"])).lock()
+
+    @functools.cached_property
+    def record(self) -> dict:
+        """`record.json` as it was when first asked for, or as `update_record` left it."""
+        return _read(self.path / "record.json")
+
+    @property
+    def checkpoints(self) -> pathlib.Path:
+        return self.path / "checkpoints"
+
+    @property
+    def samples(self) -> pathlib.Path:
+        return self.path / "samples"
+
+    def write_config(self, config: ConfigDict, **origin: Any) -> None:
+        """Writes `config.json`: the resolved config, and where it came from (file, command, versions, revision)."""
+        write_json(self.path / "config.json", {"config": config_as_json(config), **origin})
+        self.__dict__.pop("config", None)
+
+    def update_record(self, measured: Measurements | None = None, **facts: Any) -> dict:
+        """Merges facts and measurements into `record.json`; a measurement replaces the one of its key.
+
+        In the file measurements are the list `metrics`: {"metric", further fields of the key, "value", "protocol"}.
+
+        Returns:
+          The record.
+        """
+        file = self.path / "record.json"
+        record = _read(file) if file.exists() else {"metrics": []}
+        record |= facts
+        entries = {MetricKey.from_json(entry): entry for entry in record["metrics"]}
+        entries |= {key: {**key.to_json(), **dataclasses.asdict(m)} for key, m in (measured or {}).items()}
+        record["metrics"] = list(entries.values())
+        write_json(file, record)
+        self.__dict__["record"] = record
+        return record
 
 
-def update_record(path: pathlib.Path, *, figures: dict[str, dict] | None = None, **facts: Any) -> dict:
-    """Merges facts, and figures ({name: {"value", "protocol"}}), into `record.json`; returns the record."""
-    file = pathlib.Path(path) / "record.json"
-    record = _read(file) if file.exists() else {"figures": {}}
-    record.update(facts)
-    record["figures"].update(figures or {})
-    write_json(file, record)
-    return record
+def read_metrics(record: dict) -> Measurements:
+    """The measurements of a record. ValueError for an entry of an unknown metric."""
+    return {MetricKey.from_json(e): Measured(e["value"], e["protocol"]) for e in record["metrics"]}

@@ -2,7 +2,7 @@
 
 Follows google-research/big_vision `trainers/proj/uvim/{depth,colorization,panoptic}_task.py`. A task has a host's half,
 `prepare` (NumPy, in the data pipeline), and a device's half, the other methods. A new task is a class here, a scorer in
-`uvim_scoring.py` and a line in `uvim_factory.TASKS`.
+`uvim_scoring.py` and a line in `label_autoencoder_factory.TASKS`.
 
 Prepared batches hold `context` float32 (B, H, W, 3) in [-1, 1], what both stages see of the image, and one array for
 each label: int32 classes (B, H, W), or float32 (B, H, W, C) values in [-1, 1].

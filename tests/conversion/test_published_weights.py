@@ -18,7 +18,10 @@ from configs import imagenet256_autoencoder, imagenet256_maskgit, tradeoff_autoe
 from fsq_repro.conversion.published_weights import import_run, published_tree, state_fields
 from fsq_repro.conversion.weight_files import linen_names, locate, read_arrays
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
@@ -43,15 +46,15 @@ def full_size_trainer(name: str):
         if tokenizer:
             config.loss.gan = 0.0  # no discriminator is published
             return factory.build_trainer(config)
-        return stage2_factory.build_trainer(config, SimpleNamespace(grid=resolution // 16))
+        return maskgit_factory.build_trainer(config, SimpleNamespace(grid=resolution // 16))
     task, stage = re.fullmatch(r"uvim_([a-z]+)_stage(\d)", name).groups()
     experiment = UVIM_CONFIGS[{"color": "colorization"}.get(task, task)]
     config = experiment.get_config(f"stage={stage},quantizer=vq")
     if stage == "1":
-        return uvim_factory.build_trainer(config)
+        return label_autoencoder_factory.build_trainer(config)
     codebook = SimpleNamespace(codebook_size=config.quantizer.codebook_size)
     coder = SimpleNamespace(model=SimpleNamespace(quantizer=codebook, code_grid=16))
-    return uvim_stage2_factory.build_trainer(config, coder)
+    return code_predictor_factory.build_trainer(config, coder)
 
 
 def spec(shape):

@@ -10,7 +10,7 @@ import pytest
 from fsq_repro.data import dense_labels
 from fsq_repro.errors import UserError
 from fsq_repro.evaluation import uvim
-from fsq_repro.factories import uvim_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.metrics import scoring
 from fsq_repro.runtime import run_dir
 from tests.evaluation.test_maskgit import ToyScorer
@@ -32,7 +32,7 @@ def make_source(task, name, split, resolution, **_):
 
 @pytest.fixture(autouse=True)
 def made_up_data(monkeypatch):
-    monkeypatch.setattr(uvim_factory, "make_dense_source", make_source)
+    monkeypatch.setattr(label_autoencoder_factory, "make_dense_source", make_source)
     monkeypatch.setattr(scoring, "Scorer", ToyScorer)
 
 
@@ -40,7 +40,7 @@ class PerfectCoder:
     """Stands for `LabelCoder`: outputs are the labels, and an image's codes are four pixels of its blue channel."""
 
     def __init__(self, config, levels=(5, 5, 3), step=8):
-        self.task, self.levels, self.step = uvim_factory.build_task(config.task), levels, step
+        self.task, self.levels, self.step = label_autoencoder_factory.build_task(config.task), levels, step
         self.model = SimpleNamespace(quantizer=SimpleNamespace(codebook_size=75))
 
     def reconstruct(self, batch):
@@ -143,8 +143,8 @@ def test_figures_of_another_checkpoint_stand_beside_those_of_the_last(perfect):
 
 
 def test_a_lost_batch_is_noticed(perfect, monkeypatch):
-    whole = uvim_factory.build_eval_batches
-    monkeypatch.setattr(uvim_factory, "build_eval_batches", lambda *a, **k: list(whole(*a, **k))[:-1])
+    whole = label_autoencoder_factory.build_eval_batches
+    monkeypatch.setattr(label_autoencoder_factory, "build_eval_batches", lambda *a, **k: list(whole(*a, **k))[:-1])
     with pytest.raises(ValueError, match="saw 24 images, the split has 30"):
         perfect("depth")
 

@@ -9,7 +9,7 @@ import pytest
 from PIL import Image
 
 from fsq_repro.data.transforms import bilinear_resize
-from fsq_repro.factories import uvim_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_predictor import LabelPredictor, load_label_predictor
 from fsq_repro.tasks.uvim_tasks import ColorizationTask, DepthTask
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
@@ -34,7 +34,7 @@ def random_depth_runs(root: pathlib.Path) -> tuple[pathlib.Path, pathlib.Path]:
     stage1, stage2 = root / "random_depth_stage1", root / "random_depth"
     if not stage2.exists():
         with pytest.MonkeyPatch.context() as patch:
-            patch.setattr(uvim_factory, "make_dense_source", make_dense_noise)
+            patch.setattr(label_autoencoder_factory, "make_dense_source", make_dense_noise)
             for trainer_class in (LabelAutoencoderTrainer, CodePredictorTrainer):
                 patch.setattr(trainer_class, "init_state", random_init(trainer_class))
             save_untrained_uvim(stage1, tiny_uvim(1))

@@ -8,7 +8,8 @@ import numpy as np
 import pytest
 
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory, uvim_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.inference.tokenizer import Tokenizer
 from fsq_repro.profiling.abstract import build_abstract
@@ -157,7 +158,7 @@ def test_maskgit_needs_the_config_of_stage1_only(tmp_path):
 @pytest.mark.parametrize("task", ["depth", "colorization", "panoptic"])
 def test_both_stages_of_uvim(task):
     stage1, config = (tiny_uvim(stage, "quantizer=vq", task=task) for stage in (1, 2))
-    trainer = uvim_factory.build_trainer(stage1)
+    trainer = label_autoencoder_factory.build_trainer(stage1)
     state = random_uvim_state(trainer)
     first, second = run(stage1), run(config, stage1=stage1)
     assert sum(first.parameters.values()) == sum(x.size for x in jax.tree.leaves(state.params))

@@ -27,12 +27,12 @@ import jax
 from fsq_repro.experiments import registry
 from fsq_repro.inference import label_predictor
 from fsq_repro.evaluation import autoencoder, maskgit, uvim
-from fsq_repro.factories import uvim_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from tests.tiny import make_dense_noise
 
 jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it
-opened = uvim_factory.make_dense_source
-uvim_factory.make_dense_source = lambda task, name, *a, **k: (
+opened = label_autoencoder_factory.make_dense_source
+label_autoencoder_factory.make_dense_source = lambda task, name, *a, **k: (
     make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
 
 def run(argv):

@@ -8,7 +8,8 @@ import jax
 import numpy as np
 
 from fsq_repro.conversion.published_weights import import_run, published_tree
-from fsq_repro.factories import uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.runtime.run_dir import load_record
 from tests.conftest import golden_weights
 from tests.scripts.processes import run_all
@@ -52,10 +53,10 @@ def publish(trainer, file: pathlib.Path) -> pathlib.Path:
 def test_published_weights_are_evaluated_and_predict_and_bad_input_writes_nothing(tmp_path):
     stage1, stage2, new, out = (tmp_path / name for name in ("stage1", "stage2", "new", "out"))
     config = tiny_uvim(1, "quantizer=vq")
-    trainer = uvim_factory.build_trainer(config)
+    trainer = label_autoencoder_factory.build_trainer(config)
     first = publish(trainer, tmp_path / "I.npz")
     import_run(config, first, stage1)
-    stage2_trainer = uvim_stage2_factory.build_trainer(
+    stage2_trainer = code_predictor_factory.build_trainer(
         tiny_uvim(2, "quantizer=vq"), SimpleNamespace(model=trainer.model)
     )
     second = publish(stage2_trainer, tmp_path / "II.npz")

@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 
 from fsq_repro.data.dense_labels import MAX_DEPTH, MIN_DEPTH
-from fsq_repro.factories import uvim_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.tasks.uvim_tasks import ColorizationTask, DepthTask, PanopticTask
 from tests.tiny import DenseNoiseSource, make_dense_noise, tiny_uvim
 
@@ -141,9 +141,9 @@ def test_more_segments_than_the_head_can_tell_apart_are_refused():
 
 
 def test_heads_of_another_number_of_classes_than_the_source_are_refused(monkeypatch):
-    monkeypatch.setattr(uvim_factory, "make_dense_source", make_dense_noise)
+    monkeypatch.setattr(label_autoencoder_factory, "make_dense_source", make_dense_noise)
     config = tiny_uvim(1, task="panoptic")
-    assert uvim_factory.build_source(config, "train").num_semantics == 4
+    assert label_autoencoder_factory.build_source(config, "train").num_semantics == 4
     config.task.num_classes = 5
     with pytest.raises(ValueError, match="task.num_classes = 5, but dense_noise has 4 classes, void included"):
-        uvim_factory.build_source(config, "train")
+        label_autoencoder_factory.build_source(config, "train")

@@ -11,7 +11,10 @@ import pytest
 
 from fsq_repro.errors import UserError
 from fsq_repro.experiments import registry
-from fsq_repro.factories import factory, stage2_factory, uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.profiling.abstract import build_abstract
@@ -74,19 +77,19 @@ def autoencoder(arg, roots):
 def maskgit(arg, roots, *, crop="none"):
     config = tiny_stage2(roots[0], f"quantizer=fsq,bits=8,generator={arg}")
     config.model.dropout, config.label_drop, config.data.crop = 0.0, 0.5, crop
-    trainer = stage2_factory.build_trainer(config, load_tokenizer(roots[0]))
+    trainer = maskgit_factory.build_trainer(config, load_tokenizer(roots[0]))
     return trainer, trainer.load_frozen(), images() | test_maskgit.batch(), None
 
 
 def uvim_stage1(arg, roots):
-    trainer = uvim_factory.build_trainer(tiny_uvim(1, arg))
+    trainer = label_autoencoder_factory.build_trainer(tiny_uvim(1, arg))
     assert trainer.model.code_dropout
     return trainer, {}, dense_batch(trainer.task), random_uvim_state(trainer)
 
 
 def uvim_stage2(arg, roots):
     coder = load_label_coder(roots[1])
-    trainer = uvim_stage2_factory.build_trainer(tiny_uvim(2, arg, stage1=roots[1]), coder)
+    trainer = code_predictor_factory.build_trainer(tiny_uvim(2, arg, stage1=roots[1]), coder)
     return trainer, trainer.load_frozen(), dense_batch(coder.task), random_uvim_state(trainer)
 
 

@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict
 
 from fsq_repro.errors import UserError
 from fsq_repro.experiments import registry
-from fsq_repro.factories import uvim_factory, uvim_stage2_factory
+from fsq_repro.factories import code_predictor as code_predictor_factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import LabelCoder, load_label_coder, load_stage1_coder
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models import augreg_vit
@@ -39,7 +40,7 @@ STEPS = 6  # of the loop; the schedule is that of 1000
 
 @pytest.fixture
 def noise(monkeypatch):
-    monkeypatch.setattr(uvim_factory, "make_dense_source", make_dense_noise)
+    monkeypatch.setattr(label_autoencoder_factory, "make_dense_source", make_dense_noise)
 
 
 @pytest.fixture(scope="module")
@@ -56,7 +57,7 @@ def stage2_config(stage1):
 @functools.cache
 def started(stage1):
     """Trainer, its step and its network's logits, compiled on use, and a state with random weights."""
-    trainer = uvim_stage2_factory.build_trainer(stage2_config(stage1), load_label_coder(stage1))
+    trainer = code_predictor_factory.build_trainer(stage2_config(stage1), load_label_coder(stage1))
     logits = jax.jit(lambda params, images, codes: trainer.model.apply({"params": params}, images, codes))
     return trainer, jax.jit(trainer.train_step), logits, random_uvim_state(trainer)
 
@@ -116,7 +117,7 @@ def test_a_sample_does_not_depend_on_the_batch(stage1):
 @pytest.mark.parametrize("quantizer", ["fsq", "vq"])
 def test_coding_and_decoding_is_reconstruction(quantizer):
     """Colours, which are continuous, so that a wrong code or context shows."""
-    trainer = uvim_factory.build_trainer(tiny_uvim(1, f"quantizer={quantizer}", task="colorization"))
+    trainer = label_autoencoder_factory.build_trainer(tiny_uvim(1, f"quantizer={quantizer}", task="colorization"))
     coder = LabelCoder(trainer.model, trainer.task, variables_of(random_uvim_state(trainer)), step=0)
     assert coder.levels == ((5, 5, 3) if quantizer == "fsq" else None)
     prepared = batch(trainer.task)
@@ -147,7 +148,7 @@ def run(config, path, evaluation_batches=None, start_from=None):
 @functools.cache
 def looped(stage1):
     """The trainer of all runs of the loop."""
-    return compiled_once(uvim_stage2_factory.build_trainer(stage2_config(stage1), load_label_coder(stage1)))
+    return compiled_once(code_predictor_factory.build_trainer(stage2_config(stage1), load_label_coder(stage1)))
 
 
 @functools.cache

@@ -13,7 +13,8 @@ from flax.traverse_util import flatten_dict
 
 from configs import uvim_colorization, uvim_depth, uvim_panoptic
 from fsq_repro.experiments import registry
-from fsq_repro.factories import factory, uvim_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
@@ -46,7 +47,7 @@ def stage1_config(quantizer: str, task: str):
 @functools.cache
 def started(quantizer: str, task: str):
     """Trainer, its step, compiled on use, and a state with random weights."""
-    trainer = uvim_factory.build_trainer(stage1_config(quantizer, task))
+    trainer = label_autoencoder_factory.build_trainer(stage1_config(quantizer, task))
     return trainer, jax.jit(trainer.train_step), random_uvim_state(trainer)
 
 
@@ -94,7 +95,7 @@ def test_steps_learn_a_batch_and_revive_codes(quantizer, task):
 def test_without_context_the_image_is_never_read():
     for context in (True, False):
         config = tiny_uvim(1, f"quantizer=vq,context={str(context).lower()}")
-        trainer = uvim_factory.build_trainer(config)
+        trainer = label_autoencoder_factory.build_trainer(config)
         state = jax.eval_shape(trainer.init_state, jax.random.key(0))
         assert {"ctx_enc_embedding", "ctx_dec_embedding"} & state.params.keys() == (
             {"ctx_enc_embedding", "ctx_dec_embedding"} if context else set()
@@ -119,7 +120,7 @@ def run(path, evaluation_batches=None, start_from=lambda state: state):
 @functools.cache
 def looped():
     """The trainer of all runs of the loop."""
-    return compiled_once(uvim_factory.build_trainer(stage1_config("vq", "panoptic")))
+    return compiled_once(label_autoencoder_factory.build_trainer(stage1_config("vq", "panoptic")))
 
 
 @functools.cache
@@ -132,7 +133,7 @@ def whole_run(root):
 
 @pytest.fixture
 def noise(monkeypatch):
-    monkeypatch.setattr(uvim_factory, "make_dense_source", make_dense_noise)
+    monkeypatch.setattr(label_autoencoder_factory, "make_dense_source", make_dense_noise)
 
 
 def test_interrupted_and_resumed_equals_uninterrupted_bitwise(noise, tmp_path, tmp_path_factory):

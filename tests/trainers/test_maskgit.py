@@ -10,7 +10,8 @@ import pytest
 
 from fsq_repro.errors import UserError
 from fsq_repro.experiments import registry
-from fsq_repro.factories import factory, stage2_factory
+from fsq_repro.factories import factory
+from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer, load_tokenizer
 from fsq_repro.runtime import sharding
@@ -36,7 +37,7 @@ def stage1(tmp_path_factory):
 
 
 def build(config):
-    return stage2_factory.build_trainer(config, load_tokenizer(config.stage1))
+    return maskgit_factory.build_trainer(config, load_tokenizer(config.stage1))
 
 
 @functools.cache
@@ -128,7 +129,7 @@ def test_decay_reaches_kernels_alone(stage1):
     config = tiny_stage2(stage1)
     config.optimizer.weight_decay, config.optimizer.learning_rate, config.optimizer.schedule = 0.5, 0.1, "constant"
     config.optimizer.warmup_steps = 0
-    optimizer = stage2_factory.build_optimizer(config.optimizer, 8)
+    optimizer = maskgit_factory.build_optimizer(config.optimizer, 8)
     params = {"dense": {"kernel": jnp.ones((2, 2)), "bias": jnp.ones(2)}, "embedding": jnp.ones((3, 2))}
     zero = jax.tree.map(jnp.zeros_like, params)
     updates, _ = optimizer.update(zero, optimizer.init(params), params)
@@ -219,4 +220,4 @@ def test_wrong_stage1_is_named(stage1, tmp_path):
     config = tiny_stage2(stage1)
     config.data.num_classes = 3
     with pytest.raises(ValueError, match="data.num_classes = 3, but noise/train has 2 classes"):
-        stage2_factory.build_source(config, "train")
+        maskgit_factory.build_source(config, "train")

@@ -6,7 +6,8 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fsq_repro.factories import factory, stage1_link, uvim_factory
+from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.models.augreg_vit import load_augreg_vit
 from fsq_repro.models.code_predictor import EncoderDecoderTransformer
 from fsq_repro.trainers.code_predictor import CodePredictorState, CodePredictorTrainer, FrozenLabelCoder
@@ -28,7 +29,7 @@ def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> Encod
         num_heads=m.num_heads,
         mlp_width=m.mlp_width,
         remat=m.remat,
-        dtype=uvim_factory.build_dtype(m),
+        dtype=label_autoencoder_factory.build_dtype(m),
         **embeddings,
     )
     # Shapes only, of one layer: what the network refuses is refused here.
@@ -42,10 +43,10 @@ def build_trainer(config: ConfigDict, coder: FrozenLabelCoder) -> CodePredictorT
     """Stage II over the codes of `coder`."""
     if not 0 <= config.sampler.temperature < float("inf"):
         raise ValueError(f"sampler.temperature = {config.sampler.temperature} must be a finite number >= 0")
-    uvim_factory.check_evaluation(config)
+    label_autoencoder_factory.check_evaluation(config)
     return CodePredictorTrainer(
         model=build_model(config, coder.model.quantizer.codebook_size, coder.model.code_grid**2),
-        optimizer=uvim_factory.build_optimizer(config.optimizer, config.steps),
+        optimizer=label_autoencoder_factory.build_optimizer(config.optimizer, config.steps),
         coder=coder,
         temperature=config.sampler.temperature,
         accumulate_steps=factory.accumulate_steps(config),
@@ -67,7 +68,7 @@ def augreg_start(path: str, trainer: CodePredictorTrainer) -> Callable[[CodePred
 def run_facts(config: ConfigDict, trainer: CodePredictorTrainer) -> dict:
     """What `record.json` says of a run before it has trained."""
     model = trainer.model
-    return uvim_factory.run_facts(config, trainer, model.codebook_size, model.num_codes) | {
+    return label_autoencoder_factory.run_facts(config, trainer, model.codebook_size, model.num_codes) | {
         "stage": 2,
         "generator": "autoregressive",
         "stage1": stage1_link.stage1_facts(config, trainer.coder.fingerprint),
