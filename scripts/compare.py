@@ -32,7 +32,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     startup.start()
     paths = [pathlib.Path(run) for run in FLAGS.runs]
-    configs = [run_dir.load_config(path) for path in paths]
+    configs = [run_dir.RunDir(path).config for path in paths]
     tasks = {c.get("task", {}).get("name", c.trainer) for c in configs}
     if len(tasks) > 1:
         raise UserError(f"--runs has runs of the tasks {', '.join(sorted(tasks))}; give runs of one task")

@@ -30,7 +30,7 @@ def main() -> None:
     options = {"weights": FLAGS.weights, "step": FLAGS.checkpoint, "networks": FLAGS.networks}
     options["inception"] = FLAGS.inception
     options = {name: value for name, value in options.items() if value is not None}
-    trainer = run_dir.load_config(path).trainer
+    trainer = run_dir.RunDir(path).config.trainer
     if trainer == "autoencoder":
         record = autoencoder.evaluate_run(path, **options)
     elif trainer == "maskgit":

@@ -27,7 +27,7 @@ def main() -> None:
     startup.start()
     studies = {}
     for path in map(pathlib.Path, FLAGS.runs):
-        config = run_dir.load_config(path)
+        config = run_dir.RunDir(path).config
         quantizer = factory.quantizer_label(config.quantizer)
         if quantizer in studies:
             raise UserError(f"--runs has two runs with the quantizer {quantizer}; give one of each")

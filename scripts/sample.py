@@ -38,7 +38,7 @@ def main() -> None:
     path = pathlib.Path(FLAGS.workdir)
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     sampler = load_image_generator(path, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:
         labels = [int(x) for x in FLAGS.labels or range(config.data.num_classes)]

@@ -44,9 +44,9 @@ def main() -> int:
     if is_main:
         software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
         file = config_flags.get_config_filename(FLAGS["config"])
-        run_dir.write_config(path, config, file=file, command=sys.argv, **software)
+        run_dir.RunDir(path).write_config(config, file=file, command=sys.argv, **software)
         facts = experiment.facts | {"run": FLAGS.run or path.name, "sweep": FLAGS.sweep}
-        run_dir.update_record(path, status="training", device=startup.device_description(), **facts, **software)
+        run_dir.RunDir(path).update_record(status="training", device=startup.device_description(), **facts, **software)
 
     started = time.monotonic()
     status = "failed"
@@ -65,8 +65,8 @@ def main() -> int:
         status = "interrupted"
     finally:
         if is_main:
-            before = run_dir.load_record(path).get("wall_time_s", 0.0)
-            run_dir.update_record(path, status=status, wall_time_s=before + time.monotonic() - started)
+            before = run_dir.RunDir(path).record.get("wall_time_s", 0.0)
+            run_dir.RunDir(path).update_record(status=status, wall_time_s=before + time.monotonic() - started)
     return 0 if status == "finished" else 130
 
 

@@ -207,8 +207,8 @@ def save_untrained_uvim(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
 
 
 def _save(path: pathlib.Path, config: ConfigDict, state: Any, iterator: Any, facts: dict) -> None:
-    run_dir.write_config(path, config)
-    run_dir.update_record(path, run=path.name, status="finished", **facts)
+    run_dir.RunDir(path).write_config(config)
+    run_dir.RunDir(path).update_record(run=path.name, status="finished", **facts)
     checkpoints = Checkpoints(path / "checkpoints")
     checkpoints.save(config.steps, state.replace(step=jax.numpy.int32(config.steps)), iterator)
     checkpoints.close()

@@ -109,12 +109,12 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
         "note": "steps, batch_size, seed and data are the config's; the file does not tell those of its training",
     }
     with _new_directory(path) as temporary:
-        run_dir.write_config(temporary, config, **origin)
+        run_dir.RunDir(temporary).write_config(config, **origin)
         checkpoints = Checkpoints(temporary / "checkpoints")
         checkpoints.save(config.steps, state, data_iterator)
         checkpoints.close()
         facts |= {"run": path.name, "sweep": "", "imported": imported}
-        return run_dir.update_record(temporary, status="finished", **facts)
+        return run_dir.RunDir(temporary).update_record(status="finished", **facts)
 
 
 def _build(config: Any) -> tuple[Trainer, dict, Any]:

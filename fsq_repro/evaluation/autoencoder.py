@@ -38,7 +38,7 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing.
     """
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     tokenizer = load_tokenizer(path, weights=weights, step=step)
     factory.choose_networks(config, networks, inception)
     with explained():
@@ -82,4 +82,4 @@ def evaluate_run(
     save_png(
         path / "samples" / f"evaluation{suffix}.png", reconstruction_grid(result.originals, result.reconstructions)
     )
-    return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()}, **facts)
+    return run_dir.RunDir(path).update_record(figures={name + suffix: f for name, f in figures.items()}, **facts)

@@ -63,7 +63,7 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing.
     """
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     sampler = load_image_generator(path, stage1=stage1, weights=weights, step=step)
     factory.choose_networks(config, networks, inception)
     with explained():
@@ -108,7 +108,7 @@ def evaluate_run(
                     }
         if config.eval.guidance_weights:
             figures |= {f"{name}@guidance={weight:g}": figure for name, figure in measured.items()}
-    return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()})
+    return run_dir.RunDir(path).update_record(figures={name + suffix: f for name, f in figures.items()})
 
 
 @dataclasses.dataclass

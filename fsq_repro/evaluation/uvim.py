@@ -52,7 +52,7 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing or do not fit the task.
     """
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     if weights != "raw":
         raise UserError(f"--weights={weights} is not kept by UViM's trainers; --weights=raw is")
     usage, sampler = None, {}
@@ -116,10 +116,10 @@ def evaluate_run(
             histograms = usage.level_histograms(coder.levels)
             facts = {"level_histograms": [h.tolist() for h in histograms], "saturation": saturation(histograms)}
     else:
-        theirs = run_dir.load_record(pathlib.Path(stage1 or config.stage1))["figures"]
+        theirs = run_dir.RunDir(pathlib.Path(stage1 or config.stage1)).record["figures"]
         figures |= {name: theirs[name] for name in USAGE if name in theirs}
         if "usage" not in theirs:
             log.warning("no codebook usage: stage I in %s has not been evaluated", stage1 or config.stage1)
     suffix, facts = ("", facts) if step == config.steps else (f"@raw,{step}", {})
     save_png(path / "samples" / f"evaluation{suffix}.png", scorer.picture())
-    return run_dir.update_record(path, figures={name + suffix: f for name, f in figures.items()}, **facts)
+    return run_dir.RunDir(path).update_record(figures={name + suffix: f for name, f in figures.items()}, **facts)

@@ -27,7 +27,7 @@ def stage1_config(config: ConfigDict, trainer: str, same: Sequence[tuple[str, st
     """
     if not config.stage1:
         raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
-    theirs = run_dir.load_config(pathlib.Path(config.stage1))
+    theirs = run_dir.RunDir(pathlib.Path(config.stage1)).config
     if theirs.trainer != trainer:
         raise UserError(f"stage1 = {config.stage1} holds a run of the trainer {theirs.trainer!r}, not of {trainer!r}")
     pair = (config, theirs)
@@ -67,12 +67,12 @@ def check_weights(config: ConfigDict, theirs: ConfigDict, step: int, fingerprint
 
 def known_fingerprint(path: pathlib.Path) -> str | None:
     """Fingerprint of the autoencoder that the run in `path` was started with; None where there is no run."""
-    return run_dir.load_record(path)["stage1"]["fingerprint"] if (path / "record.json").exists() else None
+    return run_dir.RunDir(path).record["stage1"]["fingerprint"] if (path / "record.json").exists() else None
 
 
 def stage1_facts(config: ConfigDict, fingerprint: str) -> dict:
     """What the record of a stage-II run says of its stage I."""
-    theirs = run_dir.load_record(pathlib.Path(config.stage1))
+    theirs = run_dir.RunDir(pathlib.Path(config.stage1)).record
     return {key: theirs[key] for key in ("experiment", "run", "steps", "batch_size", "seed")} | {
         "fingerprint": fingerprint
     }

@@ -102,7 +102,7 @@ def load_image_generator(
     path = pathlib.Path(path)
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     if config.trainer != "maskgit":
         raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit")
     if stage1:

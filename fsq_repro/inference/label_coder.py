@@ -73,7 +73,7 @@ def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> La
       UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
     """
     path = pathlib.Path(path)
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     if config.trainer != "uvim_stage1":
         raise UserError(f"{path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
     with explained():

@@ -112,7 +112,7 @@ def load_label_predictor(
       UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
     """
     path = pathlib.Path(path)
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     if config.trainer != "uvim_stage2":
         raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'")
     if stage1:

@@ -88,7 +88,7 @@ def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int 
     path = pathlib.Path(path)
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    config = run_dir.load_config(path)
+    config = run_dir.RunDir(path).config
     with explained():
         trainer = factory.build_trainer(config)
     state = restore_arrays(path / "checkpoints", trainer.init_state, step)

@@ -107,6 +107,9 @@ class RunDir:
 
     path: pathlib.Path
 
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "path", pathlib.Path(self.path))
+
     @functools.cached_property
     def config(self) -> ConfigDict:
         """The config that the run was started with, locked: what changes it works on a copy."""

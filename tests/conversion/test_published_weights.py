@@ -206,7 +206,7 @@ def test_the_imported_state_is_the_file_and_else_that_of_a_new_run(tiny_run):
     new = jax.jit(trainer.init_state)(jax.random.key(config.seed))
     assert_same(state.replace(**fields), new.replace(**fields))
 
-    record = run_dir.load_record(path)
+    record = run_dir.RunDir(path).record
     assert (record["status"], record["steps"], record["run"], record["stage"]) == ("finished", 8, "run", 1)
     assert record["parameters"] == sum(x.size for x in weights.values())
     imported = record["imported"]
@@ -264,7 +264,7 @@ def test_maskgits_transformer_from_msgpack(tmp_path, tiny_run):
     ids = np.where(arrays["input_ids"] < 0, model.mask_id, arrays["input_ids"])
     call = jax.jit(lambda params, ids: model.apply({"params": params}, ids, train=False, method="logits_of_sequence"))
     np.testing.assert_allclose(call(sampler.params, ids), arrays["logits"], rtol=1e-4, atol=1e-5)
-    stage1 = run_dir.load_record(tmp_path / "run")["stage1"]
+    stage1 = run_dir.RunDir(tmp_path / "run").record["stage1"]
     assert stage1["run"] == "run" and stage1["fingerprint"] == load_tokenizer(tiny_run[0]).fingerprint
 
 

@@ -59,8 +59,8 @@ def perfect(tmp_path, monkeypatch):
         config = tiny_uvim(1, task=task)
         edit(config)
         path = tmp_path / "run"
-        run_dir.write_config(path, config)
-        run_dir.update_record(path, run="run")
+        run_dir.RunDir(path).write_config(config)
+        run_dir.RunDir(path).update_record(run="run")
         monkeypatch.setattr(uvim, "load_label_coder", lambda path, step: PerfectCoder(config, **coder))
         record = uvim.evaluate_run(path, networks=["toy"] if task == "colorization" else None)
         assert record == json.loads((path / "record.json").read_text())
@@ -175,9 +175,9 @@ def test_both_stages_whatever_the_batches(tmp_path, tmp_path_factory):
         shutil.copytree(path, to)
 
     def edit(path, **changes):
-        config = run_dir.load_config(path)
+        config = run_dir.RunDir(path).config
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-        run_dir.write_config(path, config)
+        run_dir.RunDir(path).write_config(config)
 
     edit(stage2, sampler__temperature=1.0, stage1=str(stage1))
     first = uvim.evaluate_run(stage1)

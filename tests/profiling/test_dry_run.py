@@ -147,7 +147,7 @@ def test_maskgit_needs_the_config_of_stage1_only(tmp_path):
     assert of_tokens.memory.frozen == 0 and of_tokens.memory.batch == (8 // 4) * (16 + 1) * 4
     assert of_tokens.flops < found.flops
 
-    run_dir.write_config(tmp_path, stage1)  # or stage I's run directory, trained or not
+    run_dir.RunDir(tmp_path).write_config(stage1)  # or stage I's run directory, trained or not
     config.stage1 = str(tmp_path)
     assert run(config) == of_tokens
     config.quantizer.codebook_size = 32

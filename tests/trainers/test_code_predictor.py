@@ -270,7 +270,7 @@ def test_another_stage1_than_the_configs_is_refused(stage1, change, words):
 def test_what_is_no_stage1_is_refused(stage1, tmp_path):
     with pytest.raises(UserError, match="is not a run directory"):
         load_stage1_coder(tiny_uvim(2, stage1=tmp_path))
-    run_dir.write_config(tmp_path, tiny_config())
+    run_dir.RunDir(tmp_path).write_config(tiny_config())
     with pytest.raises(UserError, match="holds a run of the trainer 'autoencoder', not of 'uvim_stage1'"):
         load_stage1_coder(tiny_uvim(2, stage1=tmp_path))
     with pytest.raises(UserError, match="holds a run of the trainer 'autoencoder', not of 'uvim_stage1'"):
