@@ -62,11 +62,11 @@ class NoiseSource:
         return {"image": image, "label": np.int32(index % 2)}
 
 
-def save_untrained(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
-    """A stage-I run directory with the initial weights, as if it had been trained for `config.steps`."""
+def save_untrained(path: pathlib.Path, config: ConfigDict, state: Any = None) -> pathlib.Path:
+    """A stage-I run directory with the initial weights or another state, as if trained for `config.steps`."""
     trainer = factory.build_trainer(config)
     iterator = train_iterator(NoiseSource(), batch_size=8, resolution=16, seed=0, augmentation=Augmentation())
-    state = jax.jit(trainer.init_state)(jax.random.key(config.seed))
+    state = jax.jit(trainer.init_state)(jax.random.key(config.seed)) if state is None else state
     _save(path, config, state, iterator, factory.run_facts(config, trainer))
     return path
 

@@ -33,4 +33,4 @@ def test_record_merges_figures(tmp_path):
 
 def test_not_a_run_directory(tmp_path):
     with pytest.raises(UserError, match="is not a run directory"):
-        run_dir.RunDir(tmp_path).config
+        _ = run_dir.RunDir(tmp_path).config

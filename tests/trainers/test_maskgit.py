@@ -109,6 +109,26 @@ def test_labels_are_dropped_at_the_rate_and_replaced_by_no_class(stage1):
         assert (float(one) == float(other)) is same
 
 
+def test_a_dropped_label_is_no_class(stage1):
+    """Not a class of its own number, and not class 0."""
+    config = tiny_stage2(stage1)
+    config.model.dropout, config.label_drop = 0.0, 1 - 1e-7
+    trainer, state = build(config), initial_state(stage1)
+    state = state.replace(params=jax.tree.map(lambda p: p * 10, state.params))
+    generator, size = trainer.generator, 8
+    _, loss_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
+    predicted, dropout_key = generator.draw(loss_key, size)
+
+    def loss(label: int) -> jax.Array:
+        labels = jnp.full(size, label, jnp.int32)
+        return generator.loss(state.params, batch()["tokens"], labels, predicted, dropout_key)[0]
+
+    found = jax.jit(lambda: trainer.train_step(state, {}, batch())[1]["loss"])()
+    no_class, class_0 = jax.jit(lambda: (loss(generator.model.num_classes), loss(0)))()
+    np.testing.assert_allclose(found, no_class, rtol=1e-6)
+    assert abs(float(class_0) / float(no_class) - 1) > 1e-4
+
+
 def test_one_device_equals_four(stage1):
     config = tiny_stage2(stage1)
     trainer, first = build(config), initial_state(stage1)
