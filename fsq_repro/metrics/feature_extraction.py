@@ -25,8 +25,8 @@ class FeatureExtractor:
     """Features of byte images, in batches of one shape that are split over this process's devices.
 
     Attributes:
-      batch_size: images a batch; the wanted number, rounded up to a multiple of the number of devices.
-      dim: features an image.
+      batch_size: images per batch; the wanted number, rounded up to a multiple of the number of devices.
+      dim: features per image.
       protocol: what a record says of the network.
     """
 
@@ -78,7 +78,7 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
       name: "inception", "alexnet" or "vgg16".
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
-      batch_size: images a batch.
+      batch_size: images per batch.
 
     Raises:
       ValueError: another name or resize, a path or resize where none belongs, a missing path, or a file that does not

@@ -20,7 +20,7 @@ def precision_recall(reference_NxD: np.ndarray, samples_MxD: np.ndarray, *, neig
     Both depend on N and M: values compare only at equal counts.
 
     Args:
-      reference_NxD, samples_MxD: features of any real dtype, one row an image.
+      reference_NxD, samples_MxD: features of any real dtype, one row per image.
       neighbours: k; a ball's radius is the distance from its centre to the k-th nearest other point of its own set.
 
     Returns:

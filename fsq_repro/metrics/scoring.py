@@ -30,7 +30,9 @@ class Scorer:
       protocol: what a record says of the network.
     """
 
-    def __init__(self, network: str, *, resolution: int, batch_size: int, weights: str = "", resize: str | None = None):
+    def __init__(
+        self, network: str, *, resolution: int, batch_size: int, weights: str = "", resize: str | None = None
+    ) -> None:
         """ValueError or FileNotFoundError where there is no such network, or no weights of it."""
         self._extractor = load_extractor(network, path=weights, resize=resize, batch_size=batch_size)
         self._resolution = resolution
@@ -118,7 +120,7 @@ def make_scorers(
 class Chosen:
     """Some items of a source."""
 
-    def __init__(self, source: Source, indices: Sequence[int]):
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.name = source.name
         self._source, self._indices = source, indices
 

@@ -78,7 +78,7 @@ class CodebookUsage:
         google-research `fsq/fsq.ipynb`), so the counts are a d-dimensional table in column-major order.
 
         Returns:
-          One int64 array (levels[i],) a dimension.
+          One int64 array (levels[i],) per dimension.
 
         Raises:
           ValueError: the levels do not multiply to the codebook size.

@@ -54,7 +54,7 @@ def _montage(tiles_NxHxWx3: np.ndarray) -> np.ndarray:
 
 
 def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One row a class: its name, then groups of images side by side, each under its title.
+    """One row per class: its name, then groups of images side by side, each under its title.
 
     Args:
       names: of the C classes.
