@@ -9,7 +9,7 @@ Prints the distance, of Inception also sFID and the samples' Inception score, th
 the protocol. A distance is called FID-50k of 50,000 samples only, and FID of Inception with its published weights only.
 Folders are searched with their sub-folders; .npz files hold `arr_0` uint8 (N, H, W, 3) as those of the ADM suite;
 reference files hold `mu` and `sigma` (ADM suite, pytorch-fid, `reference_stats.py`). Which of the two is the reference
-matters to all figures but the distances; a reference file is, unless both are.
+matters to all metrics but the distances; a reference file is, unless both are.
 """
 
 import functools
@@ -62,7 +62,7 @@ def main(paths: list[str]) -> None:
 
 
 def text(result: dict[str, Any]) -> str:
-    """Figures, counts and protocol, one a line."""
+    """Metrics, counts and protocol, one per line."""
     lines = [f"{name:20s} {value:.6f}" for name, value in result["figures"].items()]
     for role in ("reference", "samples"):
         side = result[role]

@@ -47,13 +47,13 @@ def main() -> None:
         images = SourceImages(source, FLAGS.resolution)
         extractor = load_extractor(FLAGS.features, path=FLAGS.weights, resize=FLAGS.resize, batch_size=FLAGS.batch_size)
         progress = functools.partial(tqdm.tqdm, unit="batch", disable=None)
-        measured = measure(images, extractor, progress=progress)
+        statistics, pixels_sha256 = measure(images, extractor, progress=progress)
         kept = min(FLAGS.images, len(source))
         chosen = Chosen(source, [i * len(source) // kept for i in range(kept)])
         write_reference(
             FLAGS.out,
-            measured.pool,
-            spatial=measured.spatial,
+            statistics.pool,
+            spatial=statistics.spatial,
             images=SourceImages(chosen, FLAGS.resolution) if kept else None,
             protocol=extractor.protocol
             | {
@@ -61,12 +61,12 @@ def main() -> None:
                 "split": FLAGS.split,
                 "fingerprint": source.fingerprint,
                 "resolution": FLAGS.resolution,
-                "pixels_sha256": measured.pixels_sha256,
+                "pixels_sha256": pixels_sha256,
                 "versions": startup.versions(),
                 "revision": startup.git_revision(),
             },
         )
-    print(f"{FLAGS.out}: {len(images):,} images, {measured.pool.mean.size} features, {kept:,} images kept")
+    print(f"{FLAGS.out}: {len(images):,} images, {statistics.pool.mean.size} features, {kept:,} images kept")
 
 
 if __name__ == "__main__":

@@ -14,7 +14,8 @@ from fsq_repro.factories import factory
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.reporting.representation import representation_figure
-from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.visualization.representation import representation_study
 
 flags.DEFINE_list("runs", None, "Run directories of stage I, one a quantizer.", required=True)
@@ -27,7 +28,7 @@ def main() -> None:
     startup.start()
     studies = {}
     for path in map(pathlib.Path, FLAGS.runs):
-        config = run_dir.RunDir(path).config
+        config = RunDir(path).config
         quantizer = factory.quantizer_label(config.quantizer)
         if quantizer in studies:
             raise UserError(f"--runs has two runs with the quantizer {quantizer}; give one of each")

@@ -1,5 +1,7 @@
 """Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the validation split."""
 
+import copy
+import dataclasses
 import pathlib
 from collections.abc import Sequence
 
@@ -8,27 +10,28 @@ from fsq_repro.factories import factory
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.reconstruction import evaluate_reconstructions
-from fsq_repro.runtime import run_dir
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.runtime.run_dir import Measured, RunDir
 from fsq_repro.visualization.grids import reconstruction_grid, save_png
-
-REFERENCES = ("train", "validation")
 
 
 def evaluate_run(
-    path: pathlib.Path,
+    run: RunDir,
     *,
-    weights: str = "ema",
+    stage1: str | None = None,
+    weights: str | None = None,
     step: int | None = None,
     networks: Sequence[str] | None = None,
     inception: str | None = None,
 ) -> dict:
-    """Measures the run on its validation split and merges the figures into `record.json`.
+    """Measures the run on its validation split and merges the metrics into `record.json`.
 
     Args:
-      path: the run directory.
-      weights: "ema" or "raw".
-      step: a checkpoint's step; the last by default. Figures of other weights than the last checkpoint's EMA get
-        "@WEIGHTS,STEP" behind their name, so that tables keep to one protocol.
+      run: the run directory.
+      stage1: of no use here, for the other kinds of runs.
+      weights: "ema" (the default) or "raw".
+      step: a checkpoint's step; the last by default. Metrics of other weights than the last checkpoint's EMA say so in
+        their keys, so that tables keep to one protocol.
       networks: feature networks; the config's `eval.networks` by default, and never the network of the training loss.
       inception: path of Inception's weights; the config's `eval.inception` by default.
 
@@ -38,12 +41,12 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing.
     """
-    config = run_dir.RunDir(path).config
-    tokenizer = load_tokenizer(path, weights=weights, step=step)
+    config, weights = copy.deepcopy(run.config), weights or "ema"
+    tokenizer = load_tokenizer(run.path, weights=weights, step=step)
     factory.choose_networks(config, networks, inception)
     with explained():
         factory.check_networks(config)
-        sources = {split: factory.build_source(config, split) for split in REFERENCES}
+        sources = {split: factory.build_source(config, split) for split in ("train", "validation")}
         scorers = factory.build_scorers(config, config.data.resolution)
         files = factory.build_reference_files(config, scorers)
         batches = factory.build_eval_batches(config, sources["validation"])
@@ -64,22 +67,23 @@ def evaluate_run(
         "weights": weights,
         "checkpoint": tokenizer.step,
     }
-    figures = {name: {"value": value, "protocol": protocol} for name, value in result.figures.items()}
+    measured = {MetricKey(name): Measured(value, protocol) for name, value in result.values.items()}
     for scorer in scorers:
         references = {split: scorer.reference_moments(source) for split, source in sources.items()}
         words = {split: f"{config.data.source}/{split}" for split in sources}
         if scorer.name in files:
             references["file"], words["file"] = files[scorer.name].pool, pathlib.Path(files[scorer.name].path).name
         for name, reference in references.items():
-            figures[f"rfd_{scorer.name}_{name}"] = {
-                "value": frechet_distance(result.moments[scorer.name], reference),
-                "protocol": protocol | scorer.protocol | {"reference": words[name], "reference_count": reference.count},
-            }
+            of_distance = scorer.protocol | {"reference": words[name], "reference_count": reference.count}
+            distance = frechet_distance(result.statistics[scorer.name].pool, reference)
+            key = MetricKey("reconstruction_fd", network=scorer.name, reference=name)
+            measured[key] = Measured(distance, protocol | of_distance)
 
-    default = weights == "ema" and tokenizer.step == config.steps
-    suffix = "" if default else f"@{weights},{tokenizer.step}"
-    facts = {"level_histograms": result.level_histograms, "saturation": result.saturation} if default else {}
-    save_png(
-        path / "samples" / f"evaluation{suffix}.png", reconstruction_grid(result.originals, result.reconstructions)
-    )
-    return run_dir.RunDir(path).update_record(figures={name + suffix: f for name, f in figures.items()}, **facts)
+    picture = reconstruction_grid(result.originals, result.reconstructions)
+    if weights == "ema" and tokenizer.step == config.steps:
+        save_png(run.samples / "evaluation.png", picture)
+        facts = {"level_histograms": result.level_histograms, "saturation": result.saturation}
+        return run.update_record(measured, **facts)
+    save_png(run.samples / f"evaluation@{weights},{tokenizer.step}.png", picture)
+    of_checkpoint = {"weights": weights, "step": tokenizer.step}
+    return run.update_record({dataclasses.replace(key, **of_checkpoint): m for key, m in measured.items()})

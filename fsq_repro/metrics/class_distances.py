@@ -23,7 +23,7 @@ class ClassDistances:
       own_by_class: class -> its term of `own`.
       other_by_class: class c -> mean over d of the distances from the samples of c to the images of d.
       smallest_sample_count, smallest_reference_count: images of the class that has fewest; the bias of a Frechet
-        distance grows as counts shrink, so figures compare only at equal counts.
+        distance grows as counts shrink, so values compare only at equal counts.
     """
 
     own: float
@@ -43,19 +43,15 @@ def moments_by_class(features_NxD: np.ndarray, labels_N: np.ndarray) -> dict[int
     features_NxD, labels_N = np.asarray(features_NxD), np.asarray(labels_N)
     if labels_N.shape != features_NxD.shape[:1] or labels_N.dtype.kind not in "iu":
         raise ValueError(
-            f"features {features_NxD.shape} need one integer label a row, got {labels_N.dtype} {labels_N.shape}."
+            f"features {features_NxD.shape} need one integer label per row, got {labels_N.dtype} {labels_N.shape}."
         )
-    moments = {}
-    for label in np.unique(labels_N).tolist():
-        moments[label] = Moments()
-        moments[label].update(features_NxD[labels_N == label])
-    return moments
+    return {label: Moments.of(features_NxD[labels_N == label]) for label in np.unique(labels_N).tolist()}
 
 
 def class_distances(samples: Mapping[int, Moments], references: Mapping[int, Moments]) -> ClassDistances:
     """Distances of every class's samples to every class's images.
 
-    The values are those of `frechet_distance`; each covariance is factored once instead of once a pair.
+    The values are those of `frechet_distance`; each covariance is factored once instead of once per pair.
 
     Args:
       samples: class -> moments of the model's samples of that class.

@@ -22,7 +22,7 @@ def group_table(groups: Sequence[np.ndarray], num_positions: int) -> np.ndarray:
 
     Args:
       groups: position arrays in the order of uncovering.
-      num_positions: tokens a sequence, S.
+      num_positions: tokens per sequence, S.
 
     Raises:
       ValueError: a group is empty, or a position of 0..S-1 is not in exactly one group.
@@ -44,7 +44,7 @@ def masked_token_bits(
 ) -> Array:
     """Bits of each token when groups are coded one after the other, each given all earlier ones.
 
-    Runs the model once a group. Works under jit with `groups` static.
+    Runs the model once per group. Works under jit with `groups` static.
 
     Args:
       logits_fn: the model; masked positions of its input hold `mask_id`.

@@ -1,6 +1,5 @@
-"""A feature network at work on sets of byte images: moments, Inception score and, where wanted, features themselves."""
+"""A feature network at work on byte images and on whole sets of them."""
 
-import dataclasses
 import hashlib
 import logging
 from collections.abc import Callable, Iterable
@@ -10,9 +9,8 @@ import numpy as np
 from jax.sharding import NamedSharding, PartitionSpec
 
 from fsq_repro.data.images import to_unit_float
-from fsq_repro.metrics.frechet import Moments
+from fsq_repro.metrics.feature_statistics import LOGITS, POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.image_sets import ImageSet
-from fsq_repro.metrics.inception_score import InceptionScore
 from fsq_repro.metrics.resize import clean_resize
 from fsq_repro.models.feature_networks import FeatureNetwork, load_feature_network
 from fsq_repro.models.inception import SIDE, InceptionNetwork, InceptionOutputs
@@ -27,8 +25,8 @@ class FeatureExtractor:
     """Features of byte images, in batches of one shape that are split over this process's devices.
 
     Attributes:
-      batch_size: images a batch; the wanted number, rounded up to a multiple of the number of devices.
-      dim: features an image.
+      batch_size: images per batch; the wanted number, rounded up to a multiple of the number of devices.
+      dim: features per image.
       protocol: what a record says of the network.
     """
 
@@ -55,17 +53,22 @@ class FeatureExtractor:
         self._clean = clean
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
-        """uint8 images, at most `batch_size` of them -> float32 `pool` (N, D); of Inception `spatial`, `logits` too."""
-        count = len(images_NxHxWx3)
+        """uint8 images, any number of them -> float32 `pool` (N, D); of Inception `spatial` and `logits` too."""
+        starts = range(0, len(images_NxHxWx3), self.batch_size)
+        parts = [self._of_batch(images_NxHxWx3[start : start + self.batch_size]) for start in starts]
+        return {kind: np.concatenate([part[kind] for part in parts]) for kind in parts[0]}
+
+    def _of_batch(self, images_BxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
+        count = len(images_BxHxWx3)
         padding = [(0, self.batch_size - count), (0, 0), (0, 0), (0, 0)]
-        images = np.pad(images_NxHxWx3, padding)
+        images = np.pad(images_BxHxWx3, padding)
         images = clean_resize(images, SIDE) / np.float32(255) if self._clean else to_unit_float(images)
         outputs = jax.device_get(self._apply(self._params, jax.device_put(images, self._sharding)))
         if isinstance(outputs, InceptionOutputs):
-            named = {"pool": outputs.pool_3, "spatial": outputs.spatial, "logits": outputs.logits}
+            named = {POOL: outputs.pool_3, SPATIAL: outputs.spatial, LOGITS: outputs.logits}
         else:
-            named = {"pool": outputs}
-        return {name: x[:count] for name, x in named.items()}
+            named = {POOL: outputs}
+        return {kind: x[:count] for kind, x in named.items()}
 
 
 def load_extractor(name: str, *, path: str = "", resize: str | None = None, batch_size: int) -> FeatureExtractor:
@@ -75,7 +78,7 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
       name: "inception", "alexnet" or "vgg16".
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
-      batch_size: images a batch.
+      batch_size: images per batch.
 
     Raises:
       ValueError: another name or resize, a path or resize where none belongs, a missing path, or a file that does not
@@ -91,25 +94,6 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
     return FeatureExtractor(network, batch_size=batch_size, clean=clean)
 
 
-@dataclasses.dataclass(frozen=True, eq=False)
-class Measured:
-    """What one pass over a set of images measured.
-
-    Attributes:
-      pool: moments of the features of Frechet distances.
-      spatial: of those of sFID; None but for Inception.
-      inception_score: as `InceptionScore.compute`; empty but for Inception.
-      features: float32 (N, D), the pool features themselves; None where they were not to be kept.
-      pixels_sha256: of the RGB bytes of all images in order: the same for a folder and an .npz of the same images.
-    """
-
-    pool: Moments
-    spatial: Moments | None
-    inception_score: dict[str, float]
-    features: np.ndarray | None
-    pixels_sha256: str
-
-
 def silent(batches: Iterable[np.ndarray], *, total: int) -> Iterable[np.ndarray]:
     """The batches as they are: no progress is shown."""
     del total
@@ -118,14 +102,18 @@ def silent(batches: Iterable[np.ndarray], *, total: int) -> Iterable[np.ndarray]
 
 def measure(
     images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False, progress: Progress = silent
-) -> Measured:
+) -> tuple[FeatureStatistics, str]:
     """One pass over a set; images that are not RGB are told of in one line of the log.
 
     Args:
       images: the set.
       extractor: makes the features.
-      keep_features: precision and recall need them; 400 MB for 50,000 images and Inception.
+      keep_features: as of `FeatureStatistics`.
       progress: wraps the loop over batches, called as `tqdm.tqdm(batches, total=number)`.
+
+    Returns:
+      The statistics, and the SHA-256 of the RGB bytes of all images in order: the same for a folder and an .npz of the
+      same images.
 
     Raises:
       ValueError: an image that cannot be read, features that are not finite, or a set that gave another number of
@@ -134,25 +122,11 @@ def measure(
     if images.converted:
         kinds = ", ".join(f"{count} {kind}" for kind, count in images.converted.items())
         log.warning("%s: images that are not RGB are made so, transparency is dropped: %s", images.name, kinds)
-    pool, spatial, score = Moments(), Moments(), InceptionScore()
-    kept, digest = [], hashlib.sha256()
+    statistics, digest = FeatureStatistics(keep_features=keep_features), hashlib.sha256()
     batches = images.batches(extractor.batch_size)
     for batch in progress(batches, total=-(-len(images) // extractor.batch_size)):
         digest.update(np.ascontiguousarray(batch))
-        features = extractor(batch)
-        pool.update(features["pool"])
-        if "spatial" in features:
-            spatial.update(features["spatial"])
-        if "logits" in features:
-            score.update(features["logits"])
-        if keep_features:
-            kept.append(features["pool"])
-    if pool.count != len(images):
-        raise ValueError(f"{images.name} gave {pool.count} images, it has {len(images)}.")
-    return Measured(
-        pool=pool,
-        spatial=spatial if spatial.count else None,
-        inception_score=score.compute() if score.count else {},
-        features=np.concatenate(kept) if keep_features else None,
-        pixels_sha256=digest.hexdigest(),
-    )
+        statistics.update(extractor(batch))
+    if statistics.pool.count != len(images):
+        raise ValueError(f"{images.name} gave {statistics.pool.count} images, it has {len(images)}.")
+    return statistics, digest.hexdigest()

@@ -8,7 +8,6 @@ on the host: in float32 the trace term loses the digits that matter.
 import dataclasses
 import os
 import pathlib
-import warnings
 
 import numpy as np
 import scipy.linalg
@@ -19,8 +18,8 @@ from fsq_repro.files import atomic_path
 class Moments:
     """Count, mean and covariance of feature vectors seen one batch at a time.
 
-    Batches are merged by the pairwise update of Chan et al. 1979 on centred sums, so that no digits are lost to a large
-    mean and any order of batches and merges agrees to rounding.
+    Batches are added by the pairwise update of Chan et al. 1979 on centred sums, so that no digits are lost to a large
+    mean and any order of batches agrees to rounding.
 
     Attributes:
       count: number of vectors seen.
@@ -30,6 +29,13 @@ class Moments:
         self.count = 0
         self._mean_D: np.ndarray | None = None
         self._scatter_DxD: np.ndarray | None = None  # sum of (x - mean)(x - mean)^T
+
+    @classmethod
+    def of(cls, features_NxD: np.ndarray) -> "Moments":
+        """Of these vectors; ValueError as from `update`."""
+        moments = cls()
+        moments.update(features_NxD)
+        return moments
 
     def update(self, features_NxD: np.ndarray) -> None:
         """Adds vectors.
@@ -47,11 +53,6 @@ class Moments:
         mean_D = features_NxD.mean(axis=0)
         centred_NxD = features_NxD - mean_D
         self._add(len(features_NxD), mean_D, centred_NxD.T @ centred_NxD)
-
-    def merge(self, other: "Moments") -> None:
-        """Adds what `other` has seen; `other` stays as it is."""
-        if other.count:
-            self._add(other.count, other._mean_D, other._scatter_DxD)
 
     def _add(self, count: int, mean_D: np.ndarray, scatter_DxD: np.ndarray) -> None:
         if self.count == 0:
@@ -134,47 +135,17 @@ def frechet_distance(a: Moments | Statistics, b: Moments | Statistics) -> float:
 
     tr((C1 C2)^(1/2)) is taken as the sum of the singular values of A^T B, where A A^T = C1 and B B^T = C2: the same
     number as the matrix square root's trace, but never complex, and exact to rounding where a covariance is
-    singular (fewer images than features). Agrees with `frechet_distance_adm` to 1e-6 relative for covariances of full
-    rank.
+    singular (fewer images than features). Agrees with the ADM suite's to 1e-6 relative for covariances of full rank.
 
     Raises:
       ValueError: fewer than two images on a side, or different feature widths.
     """
-    delta_D, covariance_a, covariance_b = _differences(a, b)
-    trace_of_root = scipy.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
-    return float(delta_D @ delta_D + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace_of_root)
-
-
-def frechet_distance_adm(a: Moments | Statistics, b: Moments | Statistics) -> float:
-    """The same distance by the ADM suite's steps: for checking `frechet_distance` and published numbers.
-
-    scipy's `sqrtm`; 1e-6 added to both diagonals if that is not finite; the imaginary part dropped if its diagonal is
-    below 1e-3.
-
-    Raises:
-      ValueError: as `frechet_distance`, or if the imaginary part is larger.
-    """
-    delta_D, covariance_a, covariance_b = _differences(a, b)
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", scipy.linalg.LinAlgWarning)  # scipy >= 1.16 warns of every singular product
-        root_DxD = scipy.linalg.sqrtm(covariance_a @ covariance_b)
-        if not np.isfinite(root_DxD).all():
-            ridge_DxD = 1e-6 * np.eye(len(delta_D))
-            root_DxD = scipy.linalg.sqrtm((covariance_a + ridge_DxD) @ (covariance_b + ridge_DxD))
-    imaginary = np.abs(np.diagonal(root_DxD).imag).max()
-    if imaginary > 1e-3:
-        raise ValueError(
-            f"the root of the covariance product has an imaginary part of {imaginary:.3g}; 0.001 is allowed."
-        )
-    trace_of_root = np.trace(root_DxD.real)
-    return float(delta_D @ delta_D + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace_of_root)
-
-
-def _differences(a: Moments | Statistics, b: Moments | Statistics) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     covariance_a, covariance_b = a.covariance, b.covariance
     if covariance_a.shape != covariance_b.shape:
         raise ValueError(f"the feature widths differ: {len(covariance_a)} and {len(covariance_b)}.")
-    return a.mean - b.mean, covariance_a, covariance_b
+    delta_D = a.mean - b.mean
+    trace_of_root = scipy.linalg.svdvals(_factor(covariance_a).T @ _factor(covariance_b)).sum()
+    return float(delta_D @ delta_D + np.trace(covariance_a) + np.trace(covariance_b) - 2.0 * trace_of_root)
 
 
 def _factor(covariance_DxD: np.ndarray) -> np.ndarray:

@@ -13,7 +13,7 @@ import zipfile
 import zlib
 from collections import Counter
 from collections.abc import Iterator, Sequence
-from typing import Protocol
+from typing import IO, Protocol
 
 import numpy as np
 from PIL import Image
@@ -181,7 +181,9 @@ def npz_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 @contextlib.contextmanager
-def _images_array(archive: zipfile.ZipFile, path: str | os.PathLike) -> Iterator[tuple]:
+def _images_array(
+    archive: zipfile.ZipFile, path: str | os.PathLike
+) -> Iterator[tuple[tuple[int, ...], bool, np.dtype, IO[bytes]]]:
     """Shape, whether in Fortran order, dtype, and the stream of the values of `arr_0`."""
     names = npz_names(archive)
     if "arr_0" not in names:

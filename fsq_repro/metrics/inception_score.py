@@ -3,7 +3,7 @@
 Follows openai/guided-diffusion `evaluations/evaluator.py` (`compute_inception_score`). Class probabilities are the
 softmax of the logits, which there are pool_3 features times the weights of the last layer without its bias. Images are
 split into runs of 5,000 in the order given, the last of which may be shorter; a split's score is the exponential of its
-mean Kullback-Leibler divergence from the split's mean probabilities, and the figure is the plain mean over splits. Here
+mean Kullback-Leibler divergence from the split's mean probabilities, and the result is the plain mean over splits. Here
 everything is float64; there the softmax is float32.
 """
 
@@ -16,8 +16,7 @@ SPLIT_SIZE = 5000
 class InceptionScore:
     """Accumulates the score one batch at a time; only sums over the current split are kept.
 
-    The figure depends on the order of images (which split each is in), so that there is no merging: features are
-    brought into the images' order first.
+    It depends on the order of images (which split each is in).
 
     Attributes:
       count: images seen.

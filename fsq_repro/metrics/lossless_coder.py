@@ -33,7 +33,7 @@ def encode(
     """Codes all sequences into one stream.
 
     Beyond the cost of `compression.py` a stream spends its last word (CRC-32), at most two words to end the range
-    coder, and about K * 2^-24 * log2(e) bits a token because every code keeps a probability of at least 2^-24.
+    coder, and about K * 2^-24 * log2(e) bits per token because every code keeps a probability of at least 2^-24.
 
     Args:
       logits_fn: deterministic, called with one shape only: tokens int32 (batch_size, S), labels int32 (batch_size,).
@@ -42,7 +42,7 @@ def encode(
       labels_N: int.
       groups: position arrays in coding order, each position of 0..S-1 in exactly one.
       mask_id: the token that stands for "not coded yet".
-      batch_size: sequences a call; the last batch is padded with masked sequences of label 0.
+      batch_size: sequences per call; the last batch is padded with masked sequences of label 0.
 
     Returns:
       uint32 words; the stream's length in bits is 32 times their number.
@@ -86,7 +86,7 @@ def decode(
 
     Args:
       words: uint32, the whole stream.
-      num_tokens: tokens a sequence, S.
+      num_tokens: tokens per sequence, S.
       Others: as for `encode`.
 
     Returns:

@@ -6,6 +6,8 @@ included), with one difference: ADM multiplies in float16 and falls back to floa
 products are float64 of centred features, which costs seconds and leaves no rounding to argue about.
 """
 
+from collections.abc import Iterator
+
 import numpy as np
 
 BLOCK_ELEMENTS = 2**24  # distances held at a time: 128 MiB
@@ -15,10 +17,10 @@ BLOCK_COLUMNS = 4096  # features converted to float64 at a time
 def precision_recall(reference_NxD: np.ndarray, samples_MxD: np.ndarray, *, neighbours: int = 3) -> tuple[float, float]:
     """Precision and recall of samples against a reference set (paper Fig. 4; ADM suite: 10,000 references).
 
-    Both depend on N and M: figures compare only at equal counts.
+    Both depend on N and M: values compare only at equal counts.
 
     Args:
-      reference_NxD, samples_MxD: features of any real dtype, one row an image.
+      reference_NxD, samples_MxD: features of any real dtype, one row per image.
       neighbours: k; a ball's radius is the distance from its centre to the k-th nearest other point of its own set.
 
     Returns:
@@ -70,7 +72,9 @@ def _squared_radii(features_NxD: np.ndarray, centre_D: np.ndarray, neighbours: i
     return np.maximum(radii_N, 4 * features_NxD.shape[1] * np.finfo(np.float64).eps * squared_norms_N)
 
 
-def _squared_distances(a_NxD: np.ndarray, b_MxD: np.ndarray, centre_D: np.ndarray):
+def _squared_distances(
+    a_NxD: np.ndarray, b_MxD: np.ndarray, centre_D: np.ndarray
+) -> Iterator[tuple[slice, np.ndarray]]:
     """Yields (slice of a's rows, squared distances of those rows to all of b, float64 (R, M)), never all at once.
 
     |u - v|^2 = |u|^2 + |v|^2 - 2 u.v about the centre: a large common mean would cost digits.
@@ -90,7 +94,7 @@ def _squared_distances(a_NxD: np.ndarray, b_MxD: np.ndarray, centre_D: np.ndarra
         yield rows, distances_RxM
 
 
-def _blocks(features_NxD: np.ndarray, centre_D: np.ndarray):
+def _blocks(features_NxD: np.ndarray, centre_D: np.ndarray) -> Iterator[np.ndarray]:
     for start in range(0, len(features_NxD), BLOCK_COLUMNS):
         yield features_NxD[start : start + BLOCK_COLUMNS] - centre_D[None, :]
 

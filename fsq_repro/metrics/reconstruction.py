@@ -1,4 +1,4 @@
-"""Stage-1 evaluation: one pass over a split gives Frechet moments, PSNR, SSIM, usage and pictures (paper section 4.2).
+"""Stage-1 evaluation: one pass over a split gives feature statistics, PSNR, SSIM, usage and pictures (section 4.2).
 
 Takes functions and arrays only. Batches may be padded to one shape: `mask` tells the real images, and the number of
 real images is checked against the split's, since evaluations often lose or double some.
@@ -10,7 +10,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 import numpy as np
 
 from fsq_repro.data.images import to_uint8, to_unit_float
-from fsq_repro.metrics.frechet import Moments
+from fsq_repro.metrics.feature_statistics import POOL, FeatureStatistics
 from fsq_repro.metrics.image_quality import psnr, ssim
 from fsq_repro.metrics.usage import CodebookUsage, saturation
 
@@ -25,15 +25,15 @@ class ReconstructionEvaluation:
     """What one pass over a split measured.
 
     Attributes:
-      figures: name -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
-      moments: feature network -> moments of the reconstructions' features.
+      values: metric -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
+      statistics: feature network -> of the reconstructions' `pool` features.
       level_histograms: FSQ only: per dimension, int64 counts of each level.
       saturation: FSQ only: per dimension, the share on the two outermost levels.
       originals, reconstructions: uint8 (n, H, W, 3), the first n <= 16 images of the split.
     """
 
-    figures: dict[str, float | int]
-    moments: dict[str, Moments]
+    values: dict[str, float | int]
+    statistics: dict[str, FeatureStatistics]
     level_histograms: list[list[int]] | None
     saturation: list[float] | None
     originals: np.ndarray
@@ -51,7 +51,7 @@ def evaluate_reconstructions(
 ) -> ReconstructionEvaluation:
     """Reconstructs a whole split once and measures everything on it.
 
-    Reconstructions are rounded to bytes first (`to_uint8`); every figure and feature is of the rounded images.
+    Reconstructions are rounded to bytes first (`to_uint8`); every metric and feature is of the rounded images.
 
     Args:
       reconstruct: images float32 (B, H, W, 3) -> (reconstructions of that shape, indices int (B, ...)).
@@ -65,7 +65,7 @@ def evaluate_reconstructions(
       ValueError: another number of images than expected, an index out of range, shapes that do not fit, or
         reconstructions that are not finite.
     """
-    moments = {name: Moments() for name in features}
+    statistics = {name: FeatureStatistics() for name in features}
     usage = CodebookUsage(codebook_size)
     psnr_values, ssim_values, mse_values = [], [], []
     originals, reconstructions = [], []
@@ -78,7 +78,7 @@ def evaluate_reconstructions(
             )
         original_uint8, reconstruction_uint8 = to_uint8(image), to_uint8(reconstruction)
         for name, function in features.items():
-            moments[name].update(np.asarray(function(reconstruction_uint8))[mask])
+            statistics[name].update({POOL: np.asarray(function(reconstruction_uint8))[mask]})
         usage.update(indices[mask])
         original_uint8, reconstruction_uint8 = original_uint8[mask], reconstruction_uint8[mask]
         psnr_values.extend(psnr(original_uint8, reconstruction_uint8))
@@ -92,13 +92,13 @@ def evaluate_reconstructions(
     _check_count(len(psnr_values), expected_count)
     histograms = None if levels is None else usage.level_histograms(levels)
     return ReconstructionEvaluation(
-        figures={
+        values={
             "psnr": float(np.mean(psnr_values)),
             "ssim": float(np.mean(ssim_values)),
             "mse": float(np.mean(mse_values)),
             **usage.compute(),
         },
-        moments=moments,
+        statistics=statistics,
         level_histograms=None if histograms is None else [h.tolist() for h in histograms],
         saturation=None if histograms is None else saturation(histograms),
         originals=np.concatenate(originals),

@@ -1,4 +1,4 @@
-"""A feature network at work: features of images, and the references of a data source, made once and kept on disk."""
+"""A feature network and its references: those of a data source are made once and kept on disk."""
 
 import hashlib
 import logging
@@ -10,7 +10,8 @@ from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import Source
 from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
-from fsq_repro.metrics.feature_extraction import Measured, load_extractor, measure
+from fsq_repro.metrics.feature_extraction import load_extractor, measure
+from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.image_sets import NpzImages, SourceImages
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_reference
@@ -18,7 +19,6 @@ from fsq_repro.models.inception import PUBLISHED_FILE
 
 log = logging.getLogger(__name__)
 
-POOL, SPATIAL = "pool", "spatial"  # kinds of features; the second of Inception alone
 SUFFIXES = {POOL: "", SPATIAL: "-spatial"}  # of cached files
 
 
@@ -30,7 +30,9 @@ class Scorer:
       protocol: what a record says of the network.
     """
 
-    def __init__(self, network: str, *, resolution: int, batch_size: int, weights: str = "", resize: str | None = None):
+    def __init__(
+        self, network: str, *, resolution: int, batch_size: int, weights: str = "", resize: str | None = None
+    ) -> None:
         """ValueError or FileNotFoundError where there is no such network, or no weights of it."""
         self._extractor = load_extractor(network, path=weights, resize=resize, batch_size=batch_size)
         self._resolution = resolution
@@ -39,29 +41,21 @@ class Scorer:
 
     def outputs(self, images_NxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
         """uint8 images, any number of them -> float32 `pool` (N, D); of Inception `spatial` and `logits` too."""
-        size = self._extractor.batch_size
-        parts = [self._extractor(images_NxHxWx3[i : i + size]) for i in range(0, len(images_NxHxWx3), size)]
-        return {name: np.concatenate([part[name] for part in parts]) for name in parts[0]}
+        return self._extractor(images_NxHxWx3)
 
     def features(self, images_NxHxWx3: np.ndarray) -> np.ndarray:
         """The `pool` features of uint8 images."""
         return self.outputs(images_NxHxWx3)[POOL]
-
-    def moments(self, images_NxHxWx3: np.ndarray) -> Moments:
-        """Moments of the features of uint8 images."""
-        moments = Moments()
-        moments.update(self.features(images_NxHxWx3))
-        return moments
 
     def reference_moments(self, source: Source, kind: str = POOL) -> Moments:
         """Moments of all images of a split."""
         folder, key = cache_dir() / "reference_moments", self._key(source)
         files = {kind: folder / f"{key}{suffix}.npz" for kind, suffix in SUFFIXES.items()}
         if not files[kind].exists():
-            measured = self._measure(source)
-            if measured.spatial is not None:
-                measured.spatial.save(files[SPATIAL])
-            measured.pool.save(files[POOL])
+            statistics = self._measure(source)
+            if statistics.spatial is not None:
+                statistics.spatial.save(files[SPATIAL])
+            statistics.pool.save(files[POOL])
         return Moments.load(files[kind])
 
     def reference_file(self, path: str) -> ReferenceStatistics | None:
@@ -84,18 +78,21 @@ class Scorer:
         file = cache_dir() / "reference_features" / f"{self._key(source)}-{count}.npy"
         if not file.exists():
             chosen = Chosen(source, [i * len(source) // count for i in range(count)])
-            features = self._measure(chosen, keep_features=True).features
+            statistics = self._measure(chosen, keep_features=True)
             with atomic_path(file) as temporary, open(temporary, "wb") as f:
-                np.save(f, features)
+                np.save(f, statistics.features_NxD)
         return np.load(file)
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
-        return measure(NpzImages(path), self._extractor, keep_features=True).features
+        statistics, _ = measure(NpzImages(path), self._extractor, keep_features=True)
+        return statistics.features_NxD
 
-    def _measure(self, source: Source, **options) -> Measured:
+    def _measure(self, source: Source, *, keep_features: bool = False) -> FeatureStatistics:
         log.info("features of %d images of %s by %s", len(source), source.name, self.name)
-        return measure(SourceImages(source, self._resolution), self._extractor, **options)
+        images = SourceImages(source, self._resolution)
+        statistics, _ = measure(images, self._extractor, keep_features=keep_features)
+        return statistics
 
     def _key(self, source: Source) -> str:
         network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
@@ -123,7 +120,7 @@ def make_scorers(
 class Chosen:
     """Some items of a source."""
 
-    def __init__(self, source: Source, indices: Sequence[int]):
+    def __init__(self, source: Source, indices: Sequence[int]) -> None:
         self.name = source.name
         self._source, self._indices = source, indices
 

@@ -1,4 +1,4 @@
-"""Two sets of images, or the reference files of such sets, compared: the figures and the protocol that they hold under.
+"""Two sets of images, or the reference files of such sets, compared: the metrics and the protocol that they hold under.
 
 The order is that of the ADM suite's evaluator: reference first, samples second. Frechet distances do not depend on it;
 precision and recall, the Inception score and the number in a distance's name do.
@@ -8,7 +8,8 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from fsq_repro.metrics.feature_extraction import FeatureExtractor, Measured, Progress, measure, silent
+from fsq_repro.metrics.feature_extraction import FeatureExtractor, Progress, measure, silent
+from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.image_sets import ImageSet, NpzImages, open_image_set
 from fsq_repro.metrics.precision_recall import precision_recall
@@ -37,7 +38,7 @@ def compare(
     with_precision_recall: bool = False,
     progress: Progress = silent,
 ) -> dict[str, Any]:
-    """Figures of two sets.
+    """Metrics of two sets.
 
     Args:
       reference, samples: as `open_side` gives them.
@@ -74,21 +75,25 @@ def compare(
         role: measure(x, extractor, keep_features=with_precision_recall, progress=progress)
         for role, x in images.items()
     }
-    statistics = {
-        role: side if isinstance(side, ReferenceStatistics) else measured[role] for role, side in sides.items()
-    }
-    a, b = statistics["reference"], statistics["samples"]
+    a, b = (side if isinstance(side, ReferenceStatistics) else measured[role][0] for role, side in sides.items())
     name = distance_name(protocol, b.pool.count)
     value = frechet_distance(a.pool, b.pool)
     figures = {name: value}
     if a.spatial is not None and b.spatial is not None:
         figures[distance_name(protocol, b.pool.count, spatial=True)] = frechet_distance(a.spatial, b.spatial)
-    if samples is images.get("samples"):
-        figures |= measured["samples"].inception_score
+    if isinstance(b, FeatureStatistics) and b.score is not None:
+        figures |= b.score.compute()
     if with_precision_recall:
-        pair = precision_recall(measured["reference"].features, measured["samples"].features)
+        pair = precision_recall(*(measured[role][0].features_NxD for role in sides))
         figures |= dict(zip(("precision", "recall"), pair, strict=True))
-    described = {role: _described(side, images.get(role), measured.get(role)) for role, side in sides.items()}
+    described = {role: _described(side) for role, side in sides.items()}
+    for role, image_set in images.items():
+        described[role] |= {
+            "images": len(image_set),
+            "size": list(image_set.size),
+            "converted": image_set.converted,
+            "pixels_sha256": measured[role][1],
+        }
     return {"name": name, "value": value, "figures": figures, **described, "protocol": protocol}
 
 
@@ -124,14 +129,8 @@ def _common_protocol(sides: Iterable[Side], extractor: FeatureExtractor | None) 
     return common
 
 
-def _described(side: Side, images: ImageSet | None, measured: Measured | None) -> dict[str, Any]:
-    described: dict[str, Any] = {}
+def _described(side: Side) -> dict[str, Any]:
     if isinstance(side, ReferenceStatistics):
-        described |= {"path": side.path, "count": side.pool.count}
-        described |= {"file_sha256": side.file_sha256, "protocol": side.protocol}
-    else:
-        described |= {"path": side.name, "count": len(side)}
-    if images is not None:
-        described |= {"images": len(images), "size": list(images.size), "converted": images.converted}
-        described |= {"pixels_sha256": measured.pixels_sha256}
-    return described
+        described = {"path": side.path, "count": side.pool.count}
+        return described | {"file_sha256": side.file_sha256, "protocol": side.protocol}
+    return {"path": side.name, "count": len(side)}

@@ -12,7 +12,7 @@ import numpy as np
 
 
 class CodebookUsage:
-    """Counts of every code, int64, mergeable.
+    """Counts of every code, int64.
 
     Attributes:
       codebook_size: number of codes, K.
@@ -42,14 +42,8 @@ class CodebookUsage:
             raise ValueError(f"indices must lie in 0..{self.codebook_size - 1}, got values from {low} to {high}.")
         self.counts_K += np.bincount(indices.ravel(), minlength=self.codebook_size)
 
-    def merge(self, other: "CodebookUsage") -> None:
-        """Adds another accumulator's counts. ValueError if its codebook has another size."""
-        if other.codebook_size != self.codebook_size:
-            raise ValueError(f"codebook sizes differ: {self.codebook_size} and {other.codebook_size}.")
-        self.counts_K += other.counts_K
-
     def compute(self) -> dict[str, float | int]:
-        """Figures of everything counted.
+        """Metrics of everything counted.
 
         Returns:
           tokens: number of indices seen.
@@ -84,7 +78,7 @@ class CodebookUsage:
         google-research `fsq/fsq.ipynb`), so the counts are a d-dimensional table in column-major order.
 
         Returns:
-          One int64 array (levels[i],) a dimension.
+          One int64 array (levels[i],) per dimension.
 
         Raises:
           ValueError: the levels do not multiply to the codebook size.

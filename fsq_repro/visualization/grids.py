@@ -5,6 +5,7 @@ from collections.abc import Mapping, Sequence
 
 import numpy as np
 from PIL import Image, ImageDraw, ImageFont
+from skimage.util import montage
 
 from fsq_repro.files import atomic_path
 
@@ -34,37 +35,26 @@ def reconstruction_grid(originals_NxHxWx3: np.ndarray, reconstructions_NxHxWx3: 
             f"{b.dtype} {b.shape}."
         )
     tiles_a, tiles_b = _enlarged(a), _enlarged(b)
-    height, width = tiles_a.shape[1:3]
-    columns = min(COLUMNS, len(a))
-    rows = -(-len(a) // columns)
-    pair_height = 2 * height + GAP_PX
-    canvas = np.full(
-        (rows * (pair_height + 2 * GAP_PX) + 2 * GAP_PX, columns * (width + GAP_PX) + GAP_PX, 3), 255, dtype=np.uint8
-    )
-    for n, pair in enumerate(zip(tiles_a, tiles_b, strict=True)):
-        top = 2 * GAP_PX + (n // columns) * (pair_height + 2 * GAP_PX)
-        left = GAP_PX + (n % columns) * (width + GAP_PX)
-        for k, tile in enumerate(pair):
-            y = top + k * (height + GAP_PX)
-            canvas[y : y + height, left : left + width] = tile
-    return canvas
+    gap = np.full((len(a), GAP_PX, *tiles_a.shape[2:]), 255, np.uint8)
+    pairs = _montage(np.concatenate([gap, tiles_a, gap, tiles_b], axis=1))
+    return np.pad(pairs, [(0, GAP_PX), (0, 0), (0, 0)], constant_values=255)
 
 
 def image_grid(images_NxHxWx3: np.ndarray) -> np.ndarray:
     """Images in rows of up to eight, on white; small ones enlarged as in `reconstruction_grid`. uint8 -> uint8."""
-    tiles = _enlarged(images_NxHxWx3)
-    n, height, width, _ = tiles.shape
-    columns = min(COLUMNS, n)
-    rows = -(-n // columns)
-    canvas = np.full((rows * (height + GAP_PX) + GAP_PX, columns * (width + GAP_PX) + GAP_PX, 3), 255, np.uint8)
-    for i, tile in enumerate(tiles):
-        y, x = (i // columns) * (height + GAP_PX) + GAP_PX, (i % columns) * (width + GAP_PX) + GAP_PX
-        canvas[y : y + height, x : x + width] = tile
-    return canvas
+    return _montage(_enlarged(images_NxHxWx3))
+
+
+def _montage(tiles_NxHxWx3: np.ndarray) -> np.ndarray:
+    """Tiles in rows of up to eight, `GAP_PX` of white around each."""
+    columns = min(COLUMNS, len(tiles_NxHxWx3))
+    rows = -(-len(tiles_NxHxWx3) // columns)
+    white = (255, 255, 255)
+    return montage(tiles_NxHxWx3, fill=white, grid_shape=(rows, columns), padding_width=GAP_PX, channel_axis=-1)
 
 
 def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One row a class: its name, then groups of images side by side, each under its title.
+    """One row per class: its name, then groups of images side by side, each under its title.
 
     Args:
       names: of the C classes.

@@ -1,17 +1,21 @@
-"""Evaluation of stage II, with a toy feature network: what is recorded, and what the figures are of."""
+"""Evaluation of stage II, with a toy feature network: what is recorded, and what the metrics are of."""
+
+import dataclasses
+import json
 
 import jax
 import numpy as np
 import pytest
 
-from fsq_repro.evaluation import maskgit
+from fsq_repro.evaluation import maskgit, sampling
 from fsq_repro.experiments import registry
 from fsq_repro.factories import factory
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import Moments, frechet_distance
-from fsq_repro.runtime import run_dir
+from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
 
 
@@ -30,9 +34,7 @@ class ToyScorer:
         return quadrants.reshape(n, 12).astype(np.float32)
 
     def moments(self, images):
-        moments = Moments()
-        moments.update(self.features(images))
-        return moments
+        return Moments.of(self.features(images))
 
     def reference_features(self, source, count):
         return self.features(np.stack([source[i * len(source) // count]["image"] for i in range(count)]))
@@ -43,7 +45,7 @@ class ToyScorer:
 
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
-    """An untrained run, evaluated: its directory, its record and its sampler."""
+    """An untrained run, evaluated: its directory, its metrics and its image generator."""
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(factory, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
@@ -57,54 +59,85 @@ def evaluated(tmp_path_factory):
         state = jax.jit(experiment.trainer.init_state)(jax.random.key(0))
         step = jax.numpy.int32(config.steps)
         state = state.replace(step=step, ema_params=jax.tree.map(lambda p: 3 * p, state.params))
-        run_dir.RunDir(path).write_config(config)
-        run_dir.RunDir(path).update_record(**experiment.facts, run="run")
+        run = RunDir(path)
+        run.write_config(config)
+        run.update_record(**experiment.facts, run="run")
         checkpoints = Checkpoints(path / "checkpoints")
         checkpoints.save(config.steps, state, experiment.data_iterator)
         checkpoints.close()
-        record = maskgit.evaluate_run(path)
-        sampler = load_image_generator(path)
-    return path, record, sampler
+        measured = read_metrics(maskgit.evaluate_run(run))
+        image_generator = load_image_generator(path)
+        raw = read_metrics(maskgit.evaluate_run(run, weights="raw", networks=("other",)))
+    assert raw.keys() > measured.keys() and run.config.eval.networks == ("toy",)
+    return run, measured, image_generator, {key: m for key, m in raw.items() if key not in measured}
 
 
-def test_figures_carry_their_protocols(evaluated):
-    path, record, _ = evaluated
-    figures = record["figures"]
-    sampling = {"sfd_toy_train", "precision_toy", "recall_toy"}
-    classes = {f"class_fd_{k}_toy" for k in ("own", "other", "soup", "marginal_soup")}
-    costs = {"compression_bits", "coder_bits", "coder_expected_bits", "entropy_bits", "usage", "tokens"}
-    assert sampling | classes | costs | {f"{n}@guidance={w}" for n in sampling for w in ("0", "0.5")} <= figures.keys()
-    for name, figure in figures.items():
-        protocol = figure["protocol"]
-        assert protocol["checkpoint"] == 8 and protocol["weights"] == "ema" and protocol["data"]
-        sampled = name.split("@")[0] in sampling or name in ("class_fd_own_toy", "class_fd_other_toy")
-        assert ("sampler" in protocol and "guidance weight" in protocol) == sampled, name
-    assert figures["sfd_toy_train"] == figures["sfd_toy_train@guidance=0"]
-    assert figures["sfd_toy_train"]["value"] != figures["sfd_toy_train@guidance=0.5"]["value"]
-    assert figures["tokens"]["value"] == 32 * 16 == 16 * figures["tokens"]["protocol"]["images"]
-    assert (path / "samples" / "classes.png").exists()
+SAMPLING = {MetricKey("sampling_fd", "toy", "train"), MetricKey("precision", "toy"), MetricKey("recall", "toy")}
+CLASSES = {name: MetricKey(f"class_fd_{name}", "toy") for name in ("own", "other", "soup", "marginal_soup")}
+COSTS = {MetricKey(name) for name in ("compression_bits", "coder_bits", "coder_expected_bits")}
+USAGE = ("tokens", "codes_used", "usage", "entropy_bits", "perplexity", "uniform_usage")
+
+
+def test_metrics_carry_keys_and_protocols(evaluated):
+    run, measured, *_ = evaluated
+    weights = {dataclasses.replace(key, guidance=w) for key in SAMPLING for w in (0.0, 0.5)}
+    assert measured.keys() == SAMPLING | set(CLASSES.values()) | COSTS | {MetricKey(name) for name in USAGE} | weights
+    for key, m in measured.items():
+        assert m.protocol["checkpoint"] == 8 and m.protocol["weights"] == "ema" and m.protocol["data"]
+        sampled = dataclasses.replace(key, guidance=None) in SAMPLING | {CLASSES["own"], CLASSES["other"]}
+        assert ("sampler" in m.protocol and "guidance weight" in m.protocol) == sampled, key
+        assert sampled == ("guidance weight" in m.protocol) and m.protocol.get("guidance weight", 0) == (
+            key.guidance or 0
+        )
+    main = MetricKey("sampling_fd", "toy", "train")
+    plain, guided = (measured[dataclasses.replace(main, guidance=w)] for w in (0.0, 0.5))
+    assert measured[main] == plain and plain.value != guided.value
+    tokens = measured[MetricKey("tokens")]
+    assert tokens.value == 32 * 16 == 16 * tokens.protocol["images"]
+    assert (run.samples / "classes.png").exists()
+
+
+def test_other_weights_and_networks_have_keys_of_their_own(evaluated):
+    run, measured, _, raw = evaluated
+    assert {(key.weights, key.step) for key in raw} == {("raw", 8)}
+    assert {key.network for key in raw} == {"other", ""}
+    as_main = {dataclasses.replace(key, weights="", step=None, network=key.network and "toy"): key for key in raw}
+    assert as_main.keys() == measured.keys()
+    cost = MetricKey("compression_bits")
+    assert raw[as_main[cost]].protocol["weights"] == "raw" and raw[as_main[cost]].value != measured[cost].value
+    assert (run.samples / "classes@raw,8.png").exists()
+
+
+def test_every_key_is_declared_and_survives_the_record(evaluated):
+    _, measured, _, raw = evaluated
+    for key in measured | raw:
+        assert key.metric in METRICS and MetricKey.from_json(json.loads(json.dumps(key.to_json()))) == key
 
 
 def test_costs_are_those_of_the_model_and_the_stream_holds_them(evaluated):
-    figures = evaluated[1]["figures"]
-    bits, expected = figures["compression_bits"]["value"], figures["coder_expected_bits"]["value"]
-    assert abs(bits - np.log2(240)) < 0.6  # not trained: close to uniform
-    stream = figures["coder_bits"]["value"] * 16 * 16
-    assert expected * 256 <= stream <= expected * 256 + 3 * 32  # 16 images of 16 tokens; end and checksum: 3 words
-    assert figures["coder_bits"]["protocol"]["images"] == 16
+    measured = evaluated[1]
+    bits, coder, expected = (
+        measured[MetricKey(name)] for name in ("compression_bits", "coder_bits", "coder_expected_bits")
+    )
+    assert abs(bits.value - np.log2(240)) < 0.6  # not trained: close to uniform
+    stream = coder.value * 16 * 16
+    # 16 images of 16 tokens; end and checksum: 3 words
+    assert expected.value * 256 <= stream <= expected.value * 256 + 3 * 32
+    assert coder.protocol["images"] == 16
 
 
-def test_class_distances_equal_those_of_the_samples_drawn_again(evaluated):
-    _, record, sampler = evaluated
+def test_distances_equal_those_of_the_samples_drawn_again(evaluated):
+    _, measured, image_generator, _ = evaluated
     labels, toy, train = np.arange(24) % 2, ToyScorer("toy", resolution=16, batch_size=8), NoiseSource(32)
-    images = sampler.images(labels, seed=maskgit.SEED)
+    images = image_generator.images(labels, seed=sampling.SEED)
+    everything = frechet_distance(toy.moments(images), toy.reference_moments(train))
+    assert measured[MetricKey("sampling_fd", "toy", "train")].value == pytest.approx(everything, rel=1e-5)
     own, other = [], []
     for c in (0, 1):
         samples = toy.moments(images[labels == c])
         references = [toy.moments(np.stack([train[i]["image"] for i in range(d, 32, 2)])) for d in (0, 1)]
         own.append(frechet_distance(samples, references[c]))
         other.append(frechet_distance(samples, references[1 - c]))
-    figures = record["figures"]
-    assert figures["class_fd_own_toy"]["value"] == pytest.approx(np.mean(own), rel=1e-5)
-    assert figures["class_fd_other_toy"]["value"] == pytest.approx(np.mean(other), rel=1e-5)
-    assert figures["class_fd_own_toy"]["protocol"]["samples a class"] == 12
+    assert measured[CLASSES["own"]].value == pytest.approx(np.mean(own), rel=1e-5)
+    assert measured[CLASSES["other"]].value == pytest.approx(np.mean(other), rel=1e-5)
+    assert measured[CLASSES["own"]].protocol["samples a class"] == 12

@@ -34,9 +34,7 @@ def test_closed_form_in_one_dimension():
     """(m1 - m2)^2 + (s1 - s2)^2 of {-s, s} around m, whose unbiased deviation is s sqrt 2."""
 
     def two_points(mean, s):
-        moments = Moments()
-        moments.update(np.array([[mean - s], [mean + s]]))
-        return moments
+        return Moments.of(np.array([[mean - s], [mean + s]]))
 
     samples = {0: two_points(0.0, 1.0), 1: two_points(10.0, 2.0)}
     references = {0: two_points(1.0, 1.0), 1: two_points(10.0, 4.0)}

@@ -43,6 +43,9 @@ def test_features_do_not_depend_on_padding_or_devices():
     assert spread.keys() == {"pool"} and spread["pool"].dtype == np.float32
     np.testing.assert_allclose(spread["pool"], alone, rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(extractor(x[:3])["pool"], spread["pool"][:3], rtol=1e-6)
+    more = np.concatenate([x, x[::-1], x[:5]])  # 19 images, three batches
+    expected = np.concatenate([alone, alone[::-1], alone[:5]])
+    np.testing.assert_allclose(extractor(more)["pool"], expected, rtol=1e-4, atol=1e-5)
 
 
 def test_distances_on_four_devices_equal_those_on_one(tmp_path, monkeypatch):
@@ -51,7 +54,7 @@ def test_distances_on_four_devices_equal_those_on_one(tmp_path, monkeypatch):
     for devices in (jax.local_devices(), jax.local_devices()[:1]):
         monkeypatch.setattr(jax, "local_devices", lambda devices=devices: devices)
         extractor = FeatureExtractor(network, batch_size=16)
-        values.append(frechet_distance(*(measure(x, extractor).pool for x in sets)))
+        values.append(frechet_distance(*(measure(x, extractor)[0].pool for x in sets)))
     assert values[0] == pytest.approx(values[1], rel=1e-5)
 
 
@@ -60,7 +63,7 @@ def test_what_is_measured(tmp_path):
     network = ToyInception("adm", "0" * 64, np.float32(2.0))
     extractor = FeatureExtractor(network, batch_size=4)
     seen = []
-    measured = measure(
+    statistics, pixels_sha256 = measure(
         npz(tmp_path / "x.npz", x),
         extractor,
         keep_features=True,
@@ -68,15 +71,15 @@ def test_what_is_measured(tmp_path):
     )
     assert seen == [(3, 4), (3, 4), (3, 3)]
     outputs = network.outputs(network.params, to_unit_float(x))
-    np.testing.assert_allclose(measured.features, outputs.pool_3, rtol=1e-6)
-    np.testing.assert_allclose(measured.pool.mean, np.mean(outputs.pool_3, axis=0), rtol=1e-6)
-    np.testing.assert_allclose(measured.pool.covariance, np.cov(outputs.pool_3, rowvar=False), rtol=1e-4)
-    np.testing.assert_allclose(measured.spatial.covariance, np.cov(outputs.spatial, rowvar=False), rtol=1e-4)
-    assert measured.inception_score["inception_score"] > 1
-    assert measured.pixels_sha256 == hashlib.sha256(x.tobytes()).hexdigest()
+    np.testing.assert_allclose(statistics.features_NxD, outputs.pool_3, rtol=1e-6)
+    np.testing.assert_allclose(statistics.pool.mean, np.mean(outputs.pool_3, axis=0), rtol=1e-6)
+    np.testing.assert_allclose(statistics.pool.covariance, np.cov(outputs.pool_3, rowvar=False), rtol=1e-4)
+    np.testing.assert_allclose(statistics.spatial.covariance, np.cov(outputs.spatial, rowvar=False), rtol=1e-4)
+    assert statistics.score.compute()["inception_score"] > 1
+    assert pixels_sha256 == hashlib.sha256(x.tobytes()).hexdigest()
 
-    plain = measure(npz(tmp_path / "x.npz", x), load_extractor("alexnet", batch_size=64))
-    assert plain.features is None and plain.spatial is None and plain.inception_score == {}
+    plain, _ = measure(npz(tmp_path / "x.npz", x), load_extractor("alexnet", batch_size=64))
+    assert plain.pool.count == 11 and plain.spatial is None and plain.score is None
 
 
 def test_the_clean_resize_stands_before_the_networks_own():

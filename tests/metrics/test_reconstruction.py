@@ -1,4 +1,4 @@
-"""The one-pass evaluation with a fake quantizer: padding, counts, and every figure against an independent one."""
+"""The one-pass evaluation with a fake quantizer: padding, counts, and every metric against an independent one."""
 
 import numpy as np
 import pytest
@@ -42,23 +42,23 @@ def evaluate(images, **changes):
     return evaluate_reconstructions(reconstruct, {"two": features}, padded_batches(images), **arguments)
 
 
-def test_every_figure_equals_one_computed_at_once():
+def test_every_metric_equals_one_computed_at_once():
     images = split()
     result = evaluate(images)
     original = np.rint(images * 255).astype(np.uint8)
     rounded = np.rint(np.clip(images * 1.3 - 0.2, 0, 1) * 255).astype(np.uint8)
-    assert result.figures["psnr"] == pytest.approx(psnr(original, rounded).mean())
-    assert result.figures["ssim"] == pytest.approx(ssim(original, rounded).mean())
+    assert result.values["psnr"] == pytest.approx(psnr(original, rounded).mean())
+    assert result.values["ssim"] == pytest.approx(ssim(original, rounded).mean())
     mse = np.mean((original / 255.0 - rounded / 255.0) ** 2)
-    assert result.figures["mse"] == pytest.approx(mse, rel=1e-5)
+    assert result.values["mse"] == pytest.approx(mse, rel=1e-5)
     codes, counts = np.unique(reconstruct(images)[1], return_counts=True)
     assert 11 not in codes  # the padding's code
-    assert result.figures["codes_used"] == len(codes)
-    assert result.figures["tokens"] == counts.sum() == 22 * 4
+    assert result.values["codes_used"] == len(codes)
+    assert result.values["tokens"] == counts.sum() == 22 * 4
     x = features(rounded).astype(np.float64)
-    assert result.moments["two"].count == 22
-    np.testing.assert_allclose(result.moments["two"].mean, x.mean(axis=0), rtol=1e-6)
-    np.testing.assert_allclose(result.moments["two"].covariance, np.cov(x, rowvar=False), rtol=1e-4)
+    assert result.statistics["two"].pool.count == 22
+    np.testing.assert_allclose(result.statistics["two"].pool.mean, x.mean(axis=0), rtol=1e-6)
+    np.testing.assert_allclose(result.statistics["two"].pool.covariance, np.cov(x, rowvar=False), rtol=1e-4)
     assert [sum(h) for h in result.level_histograms] == [88, 88]
     assert [len(h) for h in result.level_histograms] == [3, 4]
     first = result.level_histograms[0]
@@ -75,8 +75,10 @@ def test_batch_size_changes_nothing():
     parts = evaluate_reconstructions(
         reconstruct, {"two": features}, padded_batches(images, 5), expected_count=22, codebook_size=12
     )
-    assert whole.figures == pytest.approx(parts.figures, rel=1e-12)
-    np.testing.assert_allclose(whole.moments["two"].covariance, parts.moments["two"].covariance, rtol=1e-9)
+    assert whole.values == pytest.approx(parts.values, rel=1e-12)
+    np.testing.assert_allclose(
+        whole.statistics["two"].pool.covariance, parts.statistics["two"].pool.covariance, rtol=1e-9
+    )
     assert whole.level_histograms is None and whole.saturation is None
 
 
@@ -89,10 +91,9 @@ def test_a_perfect_model_is_at_no_distance():
         expected_count=22,
         codebook_size=2,
     )
-    reference = Moments()
-    reference.update(features(np.rint(images * 255).astype(np.uint8)))
-    assert abs(frechet_distance(result.moments["two"], reference)) < 1e-12
-    assert result.figures["mse"] == 0 and result.figures["psnr"] == 100
+    reference = Moments.of(features(np.rint(images * 255).astype(np.uint8)))
+    assert abs(frechet_distance(result.statistics["two"].pool, reference)) < 1e-12
+    assert result.values["mse"] == 0 and result.values["psnr"] == 100
 
 
 @pytest.mark.parametrize("expected", [21, 23, 24])

@@ -1,20 +1,17 @@
-"""Feature networks as evaluations use them: cached references, reference files, and the figures of samples."""
+"""Feature networks as evaluations use them: cached references and reference files."""
 
 import numpy as np
 import pytest
 
 from configs import tradeoff_maskgit
 from fsq_repro.errors import UserError
-from fsq_repro.evaluation.maskgit import Drawn, sampling_figures
 from fsq_repro.factories import factory
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.feature_extraction import FeatureExtractor
-from fsq_repro.metrics.frechet import Moments, frechet_distance
-from fsq_repro.metrics.image_sets import NpzImages
-from fsq_repro.metrics.inception_score import InceptionScore
-from fsq_repro.metrics.precision_recall import precision_recall
+from fsq_repro.metrics.feature_statistics import POOL, SPATIAL
+from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.reference_statistics import write_reference
-from fsq_repro.metrics.scoring import POOL, SPATIAL, Scorer, make_scorers
+from fsq_repro.metrics.scoring import Scorer, make_scorers
 from tests.metrics.test_feature_extraction import ToyInception
 from tests.tiny import NoiseSource
 
@@ -37,18 +34,12 @@ def images_of(source):
     return np.stack([source[i]["image"] for i in range(len(source))])
 
 
-def moments_of(x):
-    moments = Moments()
-    moments.update(x)
-    return moments
-
-
 def test_references_are_those_of_all_images_and_made_once(scorer, monkeypatch):
     source = NoiseSource(21, fingerprint="a")
     expected = scorer.outputs(images_of(source))
     assert expected[POOL].shape == (21, 5) and expected[SPATIAL].shape == (21, 3)
     for kind in (POOL, SPATIAL):
-        found, wanted = scorer.reference_moments(source, kind), moments_of(expected[kind])
+        found, wanted = scorer.reference_moments(source, kind), Moments.of(expected[kind])
         assert found.count == 21
         np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-6)
         np.testing.assert_allclose(found.covariance, wanted.covariance, rtol=1e-5)
@@ -68,12 +59,12 @@ def test_references_are_those_of_all_images_and_made_once(scorer, monkeypatch):
 
 def test_reference_files_are_taken_where_they_fit(scorer, tmp_path):
     rng = np.random.default_rng(0)
-    pool, spatial = (moments_of(rng.normal(size=(9, d))) for d in (5, 3))
+    pool, spatial = (Moments.of(rng.normal(size=(9, d))) for d in (5, 3))
     np.savez(tmp_path / "published.npz", mu=pool.mean, sigma=pool.covariance)
     assert scorer.reference_file(str(tmp_path / "published.npz")).pool.count is None
     write_reference(tmp_path / "ours.npz", pool, spatial=spatial, protocol=scorer.protocol)
     assert scorer.reference_file(str(tmp_path / "ours.npz")).spatial.count == 9
-    wide = moments_of(rng.normal(size=(9, 6)))
+    wide = Moments.of(rng.normal(size=(9, 6)))
     write_reference(tmp_path / "wide.npz", wide, protocol={})
     assert scorer.reference_file(str(tmp_path / "wide.npz")) is None
     write_reference(tmp_path / "alexnet.npz", pool, protocol={"feature_network": "alexnet"})
@@ -89,50 +80,6 @@ def test_reference_files_are_taken_where_they_fit(scorer, tmp_path):
     config.eval.reference_file = str(tmp_path / "wide.npz")
     with pytest.raises(ValueError, match=r"eval.reference_file = '\S+wide.npz' is of none of the networks inception"):
         factory.build_reference_files(config, [scorer])
-
-
-def test_figures_of_samples(scorer, tmp_path):
-    train, samples = NoiseSource(40, fingerprint="a"), images_of(NoiseSource(70))[40:]
-    x, real = scorer.outputs(samples), scorer.outputs(images_of(train))
-    drawn = Drawn()
-    for start in range(0, 30, 8):
-        drawn.update({name: values[start : start + 8] for name, values in x.items()})
-
-    def measure(file):
-        figures = sampling_figures(scorer, drawn, train, 20, file, {"samples": 30})
-        assert all(f["protocol"].keys() >= {"samples", "feature_network", "resize"} for f in figures.values())
-        return {name: f["value"] for name, f in figures.items()}, figures
-
-    plain, protocols = measure(None)
-    assert plain["sfd_inception_train"] == pytest.approx(
-        frechet_distance(moments_of(x[POOL]), moments_of(real[POOL])), rel=1e-6
-    )
-    assert plain["spatialfd_inception_train"] == pytest.approx(
-        frechet_distance(moments_of(x[SPATIAL]), moments_of(real[SPATIAL])), rel=1e-6
-    )
-    score = InceptionScore()
-    score.update(x["logits"])
-    assert plain["inception_score_inception"] == pytest.approx(score.compute()["inception_score"], rel=1e-12)
-    expected = precision_recall(real[POOL][::2], x[POOL])
-    assert (plain["precision_inception"], plain["recall_inception"]) == expected
-    assert protocols["recall_inception"]["protocol"]["reference"] == "noise/train"
-    assert protocols["recall_inception"]["protocol"]["reference_count"] == 20
-
-    np.savez(tmp_path / "x.npz", images_of(train)[:25])
-    write_reference(
-        tmp_path / "ref.npz",
-        moments_of(real[POOL]),
-        spatial=moments_of(real[SPATIAL]),
-        images=NpzImages(tmp_path / "x.npz"),
-        protocol={},
-    )
-    with_file, protocols = measure(scorer.reference_file(str(tmp_path / "ref.npz")))
-    for name in ("sfd_inception", "spatialfd_inception"):
-        assert with_file[f"{name}_file"] == pytest.approx(plain[f"{name}_train"], rel=1e-6)
-        assert protocols[f"{name}_file"]["protocol"]["reference"] == "ref.npz"
-    expected = precision_recall(real[POOL][:25], x[POOL])
-    assert (with_file["precision_inception"], with_file["recall_inception"]) == expected
-    assert protocols["recall_inception"]["protocol"]["reference"] == "ref.npz"
 
 
 def test_inceptions_weights_are_asked_for(caplog, tmp_path):

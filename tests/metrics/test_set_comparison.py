@@ -1,4 +1,4 @@
-"""Sets and reference files in any combination: the same figures, honest names, and refusals before any work."""
+"""Sets and reference files in any combination: the same metrics, honest names, and refusals before any work."""
 
 import logging
 
@@ -36,12 +36,6 @@ class ToyExtractor:
         }
 
 
-def moments_of(x):
-    moments = Moments()
-    moments.update(x)
-    return moments
-
-
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Two sets as arrays, and as paths: folders, image files, and reference files with and without images."""
@@ -55,7 +49,7 @@ def sets(tmp_path_factory):
             Image.fromarray(image).save(root / name / f"{i:03d}.png")
         np.savez(root / f"{name}.npz", images)
         x = ToyExtractor()(images)
-        pool, spatial = moments_of(x["pool"]), moments_of(x["spatial"])
+        pool, spatial = Moments.of(x["pool"]), Moments.of(x["spatial"])
         write_reference(
             root / f"{name}_ref.npz", pool, spatial=spatial, images=open_side(root / name), protocol=INCEPTION
         )
@@ -65,12 +59,12 @@ def sets(tmp_path_factory):
 
 @pytest.mark.parametrize("a", ["a", "a.npz", "a_ref.npz", "a_mu.npz"])
 @pytest.mark.parametrize("b", ["b", "b.npz", "b_ref.npz", "b_mu.npz"])
-def test_any_combination_gives_the_same_figures(sets, a, b):
+def test_any_combination_gives_the_same_metrics(sets, a, b):
     root, arrays = sets
     x, y = (ToyExtractor()(arrays[name]) for name in "ab")
     extractor = None if ("_" in a and "_" in b) else ToyExtractor()
     result = compare(open_side(root / a), open_side(root / b), extractor)
-    assert result["value"] == pytest.approx(frechet_distance(moments_of(x["pool"]), moments_of(y["pool"])), rel=1e-9)
+    assert result["value"] == pytest.approx(frechet_distance(Moments.of(x["pool"]), Moments.of(y["pool"])), rel=1e-9)
     known = a == "a_ref.npz" or b == "b_ref.npz" or extractor is not None  # else no file says which network
     count = "" if b == "b_mu.npz" else "-50"
     assert result["name"] == ("FID" if known else "FD") + count
@@ -79,7 +73,7 @@ def test_any_combination_gives_the_same_figures(sets, a, b):
     assert result["samples"]["count"] == (None if b == "b_mu.npz" else 50)
     assert ("sFID-50" in result["figures"]) == ("_mu" not in a + b)
     if "_mu" not in a + b:
-        expected = frechet_distance(moments_of(x["spatial"]), moments_of(y["spatial"]))
+        expected = frechet_distance(Moments.of(x["spatial"]), Moments.of(y["spatial"]))
         assert result["figures"]["sFID-50"] == pytest.approx(expected, rel=1e-9)
     if "_" not in b:
         score = InceptionScore()

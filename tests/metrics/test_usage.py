@@ -9,7 +9,7 @@ import scipy.stats
 from fsq_repro.metrics.usage import CodebookUsage, saturation
 
 
-def test_figures_equal_independent_ones():
+def test_metrics_equal_independent_ones():
     indices = np.random.default_rng(0).zipf(1.3, size=(40, 4, 4)) % 500
     usage = CodebookUsage(500)
     for batch in np.split(indices, 8):
@@ -22,18 +22,6 @@ def test_figures_equal_independent_ones():
     assert figures["usage"] == len(codes) / 500
     assert figures["entropy_bits"] == pytest.approx(scipy.stats.entropy(counts, base=2), rel=1e-12)
     assert figures["perplexity"] == pytest.approx(np.exp(scipy.stats.entropy(counts)), rel=1e-12)
-
-
-def test_merged_parts_equal_the_whole():
-    indices = np.random.default_rng(0).integers(0, 64, size=1000)
-    whole, merged = CodebookUsage(64), CodebookUsage(64)
-    whole.update(indices)
-    for part in np.array_split(indices, 7):
-        usage = CodebookUsage(64)
-        usage.update(part)
-        merged.merge(usage)
-    np.testing.assert_array_equal(whole.counts_K, merged.counts_K)
-    assert whole.compute() == merged.compute()
 
 
 def test_uniform_usage_is_what_uniform_draws_show():
@@ -92,8 +80,6 @@ def test_refusals():
     assert usage.counts_K.sum() == 0
     with pytest.raises(ValueError, match="none were counted"):
         usage.compute()
-    with pytest.raises(ValueError, match="sizes differ: 10 and 11"):
-        usage.merge(CodebookUsage(11))
     with pytest.raises(ValueError, match="give 12 codes, the codebook has 10"):
         usage.level_histograms((3, 4))
     with pytest.raises(ValueError, match="at least 2, got 1"):
