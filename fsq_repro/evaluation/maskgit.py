@@ -14,8 +14,8 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.data.transforms import center_crop
 from fsq_repro.errors import explained
-from fsq_repro.factories import factory
 from fsq_repro.factories import maskgit as maskgit_factory
+from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
 from fsq_repro.metrics import lossless_coder
 from fsq_repro.metrics.class_distances import class_distances, moments_by_class
@@ -65,11 +65,11 @@ def evaluate_run(
     """
     config = run_dir.RunDir(path).config
     sampler = load_image_generator(path, stage1=stage1, weights=weights, step=step)
-    factory.choose_networks(config, networks, inception)
+    config = scorer_factory.choose_networks(config, networks, inception)
     with explained():
         train, validation = (maskgit_factory.build_source(config, split) for split in ("train", "validation"))
-        scorers = factory.build_scorers(config, config.data.resolution)
-        files = factory.build_reference_files(config, scorers)
+        scorers = scorer_factory.build_scorers(config, config.data.resolution)
+        files = scorer_factory.build_reference_files(config, scorers)
         validation_tokens = maskgit_factory.build_tokens(config, sampler.tokenizer, validation)
     common = {
         "data": config.data.source,

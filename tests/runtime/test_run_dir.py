@@ -17,10 +17,10 @@ def test_resuming_may_change_how_long_but_not_what(tmp_path):
     config = tiny_config()
     run_dir.RunDir(tmp_path).write_config(config, file="x.py")
     config.steps, config.log_every, config.eval.batches = 100, 1, 1
-    run_dir.check_resumable(tmp_path, config)
+    run_dir.RunDir(tmp_path).check_resumable(config)
     config.quantizer.levels = (5, 5, 5)
     with pytest.raises(UserError, match=r"quantizer.levels: \[8, 6, 5\] -> \[5, 5, 5\]"):
-        run_dir.check_resumable(tmp_path, config)
+        run_dir.RunDir(tmp_path).check_resumable(config)
 
 
 def test_record_merges_figures(tmp_path):
