@@ -24,10 +24,11 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.experiments.registry import build_experiment
+from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.profiling.benchmark import measure_sampling, measure_step
 from fsq_repro.profiling.benchmark_inception import compare_rates
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -59,7 +60,7 @@ def main() -> int:
         return 0
     if FLAGS.measure:
         with explained(), tempfile.TemporaryDirectory() as nowhere:
-            e = build_experiment(FLAGS.config, pathlib.Path(nowhere))
+            e = build_experiment(FLAGS.config, RunDir(pathlib.Path(nowhere)))
         figures = measure_step(e.trainer, e.data_iterator, e.loop_config, FLAGS.steps)
         if isinstance(e.trainer, MaskGITTrainer):
             figures |= measure_sampling(e.trainer, FLAGS.config.eval.batch_size, SAMPLE_BATCHES)

@@ -9,17 +9,12 @@ its part of the batch over the step time, see scripts/benchmark.py.
 """
 
 import os
-import types
 
-import jax
 from absl import flags
-from ml_collections import ConfigDict, config_flags
+from ml_collections import config_flags
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory
-from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.factories import maskgit as maskgit_factory
-from fsq_repro.profiling import data_throughput
+from fsq_repro.profiling.data_throughput import Cost, measure_pipeline
 from fsq_repro.runtime import cli, startup
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -28,8 +23,6 @@ flags.DEFINE_float("images_per_s", None, "Images that the training steps of one 
 flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 
-BATCH_SIZE = 32  # the cost of an image hardly depends on it, the memory of the batches read ahead does
-
 
 def main() -> None:
     if FLAGS.images_per_s is not None and not 0 < FLAGS.images_per_s < float("inf"):
@@ -37,7 +30,7 @@ def main() -> None:
     startup.start()
     config = FLAGS.config
     with explained():
-        cost = measure(config, FLAGS.batches)
+        cost = measure_pipeline(config, FLAGS.batches)
     print(f"{config.data.source} at {config.data.resolution} px, on one core:")
     for name, seconds in (("read, decode", cost.read), ("augment, batch", cost.augment), ("prepare", cost.prepare)):
         if seconds:
@@ -47,31 +40,7 @@ def main() -> None:
         print(advice(cost, FLAGS.images_per_s, config.data.num_workers, os.cpu_count()))
 
 
-def measure(config: ConfigDict, batches: int) -> data_throughput.Cost:
-    """CPU time of the config's training pipeline; whatever the config's factories refuse is refused."""
-    config = config.copy_and_resolve_references()
-    config.data.num_workers = 0
-    config.batch_size = jax.device_count() * -(-BATCH_SIZE // jax.device_count())
-    preparing = None
-    if config.trainer.startswith("uvim"):
-        source = data_throughput.TimedSource(label_autoencoder_factory.build_source(config, "train"))
-        preparing = data_throughput.Stopwatch(label_autoencoder_factory.build_task(config.task).prepare)
-        iterator = label_autoencoder_factory.build_train_iterator(
-            config, types.SimpleNamespace(prepare=preparing), source
-        )
-    else:
-        if config.trainer == "maskgit" and config.data.crop == "none":
-            raise UserError(
-                "data.crop = 'none' makes stage II train on tokens, which are made once and need no workers; give the "
-                "config of stage I"
-            )
-        build_source = maskgit_factory.build_source if config.trainer == "maskgit" else factory.build_source
-        source = data_throughput.TimedSource(build_source(config, "train"))
-        iterator = factory.build_train_iterator(config, source)
-    return data_throughput.measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)
-
-
-def advice(cost: data_throughput.Cost, images_per_s: float, num_workers: int, cores: int) -> str:
+def advice(cost: Cost, images_per_s: float, num_workers: int, cores: int) -> str:
     """Says whether the config's workers keep up; without workers the pipeline has threads of one interpreter."""
     wanted = cost.workers(images_per_s)
     needs = f"{images_per_s:,.0f} images/s need {wanted} worker{'s' if wanted > 1 else ''}, one core each"

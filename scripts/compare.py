@@ -15,11 +15,12 @@ from absl import flags
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_predictor import LabelPredictor, at_size, load_label_predictor
+from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.groups import display_quantizer
-from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.tasks.uvim_scoring import Maps, compare_rows, evenly
 from fsq_repro.visualization.grids import save_png
 
@@ -31,15 +32,15 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    paths = [pathlib.Path(run) for run in FLAGS.runs]
-    configs = [run_dir.RunDir(path).config for path in paths]
+    runs = [RunDir(pathlib.Path(run)) for run in FLAGS.runs]
+    configs = [run.config for run in runs]
     tasks = {c.get("task", {}).get("name", c.trainer) for c in configs}
     if len(tasks) > 1:
         raise UserError(f"--runs has runs of the tasks {', '.join(sorted(tasks))}; give runs of one task")
     titles = [title(c) for c in configs]
     if len(set(titles)) < len(titles):
         raise UserError("--runs has two runs of one quantizer and context; give one of each")
-    predictors = [load_label_predictor(path) for path in paths]
+    predictors = [load_label_predictor(run) for run in runs]
     with explained():
         side = predictors[0].trainer.model.image_size
         validation = label_autoencoder_factory.build_source(configs[0], "validation")
@@ -63,7 +64,7 @@ def from_true_labels(predictor: LabelPredictor, items: Sequence[Item]) -> list[M
 
 
 def title(config) -> str:
-    quantizer = display_quantizer(factory.quantizer_label(config.quantizer))
+    quantizer = display_quantizer(quantizer_label(**config.quantizer))
     return quantizer if config.get("context", True) else f"{quantizer}, no context"
 
 

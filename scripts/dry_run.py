@@ -19,6 +19,8 @@ from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsq_repro.errors import UserError, explained
+from fsq_repro.experiments.registry import kind_of
+from fsq_repro.factories.stage1_link import Stage1Need
 from fsq_repro.profiling.abstract import build_abstract
 from fsq_repro.profiling.dry_run import dry_run
 from fsq_repro.reporting.dry_run import dry_run_lines
@@ -53,7 +55,9 @@ def main() -> None:
     with explained():
         layouts = zip(FLAGS.devices, splits, strict=True)
         meshes = [sharding.make_mesh(fsdp, jax.devices()[:devices]) for devices, fsdp in layouts]
-        experiment = build_abstract(config, stage1_config(config) if "stage1" in config else None)
+        needed = kind_of(config).needs
+        stage1 = stage1_config(config, needed) if needed and not config.stage1 else None
+        experiment = build_abstract(config, stage1)
         for mesh, file in zip(meshes, FLAGS.json or [None] * runs, strict=True):
             found = dry_run(experiment, mesh, utilisation=FLAGS.utilisation, compile_step=FLAGS.compile)
             found = dataclasses.asdict(found)
@@ -62,18 +66,16 @@ def main() -> None:
                 run_dir.write_json(pathlib.Path(file), found)
 
 
-def stage1_config(config: ConfigDict) -> ConfigDict | None:
-    """The config of the stage I that belongs to a stage II, with what the two must share; None where it has a run."""
-    if config.stage1:
-        return None
-    stage = "stage=1," if config.trainer == "uvim_stage2" else ""
+def stage1_config(config: ConfigDict, needed: Stage1Need) -> ConfigDict:
+    """The config of the stage I that belongs to a stage II, with what the two must share."""
+    stage = "stage=1," if "task" in config else ""
     name = config.experiment.replace("maskgit", "autoencoder")
     try:
         stage1 = importlib.import_module(f"configs.{name}").get_config(f"{stage}scale={config.scale}")
     except ModuleNotFoundError as e:
         raise UserError(f"there is no configs/{name}.py; give stage I's run directory, --config.stage1=DIR") from e
     stage1.data.resolution = config.data.resolution
-    return ConfigDict(stage1.to_dict() | {k: config[k] for k in ("quantizer", "task", "context") if k in config})
+    return ConfigDict(stage1.to_dict() | {field: config[field] for field in ("quantizer", *needed.same)})
 
 
 if __name__ == "__main__":

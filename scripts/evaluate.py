@@ -1,4 +1,4 @@
-"""Evaluates a trained run and merges the figures into its record.json.
+"""Evaluates a trained run and merges the metrics into its record.json.
 
 Stage I: reconstructions and codebook usage on the whole validation split. Stage II: samples and compression cost.
 UViM, either stage: depth errors, panoptic quality or colour distances.
@@ -11,8 +11,10 @@ import pathlib
 
 from absl import flags
 
-from fsq_repro.evaluation import autoencoder, maskgit, uvim
-from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.errors import explained
+from fsq_repro.experiments.registry import kind_of
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir, read_metrics
 
 flags.DEFINE_string("workdir", None, "Run directory.")
 flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
@@ -26,19 +28,19 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    path = pathlib.Path(FLAGS.workdir)
-    options = {"weights": FLAGS.weights, "step": FLAGS.checkpoint, "networks": FLAGS.networks}
-    options["inception"] = FLAGS.inception
-    options = {name: value for name, value in options.items() if value is not None}
-    trainer = run_dir.RunDir(path).config.trainer
-    if trainer == "autoencoder":
-        record = autoencoder.evaluate_run(path, **options)
-    elif trainer == "maskgit":
-        record = maskgit.evaluate_run(path, stage1=FLAGS.stage1, **options)
-    else:
-        record = uvim.evaluate_run(path, stage1=FLAGS.stage1, **options)
-    for name, figure in record["figures"].items():
-        print(f"{name:32s} {figure['value']:.6g}")
+    run = RunDir(pathlib.Path(FLAGS.workdir))
+    with explained():
+        kind = kind_of(run.config)
+    record = kind.evaluate(
+        run,
+        stage1=FLAGS.stage1,
+        weights=FLAGS.weights,
+        step=FLAGS.checkpoint,
+        networks=FLAGS.networks,
+        inception=FLAGS.inception,
+    )
+    for key, measured in read_metrics(record).items():
+        print(f"{key!s:40s} {measured.value:.6g}")
 
 
 if __name__ == "__main__":

@@ -10,9 +10,10 @@ import numpy as np
 from absl import flags
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory
+from fsq_repro.factories import common
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.tokenizer import load_tokenizer
+from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.representation import representation_figure
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.run_dir import RunDir
@@ -27,25 +28,25 @@ FLAGS = flags.FLAGS
 def main() -> None:
     startup.start()
     studies = {}
-    for path in map(pathlib.Path, FLAGS.runs):
-        config = RunDir(path).config
-        quantizer = factory.quantizer_label(config.quantizer)
+    for run in (RunDir(pathlib.Path(path)) for path in FLAGS.runs):
+        config = run.config
+        quantizer = quantizer_label(**config.quantizer)
         if quantizer in studies:
             raise UserError(f"--runs has two runs with the quantizer {quantizer}; give one of each")
-        tokenizer = load_tokenizer(path)
+        tokenizer = load_tokenizer(run)
         with explained():
-            validation = factory.build_source(config, "validation")
+            validation = common.build_source(config, "validation")
             study = representation_study(
                 lambda images, t=tokenizer: np.asarray(t.encode(images)),
                 lambda indices, t=tokenizer: np.asarray(t.decode(indices)),
-                factory.build_eval_batches(config, validation),
+                common.build_eval_batches(config, validation),
                 expected_count=len(validation),
                 codebook_size=tokenizer.codebook_size,
                 seed=FLAGS.seed,
             )
         studies[quantizer] = dataclasses.asdict(study)
         shares = ", ".join(f"{c} ({s:.1%})" for c, s in zip(study.constant_codes, study.constant_shares, strict=True))
-        print(f"{path}: commonest codes {shares}")
+        print(f"{run.path}: commonest codes {shares}")
     with atomic_path(FLAGS.out) as temporary, explained():
         representation_figure(studies, temporary)
     print(FLAGS.out)

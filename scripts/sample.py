@@ -16,7 +16,8 @@ from absl import flags
 from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.image_generator import load_image_generator
-from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.visualization.grids import image_grid, save_png
 
 flags.DEFINE_string("workdir", None, "Run directory of stage II.")
@@ -35,11 +36,11 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    path = pathlib.Path(FLAGS.workdir)
+    run = RunDir(pathlib.Path(FLAGS.workdir))
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
-    config = run_dir.RunDir(path).config
-    sampler = load_image_generator(path, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
+    config = run.config
+    generator = load_image_generator(run, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:
         labels = [int(x) for x in FLAGS.labels or range(config.data.num_classes)]
     except ValueError:
@@ -47,7 +48,7 @@ def main() -> None:
     guidance = config.sampler.guidance_weight if FLAGS.guidance is None else FLAGS.guidance
     repeated = np.repeat(labels, FLAGS.per_label)
     with explained():
-        images = sampler.images(
+        images = generator.images(
             repeated, seed=FLAGS.seed, guidance=guidance, progress=lambda x: tqdm.tqdm(x, disable=None)
         )
     if FLAGS.out:

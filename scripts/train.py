@@ -17,8 +17,9 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.errors import explained
-from fsq_repro.experiments.registry import build_experiment
-from fsq_repro.runtime import cli, run_dir, startup
+from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -34,19 +35,19 @@ def encoding_bar(items: Iterable) -> Iterable:
 
 
 def main() -> int:
-    path = pathlib.Path(FLAGS.workdir)
+    run = RunDir(pathlib.Path(FLAGS.workdir))
     config = FLAGS.config
     startup.start()
     with explained():
-        experiment = build_experiment(config, path, progress=encoding_bar)
+        experiment = build_experiment(config, run, progress=encoding_bar)
 
     is_main = jax.process_index() == 0
     if is_main:
         software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
         file = config_flags.get_config_filename(FLAGS["config"])
-        run_dir.RunDir(path).write_config(config, file=file, command=sys.argv, **software)
-        facts = experiment.facts | {"run": FLAGS.run or path.name, "sweep": FLAGS.sweep}
-        run_dir.RunDir(path).update_record(status="training", device=startup.device_description(), **facts, **software)
+        run.write_config(config, file=file, command=sys.argv, **software)
+        facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
+        run.update_record(status="training", device=startup.device_description(), **facts, **software)
 
     started = time.monotonic()
     status = "failed"
@@ -55,7 +56,7 @@ def main() -> int:
             experiment.trainer,
             experiment.data_iterator,
             experiment.evaluation_batches,
-            path,
+            run.path,
             experiment.loop_config,
             experiment.start_from,
         )
@@ -65,8 +66,8 @@ def main() -> int:
         status = "interrupted"
     finally:
         if is_main:
-            before = run_dir.RunDir(path).record.get("wall_time_s", 0.0)
-            run_dir.RunDir(path).update_record(status=status, wall_time_s=before + time.monotonic() - started)
+            before = run.record.get("wall_time_s", 0.0)
+            run.update_record(status=status, wall_time_s=before + time.monotonic() - started)
     return 0 if status == "finished" else 130
 
 

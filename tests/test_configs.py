@@ -19,8 +19,9 @@ from configs import (
     uvim_depth,
     uvim_panoptic,
 )
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import code_predictor as code_predictor_factory
-from fsq_repro.factories import factory
+from fsq_repro.factories import common
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import LabelCoder
@@ -66,8 +67,8 @@ def assert_same_shapes(a, b):
 def test_builds_at_paper_scale(name, quantizer):
     config = CONFIGS[name].get_config(f"quantizer={quantizer}")
     assert_has_common_fields(config)
-    trainer = factory.build_trainer(config)
-    factory.build_loop(config)
+    trainer = autoencoder_factory.build_trainer(config)
+    common.build_loop(config)
     state = jax.eval_shape(trainer.init_state, jax.random.key(0))
     assert config.batch_size == (512 if name == "imagenet256_autoencoder" else 256)
     assert trainer.model.stride == 16
@@ -105,7 +106,7 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
     config = CONFIGS[name].get_config(arg)
     stage1 = CONFIGS[name.replace("maskgit", "autoencoder")].get_config(arg.removesuffix(",generator=autoregressive"))
     assert config.quantizer == stage1.quantizer and config.data.resolution == stage1.data.resolution
-    factory.build_loop(config)
+    common.build_loop(config)
     trainer = maskgit_factory.build_trainer(config, _Tokenizer(grid))
     assert trainer.encode  # random crops: no two epochs have the same tokens
     state = jax.eval_shape(trainer.init_state, jax.random.key(0))
@@ -124,7 +125,7 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
 def test_small_scales_build_at_every_size(bits, scale):
     for quantizer in ("fsq", "vq"):
         config = tradeoff_autoencoder.get_config(f"quantizer={quantizer},bits={bits},scale={scale}")
-        trainer = factory.build_trainer(config)
+        trainer = autoencoder_factory.build_trainer(config)
         assert 0.9 * 2**bits < trainer.model.quantizer.codebook_size < 1.1 * 2**bits
 
 
@@ -159,8 +160,8 @@ def test_bad_values_are_named(field, value, words):
         parent = parent[part]
     parent[last] = value
     with pytest.raises(ValueError) as e:
-        factory.build_trainer(config)
-        factory.build_loop(config)
+        autoencoder_factory.build_trainer(config)
+        common.build_loop(config)
     assert words in str(e.value) and "\n" not in str(e.value)
 
 
@@ -210,7 +211,7 @@ def stage1_shapes(name: str, arg: str, **model):
     """Stage I at paper scale but for fields of `model`, and the shapes of its state."""
     config = CONFIGS[name].get_config(f"stage=1,{arg}")
     assert_has_common_fields(config)
-    factory.build_loop(config)
+    common.build_loop(config)
     config.model.update(model)
     trainer = label_autoencoder_factory.build_trainer(config)
     return trainer, jax.eval_shape(trainer.init_state, jax.random.key(0))
@@ -258,7 +259,7 @@ def stage2_shapes(name: str, quantizer: str, **model):
     coder = _Coder(label_autoencoder_factory.build_trainer(CONFIGS[name].get_config(f"stage=1,quantizer={quantizer}")))
     config = CONFIGS[name].get_config(f"stage=2,quantizer={quantizer}")
     assert_has_common_fields(config)
-    factory.build_loop(config)
+    common.build_loop(config)
     config.model.update(model)
     trainer = code_predictor_factory.build_trainer(config, coder)
     return config, trainer, jax.eval_shape(trainer.init_state, jax.random.key(0))
@@ -300,9 +301,9 @@ def test_uvim_at_the_small_scale_builds(name):
     coder = _Coder(label_autoencoder_factory.build_trainer(configs[0]))
     code_predictor_factory.build_trainer(configs[1], coder)
     for config in configs:
-        factory.build_loop(config)
-        factory.check_batch(config)
-        factory.check_eval_batch(config)
+        common.build_loop(config)
+        common.check_batch(config)
+        common.check_eval_batch(config)
 
 
 BAD_FIELDS = [  # of either stage

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 import pathlib
+from collections.abc import Callable
 from types import SimpleNamespace
 from typing import Any
 
@@ -12,11 +13,8 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from ml_collections import ConfigDict
 
 from configs import tradeoff_autoencoder, tradeoff_maskgit, uvim_colorization, uvim_depth, uvim_panoptic
-from fsq_repro.data.pipeline import Augmentation, train_iterator
-from fsq_repro.factories import code_predictor as code_predictor_factory
-from fsq_repro.factories import factory
-from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.inference.label_coder import load_label_coder
+from fsq_repro.conversion.published_weights import NO_DATA
+from fsq_repro.experiments.registry import kind_of
 from fsq_repro.runtime import run_dir
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.trainers.loop import Trainer
@@ -63,12 +61,9 @@ class NoiseSource:
 
 
 def save_untrained(path: pathlib.Path, config: ConfigDict, state: Any = None) -> pathlib.Path:
-    """A stage-I run directory with the initial weights or another state, as if trained for `config.steps`."""
-    trainer = factory.build_trainer(config)
-    iterator = train_iterator(NoiseSource(), batch_size=8, resolution=16, seed=0, augmentation=Augmentation())
-    state = jax.jit(trainer.init_state)(jax.random.key(config.seed)) if state is None else state
-    _save(path, config, state, iterator, factory.run_facts(config, trainer))
-    return path
+    """A run directory with the initial weights or another state, as if it had been trained for `config.steps`."""
+    initial = lambda trainer: jax.jit(trainer.init_state)(jax.random.key(config.seed))  # noqa: E731
+    return _save(path, config, initial if state is None else lambda _: state)
 
 
 def tiny_stage2(stage1: pathlib.Path, arg: str = "quantizer=fsq,bits=8") -> ConfigDict:
@@ -189,26 +184,16 @@ def random_uvim_state(trainer: Trainer) -> Any:
 
 def save_untrained_uvim(path: pathlib.Path, config: ConfigDict) -> pathlib.Path:
     """A run directory of either stage of `tiny_uvim` with random weights, as if it had been trained."""
-    if config.trainer == "uvim_stage1":
-        trainer = label_autoencoder_factory.build_trainer(config)
-        model, task = trainer.model, trainer.task
-        facts = label_autoencoder_factory.run_facts(
-            config, trainer, model.quantizer.codebook_size, model.code_grid**2
-        ) | {"stage": 1}
-    else:
-        coder = load_label_coder(config.stage1)
-        trainer, task = code_predictor_factory.build_trainer(config, coder), coder.task
-        facts = code_predictor_factory.run_facts(config, trainer)
-    iterator = label_autoencoder_factory.build_train_iterator(
-        config, task, DenseNoiseSource(resolution=config.data.resolution)
-    )
-    _save(path, config, random_uvim_state(trainer), iterator, facts)
-    return path
+    return _save(path, config, random_uvim_state)
 
 
-def _save(path: pathlib.Path, config: ConfigDict, state: Any, iterator: Any, facts: dict) -> None:
-    run_dir.RunDir(path).write_config(config)
-    run_dir.RunDir(path).update_record(run=path.name, status="finished", **facts)
-    checkpoints = Checkpoints(path / "checkpoints")
-    checkpoints.save(config.steps, state.replace(step=jax.numpy.int32(config.steps)), iterator)
+def _save(path: pathlib.Path, config: ConfigDict, make_state: Callable[[Trainer], Any]) -> pathlib.Path:
+    run, kind = run_dir.RunDir(path), kind_of(config)
+    trainer = kind.build_trainer(config, kind.load_stage1(config))
+    iterator = kind.train_iterator(config, kind.build_task(config), NO_DATA)
+    run.write_config(config)
+    run.update_record(run=path.name, status="finished", **kind.facts(config, trainer))
+    checkpoints = Checkpoints(run.checkpoints)
+    checkpoints.save(config.steps, make_state(trainer).replace(step=jax.numpy.int32(config.steps)), iterator)
     checkpoints.close()
+    return path

@@ -26,17 +26,10 @@ import numpy as np
 from flax.traverse_util import flatten_dict, unflatten_dict
 
 from fsq_repro.conversion.weight_files import locate, read_arrays
-from fsq_repro.data.pipeline import token_iterator
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import code_predictor as code_predictor_factory
-from fsq_repro.factories import factory
-from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.factories import maskgit as maskgit_factory
-from fsq_repro.inference.label_coder import load_stage1_coder
-from fsq_repro.inference.tokenizer import load_stage1_tokenizer
-from fsq_repro.runtime import run_dir
+from fsq_repro.experiments.registry import kind_of
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.trainers.loop import Trainer
+from fsq_repro.runtime.run_dir import RunDir
 
 # Stands for the training data, which an import does without: an iterator's position before the first batch is the same
 # for all sources.
@@ -72,7 +65,7 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
       config: as resolved, of any trainer; those of stage II name stage I's run directory.
       weights: the file, see `read_arrays`.
       path: the run directory, which must not exist or be empty; it appears whole or not at all.
-      **origin: what else `config.json` says, see `run_dir.write_config`.
+      **origin: what else `config.json` says, see `RunDir.write_config`.
 
     Returns:
       The record; `imported` says where the weights came from.
@@ -86,7 +79,10 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
         raise UserError(f"--workdir={path} exists already; an import needs a directory that is new or empty")
     with explained():
         arrays, sha256 = read_arrays(weights)
-        trainer, facts, data_iterator = _build(config)
+        kind = kind_of(config)
+        trainer = kind.build_trainer(config, kind.load_stage1(config))
+        facts = kind.facts(config, trainer)
+        data_iterator = kind.train_iterator(config, kind.build_task(config), NO_DATA)
         shapes = jax.eval_shape(trainer.init_state, jax.random.key(0))
         try:
             place = locate(arrays, published_tree(shapes))
@@ -109,38 +105,13 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
         "note": "steps, batch_size, seed and data are the config's; the file does not tell those of its training",
     }
     with _new_directory(path) as temporary:
-        run_dir.RunDir(temporary).write_config(config, **origin)
-        checkpoints = Checkpoints(temporary / "checkpoints")
+        run = RunDir(temporary)
+        run.write_config(config, **origin)
+        checkpoints = Checkpoints(run.checkpoints)
         checkpoints.save(config.steps, state, data_iterator)
         checkpoints.close()
         facts |= {"run": path.name, "sweep": "", "imported": imported}
-        return run_dir.RunDir(temporary).update_record(status="finished", **facts)
-
-
-def _build(config: Any) -> tuple[Trainer, dict, Any]:
-    """Trainer, the record's facts, and an iterator of training batches that stands before the first, without data."""
-    if config.trainer == "autoencoder":
-        trainer = factory.build_trainer(config)
-        return trainer, factory.run_facts(config, trainer), factory.build_train_iterator(config, NO_DATA)
-    if config.trainer == "maskgit":
-        trainer = maskgit_factory.build_trainer(config, load_stage1_tokenizer(config))
-        if trainer.encode:
-            iterator = factory.build_train_iterator(config, NO_DATA)
-        else:
-            iterator = token_iterator(NO_DATA, batch_size=config.batch_size, seed=config.seed)
-        return trainer, maskgit_factory.run_facts(config, trainer), iterator
-    if config.trainer == "uvim_stage1":
-        trainer = label_autoencoder_factory.build_trainer(config)
-        model, task = trainer.model, trainer.task
-        facts = label_autoencoder_factory.run_facts(config, trainer, model.quantizer.codebook_size, model.code_grid**2)
-        facts |= {"stage": 1}
-    elif config.trainer == "uvim_stage2":
-        trainer = code_predictor_factory.build_trainer(config, load_stage1_coder(config))
-        task, facts = trainer.coder.task, code_predictor_factory.run_facts(config, trainer)
-    else:
-        kinds = "autoencoder, maskgit, uvim_stage1, uvim_stage2"
-        raise ValueError(f"trainer = {config.trainer!r} is not one of {kinds}")
-    return trainer, facts, label_autoencoder_factory.build_train_iterator(config, task, NO_DATA)
+        return run.update_record(status="finished", **facts)
 
 
 @contextlib.contextmanager

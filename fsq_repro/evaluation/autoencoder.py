@@ -1,12 +1,13 @@
 """Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the validation split."""
 
-import copy
 import dataclasses
 import pathlib
 from collections.abc import Sequence
 
 from fsq_repro.errors import explained
-from fsq_repro.factories import factory
+from fsq_repro.factories import autoencoder as autoencoder_factory
+from fsq_repro.factories import common
+from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.reconstruction import evaluate_reconstructions
@@ -41,15 +42,15 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing.
     """
-    config, weights = copy.deepcopy(run.config), weights or "ema"
-    tokenizer = load_tokenizer(run.path, weights=weights, step=step)
-    factory.choose_networks(config, networks, inception)
+    weights = weights or "ema"
+    tokenizer = load_tokenizer(run, weights=weights, step=step)
+    config = scorer_factory.choose_networks(run.config, networks, inception)
     with explained():
-        factory.check_networks(config)
-        sources = {split: factory.build_source(config, split) for split in ("train", "validation")}
-        scorers = factory.build_scorers(config, config.data.resolution)
-        files = factory.build_reference_files(config, scorers)
-        batches = factory.build_eval_batches(config, sources["validation"])
+        autoencoder_factory.check_networks(config)
+        sources = {split: common.build_source(config, split) for split in ("train", "validation")}
+        scorers = scorer_factory.build_scorers(config, config.data.resolution)
+        files = scorer_factory.build_reference_files(config, scorers)
+        batches = common.build_eval_batches(config, sources["validation"])
 
     result = evaluate_reconstructions(
         tokenizer.reconstruct,

@@ -1,6 +1,5 @@
 """Evaluates a stage-II run directory: sampling Frechet distance, precision, recall, distances by class, compression."""
 
-import copy
 import dataclasses
 import logging
 from collections.abc import Sequence
@@ -14,8 +13,8 @@ from fsq_repro.errors import explained
 from fsq_repro.evaluation.class_metrics import class_metrics
 from fsq_repro.evaluation.compression import compression_metrics
 from fsq_repro.evaluation.sampling import draw_samples, sampling_metrics
-from fsq_repro.factories import factory
 from fsq_repro.factories import maskgit as maskgit_factory
+from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.visualization.grids import class_grid, save_png
@@ -50,13 +49,13 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing.
     """
-    config, weights = copy.deepcopy(run.config), weights or "ema"
-    image_generator = load_image_generator(run.path, stage1=stage1, weights=weights, step=step)
-    factory.choose_networks(config, networks, inception)
+    weights = weights or "ema"
+    image_generator = load_image_generator(run, stage1=stage1, weights=weights, step=step)
+    config = scorer_factory.choose_networks(run.config, networks, inception)
     with explained():
         train, validation = (maskgit_factory.build_source(config, split) for split in ("train", "validation"))
-        scorers = factory.build_scorers(config, config.data.resolution)
-        files = factory.build_reference_files(config, scorers)
+        scorers = scorer_factory.build_scorers(config, config.data.resolution)
+        files = scorer_factory.build_reference_files(config, scorers)
         validation_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, validation)
     common = {
         "data": config.data.source,

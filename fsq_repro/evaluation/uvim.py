@@ -12,8 +12,8 @@ import numpy as np
 
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.errors import UserError, explained, explained_items
-from fsq_repro.factories import factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.metrics.usage import CodebookUsage, saturation
@@ -73,7 +73,7 @@ def evaluate_run(
         usage.update(np.asarray(codes_BxS)[batch["mask"]])
         return {name: np.asarray(x) for name, x in maps.items()}
 
-    factory.choose_networks(config, networks, inception)
+    config = scorer_factory.choose_networks(config, networks, inception)
     with explained():
         e, train = config.eval, label_autoencoder_factory.build_source(config, "train")
         source = label_autoencoder_factory.build_source(config, "validation")
@@ -84,13 +84,13 @@ def evaluate_run(
         elif task.name == "panoptic":
             scorer = PanopticScorer(train, e.baseline_images, config.data.resolution)
         elif e.eval_names:
-            scorers = factory.build_scorers(config, COLTRAN_PX)
+            scorers = scorer_factory.build_scorers(config, COLTRAN_PX)
             scorer = ListedColorization(source, e.eval_names, e.reference_names, scorers, e.batch_size)
             source, more = scorer.source, {"list": pathlib.Path(e.eval_names).name}
             batches = scorer.batches(config.data.resolution)
         else:
             resolution = config.data.resolution
-            scorer = split_colorization(train, source, factory.build_scorers(config, resolution), resolution)
+            scorer = split_colorization(train, source, scorer_factory.build_scorers(config, resolution), resolution)
 
     first = 0
     for batch in explained_items(batches):

@@ -1,4 +1,4 @@
-"""From a config of UViM's stage II and stage I's run directory to typed objects; the checks are those of `factory`."""
+"""From a config of UViM's stage II and stage I's run directory to typed objects; see `common`."""
 
 from collections.abc import Callable
 
@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import common, stage1_link
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.models.augreg_vit import load_augreg_vit
 from fsq_repro.models.code_predictor import EncoderDecoderTransformer
@@ -15,7 +15,7 @@ from fsq_repro.trainers.code_predictor import CodePredictorState, CodePredictorT
 
 def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> EncoderDecoderTransformer:
     m = config.model
-    embeddings = {field: m.get(field, 1.0) for field in ("token_std", "position_scale")}  # 1: runs of older versions
+    embeddings = {field: m[field] for field in ("token_std", "position_scale")}
     for field, value in embeddings.items():
         if not 0 < value < float("inf"):
             raise ValueError(f"model.{field} = {value} must be a finite number above 0")
@@ -29,7 +29,7 @@ def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> Encod
         num_heads=m.num_heads,
         mlp_width=m.mlp_width,
         remat=m.remat,
-        dtype=label_autoencoder_factory.build_dtype(m),
+        dtype=common.build_dtype(m),
         **embeddings,
     )
     # Shapes only, of one layer: what the network refuses is refused here.
@@ -49,7 +49,7 @@ def build_trainer(config: ConfigDict, coder: FrozenLabelCoder) -> CodePredictorT
         optimizer=label_autoencoder_factory.build_optimizer(config.optimizer, config.steps),
         coder=coder,
         temperature=config.sampler.temperature,
-        accumulate_steps=factory.accumulate_steps(config),
+        accumulate_steps=config.accumulate_steps,
     )
 
 
@@ -67,8 +67,7 @@ def augreg_start(path: str, trainer: CodePredictorTrainer) -> Callable[[CodePred
 
 def run_facts(config: ConfigDict, trainer: CodePredictorTrainer) -> dict:
     """What `record.json` says of a run before it has trained."""
-    model = trainer.model
-    return label_autoencoder_factory.run_facts(config, trainer, model.codebook_size, model.num_codes) | {
+    return label_autoencoder_factory.run_facts(config, trainer, trainer.model.num_codes) | {
         "stage": 2,
         "generator": "autoregressive",
         "stage1": stage1_link.stage1_facts(config, trainer.coder.fingerprint),

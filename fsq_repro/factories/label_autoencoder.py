@@ -1,7 +1,6 @@
-"""From a config of UViM to typed objects: stage I, and what both stages share; the checks are those of `factory`."""
+"""From a config of UViM to typed objects: stage I, and what both stages share; see `common`."""
 
 import dataclasses
-import math
 
 import jax
 import jax.numpy as jnp
@@ -12,7 +11,7 @@ from fsq_repro.data import transforms
 from fsq_repro.data.dense_sources import make_dense_source
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
 from fsq_repro.data.sources import Source
-from fsq_repro.factories import factory
+from fsq_repro.factories import common
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.tasks.uvim_tasks import ColorizationTask, DepthTask, PanopticTask, Task
 from fsq_repro.trainers import big_vision_adafactor
@@ -42,16 +41,10 @@ def build_task(c: ConfigDict) -> Task:
     return kind(**fields)
 
 
-def build_dtype(c: ConfigDict) -> jnp.dtype:
-    if c.dtype not in factory.DTYPES:
-        raise ValueError(f"model.dtype = {c.dtype!r} is not one of {', '.join(factory.DTYPES)}")
-    return factory.DTYPES[c.dtype]
-
-
 def build_model(config: ConfigDict, task: Task) -> LabelAutoencoder:
     m, resolution = config.model, config.data.resolution
     model = LabelAutoencoder(
-        quantizer=factory.build_quantizer(config.quantizer),
+        quantizer=common.build_quantizer(config.quantizer),
         labels=task.labels,
         resolution=resolution,
         patch_size=m.patch_size,
@@ -65,7 +58,7 @@ def build_model(config: ConfigDict, task: Task) -> LabelAutoencoder:
         decoder_context=config.context,
         code_dropout=m.code_dropout,
         remat=m.remat,
-        dtype=build_dtype(m),
+        dtype=common.build_dtype(m),
     )
     # Shapes only, of one layer: whatever the modules refuse is refused here.
     probe = model.clone(encoder_depth=1, decoder_depth=1)
@@ -94,7 +87,7 @@ def build_trainer(config: ConfigDict) -> LabelAutoencoderTrainer:
     model = build_model(config, task)
     check_evaluation(config)
     return LabelAutoencoderTrainer(
-        model, task, build_optimizer(config.optimizer, config.steps), factory.accumulate_steps(config)
+        model, task, build_optimizer(config.optimizer, config.steps), config.accumulate_steps
     )
 
 
@@ -122,7 +115,7 @@ def build_source(config: ConfigDict, split: str) -> Source:
 
 def build_train_iterator(config: ConfigDict, task: Task, source: Source):
     """This process's part of the prepared training batches, as a grain iterator."""
-    factory.check_batch(config)
+    common.check_batch(config)
     d, processes = config.data, jax.process_count()
     return train_iterator(
         source,
@@ -144,7 +137,7 @@ def build_eval_batches(config: ConfigDict, task: Task, source: Source, processes
 
     `processes` is their number, 1 where each goes through the whole source.
     """
-    factory.check_eval_batch(config)
+    common.check_eval_batch(config)
     processes = jax.process_count() if processes is None else processes
     return eval_batches(
         source,
@@ -158,9 +151,6 @@ def build_eval_batches(config: ConfigDict, task: Task, source: Source, processes
     )
 
 
-def run_facts(config: ConfigDict, trainer: Trainer, codebook_size: int, num_codes: int) -> dict:
+def run_facts(config: ConfigDict, trainer: Trainer, num_codes: int) -> dict:
     """What `record.json` says of a run of either stage before it has trained."""
-    return factory.common_facts(config, trainer, codebook_size, math.isqrt(num_codes)) | {
-        "task": config.task.name,
-        "context": config.context,
-    }
+    return common.common_facts(config, trainer, num_codes) | {"task": config.task.name, "context": config.context}

@@ -1,7 +1,8 @@
-"""From a stage-II config and stage I's run directory to typed objects; the checks are those of `factory`."""
+"""From a stage-II config and stage I's run directory to typed objects; see `common`."""
 
 import dataclasses
 import math
+from typing import Any
 
 import jax
 import optax
@@ -11,7 +12,7 @@ from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import token_eval_batches, token_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource, encode_source
-from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import common, stage1_link
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer
 from fsq_repro.models.masked_transformer import MaskedTransformer
 from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
@@ -25,17 +26,14 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
     m = config.model
     if m.kind not in KINDS:
         raise ValueError(f"model.kind = {m.kind!r} is not one of {', '.join(KINDS)}")
-    if m.dtype not in factory.DTYPES:
-        raise ValueError(f"model.dtype = {m.dtype!r} is not one of {', '.join(factory.DTYPES)}")
-    for name, value in (("model.dropout", m.dropout), ("label_drop", config.label_drop)):
+    shares = {"model.dropout": m.dropout, "label_drop": config.label_drop, "label_smoothing": config.label_smoothing}
+    for name, value in shares.items():
         if not 0 <= value < 1:
             raise ValueError(f"{name} = {value} must be in [0, 1)")
-    if not 0 <= config.label_smoothing < 1:
-        raise ValueError(f"label_smoothing = {config.label_smoothing} must be in [0, 1)")
     if config.data.num_classes < 1:
         raise ValueError(f"data.num_classes = {config.data.num_classes} must be at least 1")
     model = KINDS[m.kind](
-        codebook_size=factory.build_quantizer(config.quantizer).codebook_size,
+        codebook_size=common.build_quantizer(config.quantizer).codebook_size,
         num_classes=config.data.num_classes,
         num_tokens=grid * grid,
         width=m.width,
@@ -44,7 +42,7 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
         mlp_width=m.mlp_width,
         dropout=m.dropout,
         remat=m.remat,
-        dtype=factory.DTYPES[m.dtype],
+        dtype=common.build_dtype(m),
     )
     if m.kind == "autoregressive":
         generator = AutoregressiveGenerator(model, grid, config.label_smoothing)
@@ -85,7 +83,7 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
     parts = [optax.clip_by_global_norm(c.gradient_clip)] if c.gradient_clip else []
     parts += [optax.scale_by_adam(b1=c.beta1, b2=c.beta2)]
     parts += [optax.add_decayed_weights(c.weight_decay, mask=kernels)] if c.weight_decay else []
-    return optax.chain(*parts, optax.scale_by_learning_rate(factory.build_schedule(c, steps)))
+    return optax.chain(*parts, optax.scale_by_learning_rate(common.build_schedule(c, steps)))
 
 
 def check_evaluation(config: ConfigDict) -> None:
@@ -104,24 +102,27 @@ def check_evaluation(config: ConfigDict) -> None:
 
 
 def build_trainer(config: ConfigDict, tokenizer: FrozenTokenizer) -> MaskGITTrainer:
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
     generator = build_generator(config, tokenizer.grid)
     check_evaluation(config)
     return MaskGITTrainer(
         generator=generator,
         optimizer=build_optimizer(config.optimizer, config.steps),
-        ema_decay=config.ema_decay,
+        ema_decay=common.build_ema_decay(config),
         label_drop=config.label_drop,
         tokenizer=tokenizer,
-        encode=config.data.crop != "none",
-        accumulate_steps=factory.accumulate_steps(config),
+        encode=not trains_on_tokens(config),
+        accumulate_steps=config.accumulate_steps,
     )
+
+
+def trains_on_tokens(config: ConfigDict) -> bool:
+    """Whether images are encoded once, before training; random crops are encoded in each step."""
+    return config.data.crop == "none"
 
 
 def build_source(config: ConfigDict, split: str) -> Source:
     """The images; ValueError if their number of classes is not the config's."""
-    source = factory.build_source(config, split)
+    source = common.build_source(config, split)
     if source.num_classes != config.data.num_classes:
         raise ValueError(
             f"data.num_classes = {config.data.num_classes}, but {source.name}/{split} has {source.num_classes} classes"
@@ -133,7 +134,7 @@ def build_tokens(
     config: ConfigDict, tokenizer: FrozenTokenizer, source: Source, progress: Progress = iter
 ) -> TokenSource:
     """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
-    factory.check_eval_batch(config)
+    common.check_eval_batch(config)
     return encode_source(
         source,
         tokenizer.encode,
@@ -148,13 +149,12 @@ def build_tokens(
     )
 
 
-def build_train_iterator(config: ConfigDict, trainer: MaskGITTrainer, source: Source, progress: Progress = iter):
+def build_train_iterator(config: ConfigDict, items: TokenSource | Source) -> Any:
     """This process's part of the training batches, as a grain iterator: of tokens, or of images to be encoded."""
-    if trainer.encode:
-        return factory.build_train_iterator(config, source)
-    factory.check_batch(config)
-    tokens = build_tokens(config, trainer.tokenizer, source, progress)
-    return token_iterator(tokens, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
+    if not trains_on_tokens(config):
+        return common.build_train_iterator(config, items)
+    common.check_batch(config)
+    return token_iterator(items, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
 
 
 def build_eval_batches(config: ConfigDict, tokens: TokenSource):
@@ -164,7 +164,7 @@ def build_eval_batches(config: ConfigDict, tokens: TokenSource):
 
 def run_facts(config: ConfigDict, trainer: MaskGITTrainer) -> dict:
     """What `record.json` says of a run before it has trained."""
-    return factory.common_facts(config, trainer, trainer.generator.model.codebook_size, trainer.tokenizer.grid) | {
+    return common.common_facts(config, trainer, trainer.tokenizer.grid**2) | {
         "stage": 2,
         "generator": trainer.generator.name,
         "stage1": stage1_link.stage1_facts(config, trainer.tokenizer.fingerprint),

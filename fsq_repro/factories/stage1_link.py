@@ -1,47 +1,59 @@
 """How a stage-II run holds on to the stage-I run that its config names: the checks that all stages II share."""
 
+import dataclasses
 import logging
-import pathlib
-from collections.abc import Sequence
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory
-from fsq_repro.runtime import run_dir
+from fsq_repro.factories import common
+from fsq_repro.quantizers import quantizer_label
+from fsq_repro.runtime.run_dir import RunDir, open_run
 
 log = logging.getLogger(__name__)
 
 
-def stage1_config(config: ConfigDict, trainer: str, same: Sequence[tuple[str, str]] = ()) -> ConfigDict:
-    """The config of the run in `config.stage1`, which must be what stage II's config says.
+@dataclasses.dataclass(frozen=True)
+class Stage1Need:
+    """The run that `config.stage1` of a stage II must name.
 
-    Args:
-      config: of stage II.
-      trainer: of the run there.
-      same: pairs of (words for it, field) that must be equal, besides quantizer and resolution.
-
-    Raises:
-      UserError: no run there, one of another trainer, or one with another codebook, resolution or other field.
+    Attributes:
+      trainer: of that run.
+      same: fields of the config that must be equal in both, besides quantizer and resolution.
     """
-    if not config.stage1:
-        raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
-    theirs = run_dir.RunDir(pathlib.Path(config.stage1)).config
-    if theirs.trainer != trainer:
-        raise UserError(f"stage1 = {config.stage1} holds a run of the trainer {theirs.trainer!r}, not of {trainer!r}")
-    pair = (config, theirs)
-    compared = [
-        ("quantizer", *(factory.quantizer_label(c.quantizer) for c in pair)),
-        ("codebook size", *(factory.build_quantizer(c.quantizer).codebook_size for c in pair)),
-        ("quantizer.levels", *(c.quantizer.get("levels") for c in pair)),
-        ("data.resolution", *(c.data.resolution for c in pair)),
-        *((words, *(_field(c, field) for c in pair)) for words, field in same),
-    ]
-    for words, mine, other in compared:
-        if mine != other:
-            raise UserError(f"stage1 = {config.stage1} has {words} {other}, the config has {mine}; they must be equal")
-    return theirs
+
+    trainer: str
+    same: tuple[str, ...] = ()
+
+    def open(self, config: ConfigDict) -> RunDir:
+        """The run in `config.stage1`, which must be what stage II's config says.
+
+        Raises:
+          UserError: no run there, one of another trainer, or one with another codebook, resolution or other field.
+        """
+        if not config.stage1:
+            raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
+        run = open_run(config.stage1)
+        theirs = run.config
+        if theirs.trainer != self.trainer:
+            raise UserError(
+                f"stage1 = {config.stage1} holds a run of the trainer {theirs.trainer!r}, not of {self.trainer!r}"
+            )
+        pair = (config, theirs)
+        quantizers = [common.build_quantizer(c.quantizer) for c in pair]
+        compared = [
+            ("quantizer", *(quantizer_label(**c.quantizer) for c in pair)),
+            ("codebook size", *(q.codebook_size for q in quantizers)),
+            ("quantizer.levels", *(q.levels for q in quantizers)),
+            *((field, *(_field(c, field) for c in pair)) for field in ("data.resolution", *self.same)),
+        ]
+        for words, mine, other in compared:
+            if mine != other:
+                raise UserError(
+                    f"stage1 = {config.stage1} has {words} {other}, the config has {mine}; they must be equal"
+                )
+        return run
 
 
 def _field(config: ConfigDict, name: str) -> Any:
@@ -50,29 +62,34 @@ def _field(config: ConfigDict, name: str) -> Any:
     return config.to_dict() if isinstance(config, ConfigDict) else config
 
 
-def check_weights(config: ConfigDict, theirs: ConfigDict, step: int, fingerprint: str, known: str | None) -> None:
-    """Compares stage I's weights, of training step `step`, with those that the run was started with, if it was.
+def check_weights(run: RunDir, step: int, fingerprint: str, known: str | None) -> None:
+    """Compares stage I's weights, of training step `step`, with those that the run of stage II was started with.
+
+    Args:
+      run: of stage I.
+      step, fingerprint: of its weights.
+      known: fingerprint of the weights that the run of stage II was started with; None for a new one.
 
     Raises:
       UserError: they are other ones.
     """
-    if step < theirs.steps:
-        log.warning("stage1 = %s is not finished: step %d of %d", config.stage1, step, theirs.steps)
+    if step < run.config.steps:
+        log.warning("stage1 = %s is not finished: step %d of %d", run.path, step, run.config.steps)
     if known and known != fingerprint:
         raise UserError(
-            f"stage1 = {config.stage1} holds other weights (fingerprint {fingerprint}) than this run was "
+            f"stage1 = {run.path} holds other weights (fingerprint {fingerprint}) than this run was "
             f"trained on ({known}); use the autoencoder that it was started with"
         )
 
 
-def known_fingerprint(path: pathlib.Path) -> str | None:
-    """Fingerprint of the autoencoder that the run in `path` was started with; None where there is no run."""
-    return run_dir.RunDir(path).record["stage1"]["fingerprint"] if (path / "record.json").exists() else None
+def known_fingerprint(run: RunDir) -> str | None:
+    """Fingerprint of the autoencoder that a run was started with; None where there is no run yet."""
+    return run.record["stage1"]["fingerprint"] if (run.path / "record.json").exists() else None
 
 
 def stage1_facts(config: ConfigDict, fingerprint: str) -> dict:
     """What the record of a stage-II run says of its stage I."""
-    theirs = run_dir.RunDir(pathlib.Path(config.stage1)).record
+    theirs = open_run(config.stage1).record
     return {key: theirs[key] for key in ("experiment", "run", "steps", "batch_size", "seed")} | {
         "fingerprint": fingerprint
     }

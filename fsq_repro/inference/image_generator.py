@@ -1,7 +1,7 @@
 """`load_image_generator(run_dir)`: the Python door to a trained stage-II run.
 
-sampler = load_image_generator("runs/fsq_10_maskgit")
-images = sampler.images(labels, seed=0)      # int (N,) -> uint8 (N, H, W, 3)
+image_generator = load_image_generator("runs/fsq_10_maskgit")
+images = image_generator.images(labels, seed=0)      # int (N,) -> uint8 (N, H, W, 3)
 """
 
 import pathlib
@@ -17,8 +17,9 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.inference.tokenizer import WEIGHTS, Tokenizer, load_stage1_tokenizer
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
+from fsq_repro.runtime.run_dir import RunDir, changed, open_run
 from fsq_repro.trainers.generators import Generator
 
 
@@ -82,7 +83,7 @@ class ImageGenerator:
 
 
 def load_image_generator(
-    path: str | pathlib.Path,
+    run: str | pathlib.Path | RunDir,
     *,
     stage1: str | None = None,
     weights: str = "ema",
@@ -91,7 +92,7 @@ def load_image_generator(
     """Loads a stage-II run directory and the autoencoder it was trained on.
 
     Args:
-      path: the run directory.
+      run: the run directory.
       stage1: stage I's run directory, if it is no longer where the config says.
       weights: "ema" (as the tables) or "raw".
       step: a checkpoint's step; the last by default.
@@ -99,17 +100,19 @@ def load_image_generator(
     Raises:
       UserError: no stage-II run, no checkpoint, or one that does not fit; another autoencoder than in training.
     """
-    path = pathlib.Path(path)
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    config = run_dir.RunDir(path).config
+    run = open_run(run)
+    config = run.config
     if config.trainer != "maskgit":
-        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit")
+        raise UserError(
+            f"{run.path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit"
+        )
     if stage1:
-        config.stage1 = stage1
+        config = changed(config, {"stage1": stage1})
     with explained():
-        tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(path))
+        tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(run))
         trainer = maskgit_factory.build_trainer(config, tokenizer)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     params = state.ema_params if weights == "ema" else state.params
     return ImageGenerator(trainer.generator, params, tokenizer, step=int(state.step), batch_size=config.eval.batch_size)

@@ -15,10 +15,13 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
+from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.tasks.uvim_tasks import Arrays, Task
 from fsq_repro.trainers.label_autoencoder import reconstruct, variables_of
+
+NEEDED = stage1_link.Stage1Need("uvim_stage1", same=("task", "context"))
 
 
 class LabelCoder:
@@ -39,7 +42,7 @@ class LabelCoder:
         self.fingerprint = fingerprint(variables)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
-        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+        self.levels = model.quantizer.levels
 
         def predict(variables: Any, batch: Arrays) -> tuple[Arrays, jax.Array]:
             outputs, indices_BxS = reconstruct(model, task, variables, batch)
@@ -62,23 +65,22 @@ class LabelCoder:
         return self._reconstruct(self.variables, sharding.put_local(batch, self._mesh))
 
 
-def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> LabelCoder:
+def load_label_coder(run: str | pathlib.Path | RunDir, *, step: int | None = None) -> LabelCoder:
     """Loads the stage I of a run directory.
 
     Args:
-      path: the run directory.
+      run: the run directory.
       step: a checkpoint's step; the last by default.
 
     Raises:
       UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
     """
-    path = pathlib.Path(path)
-    config = run_dir.RunDir(path).config
-    if config.trainer != "uvim_stage1":
-        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
+    run = open_run(run)
+    if run.config.trainer != NEEDED.trainer:
+        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}, not of {NEEDED.trainer!r}")
     with explained():
-        trainer = label_autoencoder_factory.build_trainer(config)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+        trainer = label_autoencoder_factory.build_trainer(run.config)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     return LabelCoder(trainer.model, trainer.task, variables_of(state), step=int(state.step))
 
 
@@ -92,7 +94,7 @@ def load_stage1_coder(config: ConfigDict, *, fingerprint: str | None = None) -> 
     Raises:
       UserError: no run or no checkpoint there, another task, codebook, resolution or context, or other weights.
     """
-    theirs = stage1_link.stage1_config(config, "uvim_stage1", [("task", "task"), ("context", "context")])
-    coder = load_label_coder(config.stage1)
-    stage1_link.check_weights(config, theirs, coder.step, coder.fingerprint, fingerprint)
+    run = NEEDED.open(config)
+    coder = load_label_coder(run)
+    stage1_link.check_weights(run, coder.step, coder.fingerprint, fingerprint)
     return coder

@@ -19,8 +19,9 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.inference.label_coder import load_stage1_coder
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
+from fsq_repro.runtime.run_dir import RunDir, changed, open_run
 from fsq_repro.sampling.parallel_decoding import sample_keys
 from fsq_repro.tasks.uvim_tasks import Arrays
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
@@ -99,26 +100,28 @@ def at_size(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
 
 
 def load_label_predictor(
-    path: str | pathlib.Path, *, stage1: str | None = None, step: int | None = None
+    run: str | pathlib.Path | RunDir, *, stage1: str | None = None, step: int | None = None
 ) -> LabelPredictor:
     """Loads a stage II of UViM and the stage I that it was trained on.
 
     Args:
-      path: the run directory.
+      run: the run directory.
       stage1: stage I's run directory, if it is no longer where the config says.
       step: a checkpoint's step; the last by default.
 
     Raises:
       UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
     """
-    path = pathlib.Path(path)
-    config = run_dir.RunDir(path).config
+    run = open_run(run)
+    config = run.config
     if config.trainer != "uvim_stage2":
-        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'")
+        raise UserError(
+            f"{run.path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'"
+        )
     if stage1:
-        config.stage1 = stage1
+        config = changed(config, {"stage1": stage1})
     with explained():
-        coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))
+        coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(run))
         trainer = code_predictor_factory.build_trainer(config, coder)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     return LabelPredictor(trainer, state.params, step=int(state.step), batch_size=config.eval.batch_size)

@@ -14,13 +14,16 @@ import numpy as np
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError, explained
-from fsq_repro.factories import factory, stage1_link
+from fsq_repro.factories import autoencoder as autoencoder_factory
+from fsq_repro.factories import stage1_link
 from fsq_repro.models.autoencoder import Autoencoder
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
+from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.trainers.autoencoder import reconstruct
 
 WEIGHTS = ("ema", "raw")
+NEEDED = stage1_link.Stage1Need("autoencoder")
 
 
 class Tokenizer:
@@ -42,7 +45,7 @@ class Tokenizer:
         self.step = step
         self.resolution = resolution
         self.codebook_size = model.quantizer.codebook_size
-        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+        self.levels = model.quantizer.levels
         self.grid = resolution // model.stride
         self.fingerprint = fingerprint(variables)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
@@ -74,27 +77,28 @@ class Tokenizer:
         return self._reconstruct(self.variables, sharding.put_local(images, self._mesh))
 
 
-def load_tokenizer(path: str | pathlib.Path, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
+def load_tokenizer(run: str | pathlib.Path | RunDir, *, weights: str = "ema", step: int | None = None) -> Tokenizer:
     """Loads the autoencoder of a run directory.
 
     Args:
-      path: the run directory.
+      run: the run directory.
       weights: "ema" (as the paper's tables) or "raw".
       step: a checkpoint's step; the last by default.
 
     Raises:
       UserError: no run, no checkpoint, or a checkpoint that does not fit the run's config.
     """
-    path = pathlib.Path(path)
     if weights not in WEIGHTS:
         raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    config = run_dir.RunDir(path).config
+    run = open_run(run)
+    if run.config.trainer != NEEDED.trainer:
+        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}, not of {NEEDED.trainer!r}")
     with explained():
-        trainer = factory.build_trainer(config)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+        trainer = autoencoder_factory.build_trainer(run.config)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     params = state.ema_params if weights == "ema" else state.params
     variables = {"params": params, "quantizer": state.quantizer_state}
-    return Tokenizer(trainer.model, variables, step=int(state.step), resolution=config.data.resolution)
+    return Tokenizer(trainer.model, variables, step=int(state.step), resolution=trainer.resolution)
 
 
 def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
@@ -107,7 +111,7 @@ def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None)
     Raises:
       UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
     """
-    theirs = stage1_link.stage1_config(config, "autoencoder")
-    tokenizer = load_tokenizer(config.stage1)
-    stage1_link.check_weights(config, theirs, tokenizer.step, tokenizer.fingerprint, fingerprint)
+    run = NEEDED.open(config)
+    tokenizer = load_tokenizer(run)
+    stage1_link.check_weights(run, tokenizer.step, tokenizer.fingerprint, fingerprint)
     return tokenizer

@@ -1,4 +1,4 @@
-"""Step time of a trainer and rate of a sampler on this machine, beside what its matrix products could do."""
+"""Step time of a trainer and rate of sampling on this machine, beside what its matrix products could do."""
 
 import time
 from collections.abc import Iterator
@@ -8,6 +8,7 @@ import numpy as np
 
 from fsq_repro.inference.image_generator import ImageGenerator
 from fsq_repro.runtime import sharding
+from fsq_repro.trainers.compiled_step import init_state, lower_step
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 
@@ -25,16 +26,17 @@ def matrix_rate(n: int = 2048, repeats: int = 8) -> float:
 
 
 def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig, steps: int) -> dict[str, float]:
-    """Times `steps` training steps on prepared batches; the first step includes making the state and compiling.
+    """Times `steps` steps of the loop's program on prepared batches.
 
-    Operations are XLA's count for the compiled step on one device; their rate is set beside that of a matrix product.
+    The first step includes making the state and compiling. Operations are XLA's count for the compiled step on one
+    device; their rate is set beside that of a matrix product.
     """
     mesh = sharding.make_mesh(config.fsdp)
     batches = [sharding.put_batch(next(iterator), mesh) for _ in range(4)]
     started = time.monotonic()
-    state = jax.jit(trainer.init_state)(jax.random.key(config.seed))
-    frozen = trainer.load_frozen()
-    step = jax.jit(trainer.train_step, donate_argnums=0).lower(state, frozen, batches[0]).compile()
+    state = init_state(trainer.init_state, jax.random.key(config.seed), mesh)
+    frozen = jax.device_put(trainer.load_frozen(), sharding.replicated(mesh))
+    step = lower_step(trainer.train_step, state, frozen, batches[0], mesh).compile()
     state, metrics = step(state, frozen, batches[0])
     jax.block_until_ready(metrics)
     first = time.monotonic() - started
@@ -59,11 +61,11 @@ def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig,
 def measure_sampling(trainer: MaskGITTrainer, batch_size: int, batches: int) -> dict[str, float]:
     """Decoded samples a second, without guidance and with it (twice the network calls); initial weights."""
     params = jax.jit(trainer.init_state)(jax.random.key(0)).params
-    sampler = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
+    image_generator = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
     rates = {}
     for name, guidance in (("samples_per_s", 0.0), ("guided_samples_per_s", 0.1)):
-        sampler.images(np.zeros(batch_size, np.int32), seed=0, guidance=guidance)  # compiles
+        image_generator.images(np.zeros(batch_size, np.int32), seed=0, guidance=guidance)  # compiles
         started = time.monotonic()
-        sampler.images(np.zeros(batches * batch_size, np.int32), seed=0, guidance=guidance)
+        image_generator.images(np.zeros(batches * batch_size, np.int32), seed=0, guidance=guidance)
         rates[name] = batches * batch_size / (time.monotonic() - started)
     return rates

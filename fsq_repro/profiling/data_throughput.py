@@ -6,11 +6,20 @@ CPU time, not wall time: it holds for one core however many threads work, and wa
 import dataclasses
 import math
 import time
+import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import jax
+from ml_collections import ConfigDict
+
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
+from fsq_repro.errors import UserError
+from fsq_repro.experiments.registry import kind_of
+from fsq_repro.runtime.run_dir import changed
+
+BATCH_SIZE = 32  # the cost of an image hardly depends on it, the memory of the batches read ahead does
 
 
 class Stopwatch:
@@ -94,3 +103,24 @@ def measure(
     # Batches in the making when the clock starts and stops: each stage is divided by what itself has finished.
     read, prepare = read / reads, prepare / (prepares * batch_size) if prepares else 0.0
     return Cost(read, max(0.0, cpu / reads - read - prepare), prepare)
+
+
+def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
+    """CPU time of the config's training pipeline, of its own data set; what its kind refuses is refused.
+
+    Raises:
+      UserError: training reads no images.
+    """
+    kind, devices = kind_of(config), jax.device_count()
+    if kind.trains_on_tokens(config):
+        raise UserError(
+            "data.crop = 'none' makes stage II train on tokens, which are made once and need no workers; give the "
+            "config of stage I"
+        )
+    config = changed(config, {"data.num_workers": 0, "batch_size": devices * -(-BATCH_SIZE // devices)})
+    source, task, preparing = TimedSource(kind.build_source(config, "train")), kind.build_task(config), None
+    if task is not None:
+        preparing = Stopwatch(task.prepare)
+        task = types.SimpleNamespace(prepare=preparing)
+    iterator = kind.train_iterator(config, task, source)
+    return measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)

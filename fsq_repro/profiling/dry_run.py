@@ -13,14 +13,14 @@ import re
 from typing import Any
 
 import jax
-from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
-from jax.sharding import Mesh, NamedSharding
+from jax.sharding import Mesh
 
 from fsq_repro.profiling.abstract import AbstractExperiment
 from fsq_repro.profiling.accelerators import ACCELERATORS, Accelerator
 from fsq_repro.profiling.program_costs import Collectives, read_collectives
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import check_division
+from fsq_repro.trainers.compiled_step import lower_step, place_state
 
 PARAMETER_FIELDS = ("params", "discriminator_params")
 # The program is never run: its machine code is made quickly. Partitioning and buffers come before that.
@@ -137,13 +137,14 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
 
-    state = jax.tree.map(_placed, experiment.state, sharding.state_sharding(experiment.state, mesh))
-    frozen = jax.tree.map(lambda x: _placed(x, sharding.replicated(mesh)), experiment.frozen)
-    batch = jax.tree.map(lambda x: _placed(x, sharding.batch_sharding(mesh)), experiment.batch)
+    state = place_state(experiment.state, mesh)
+    frozen = jax.tree.map(lambda x: sharding.placed(x, sharding.replicated(mesh)), experiment.frozen)
+    batch = jax.tree.map(lambda x: sharding.placed(x, sharding.batch_sharding(mesh)), experiment.batch)
 
     flops_per_step = experiment.flops_per_step
     memory = _memory(state, frozen, batch)
-    compiled = _compile(experiment.traced_step, state, (frozen, batch), mesh) if compile_step else None
+    lowered = lower_step(experiment.replay_step, state, frozen, batch, mesh) if compile_step else None
+    compiled = _compile(lowered) if lowered else None
     needed = memory.total + compiled.temporaries if compiled else None
 
     def estimate(accelerator: Accelerator) -> Estimate:
@@ -177,20 +178,8 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
     )
 
 
-def _placed(x: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:
-    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
-
-
-def _compile(step: ClosedJaxpr, state: Any, others: Any, mesh: Mesh) -> CompiledStep:
-    """Compiles as the loop does: the state is donated and stays where it is, metrics are replicated."""
-
-    def train_step(*arguments: Any) -> list[jax.Array]:
-        return jaxpr_as_fun(step)(*jax.tree.leaves(arguments))
-
-    places = [x.sharding for x in jax.tree.leaves(state)]
-    places += [sharding.replicated(mesh)] * (len(step.out_avals) - len(places))
-    jitted = jax.jit(sharding.gathering(train_step, mesh), donate_argnums=0, out_shardings=places)
-    compiled = jitted.lower(state, *others).compile(compiler_options=QUICK_CODE)
+def _compile(step: jax.stages.Lowered) -> CompiledStep:
+    compiled = step.compile(compiler_options=QUICK_CODE)
     analysis = compiled.memory_analysis()
     return CompiledStep(
         arguments=analysis.argument_size_in_bytes,

@@ -1,9 +1,20 @@
-"""Quantizers: pure maths and a thin Linen module each; see `base.py` for the contract."""
+"""Quantizers: pure maths and a thin Linen module each; `base.py` has the contract, `registry.py` the names."""
 
 from fsq_repro.quantizers.base import Quantized
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
 from fsq_repro.quantizers.fsq import FSQ, suggest_levels
 from fsq_repro.quantizers.level_sets import level_sets
+from fsq_repro.quantizers.registry import QUANTIZERS, make_quantizer, quantizer_label
 from fsq_repro.quantizers.vq import VectorQuantizer
 
-__all__ = ["FSQ", "EmaVectorQuantizer", "Quantized", "VectorQuantizer", "level_sets", "suggest_levels"]
+__all__ = [
+    "FSQ",
+    "QUANTIZERS",
+    "EmaVectorQuantizer",
+    "Quantized",
+    "VectorQuantizer",
+    "level_sets",
+    "make_quantizer",
+    "quantizer_label",
+    "suggest_levels",
+]

@@ -57,9 +57,15 @@ class EmaVectorQuantizer(nn.Module):
     splitting: bool = True
     standardize: bool = True
 
+    levels = None
+
     @property
     def num_channels(self) -> int:
         return self.embedding_dim
+
+    @property
+    def ablation(self) -> str:
+        return "" if self.splitting else "no_splitting"
 
     def setup(self):
         check_codebook(self.codebook_size, self.embedding_dim)

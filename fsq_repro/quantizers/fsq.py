@@ -168,6 +168,8 @@ class FSQ(nn.Module):
     levels: tuple[int, ...]
     bound: str = "paper"
 
+    ablation = ""
+
     @property
     def num_channels(self) -> int:
         return len(check_levels(self.levels))

@@ -37,9 +37,15 @@ class VectorQuantizer(nn.Module):
     entropy_ratio: float = 0.1
     entropy_temperature: float = 0.01
 
+    levels = None
+
     @property
     def num_channels(self) -> int:
         return self.embedding_dim
+
+    @property
+    def ablation(self) -> str:
+        return "" if self.entropy_ratio else "no_entropy"
 
     def setup(self):
         check_codebook(self.codebook_size, self.embedding_dim)

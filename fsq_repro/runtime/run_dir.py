@@ -42,6 +42,13 @@ def write_json(path: pathlib.Path, value: Any) -> None:
         temporary.write_text(json.dumps(value, indent=1) + "\n")
 
 
+def changed(config: ConfigDict, fields: dict[str, Any]) -> ConfigDict:
+    """A copy of a config with other values in some fields, which are named with dots between: "eval.networks"."""
+    copy = config.copy_and_resolve_references()
+    copy.update_from_flattened_dict(fields)
+    return copy
+
+
 def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
     flat = {}
     for key, value in tree.items():
@@ -52,29 +59,6 @@ def _flatten(tree: dict, prefix: str = "") -> dict[str, Any]:
 def config_as_json(config: ConfigDict) -> dict:
     """The config as plain JSON values (tuples become lists)."""
     return json.loads(config.to_json())
-
-
-def check_resumable(path: pathlib.Path, config: ConfigDict) -> None:
-    """Refuses to continue a run with another experiment's settings.
-
-    Raises:
-      UserError: `path` holds a run whose config differs in a field that resuming may not change; names each.
-    """
-    if not (path / "config.json").exists():
-        if path.exists() and not path.is_dir():
-            raise UserError(f"--workdir={path} is not a directory")
-        return
-    old, new = _flatten(_read(path / "config.json")["config"]), _flatten(config_as_json(config))
-    changed = [
-        f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
-        for key in sorted(old.keys() | new.keys())
-        if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
-    ]
-    if changed:
-        raise UserError(
-            f"{path} holds a run with another config ({'; '.join(changed)}); resume it as it was, or choose "
-            "another --workdir"
-        )
 
 
 def _read(path: pathlib.Path) -> dict:
@@ -134,6 +118,28 @@ class RunDir:
     def samples(self) -> pathlib.Path:
         return self.path / "samples"
 
+    def check_resumable(self, config: ConfigDict) -> None:
+        """Refuses to continue a run with another experiment's settings; where there is no run yet, all is well.
+
+        Raises:
+          UserError: the run's config differs in a field that resuming may not change; names each.
+        """
+        if not (self.path / "config.json").exists():
+            if self.path.exists() and not self.path.is_dir():
+                raise UserError(f"--workdir={self.path} is not a directory")
+            return
+        old, new = (_flatten(config_as_json(c)) for c in (self.config, config))
+        differ = [
+            f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
+            for key in sorted(old.keys() | new.keys())
+            if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
+        ]
+        if differ:
+            raise UserError(
+                f"{self.path} holds a run with another config ({'; '.join(differ)}); resume it as it was, or choose "
+                "another --workdir"
+            )
+
     def write_config(self, config: ConfigDict, **origin: Any) -> None:
         """Writes `config.json`: the resolved config, and where it came from (file, command, versions, revision)."""
         write_json(self.path / "config.json", {"config": config_as_json(config), **origin})
@@ -156,6 +162,11 @@ class RunDir:
         write_json(file, record)
         self.__dict__["record"] = record
         return record
+
+
+def open_run(run: str | pathlib.Path | RunDir) -> RunDir:
+    """A run directory; one that is open stays the same, with what was read of it."""
+    return run if isinstance(run, RunDir) else RunDir(pathlib.Path(run))
 
 
 def read_metrics(record: dict) -> Measurements:

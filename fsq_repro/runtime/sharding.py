@@ -55,6 +55,11 @@ def state_sharding(abstract_state: Any, mesh: Mesh) -> Any:
     return jax.tree.map(one, abstract_state)
 
 
+def placed(x: jax.ShapeDtypeStruct, place: NamedSharding) -> jax.ShapeDtypeStruct:
+    """The shape of an array with its place."""
+    return jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place)
+
+
 def gathered(state: Any, mesh: Mesh, fields: tuple[str, ...] = NETWORKS) -> Any:
     """A train state with those of `fields` that it has on every device whole; in jit or out of it."""
     if mesh.shape["fsdp"] == 1:

@@ -53,6 +53,8 @@ def accumulate(function: Callable[[Any, Any], tuple[Any, Any]], batch: Any, accu
 
 def check_division(batch_size: int, accumulate_steps: int, devices: int) -> None:
     """ValueError unless every device has as many examples of a batch, and of a microbatch, as the others."""
+    if accumulate_steps < 1:
+        raise ValueError(f"accumulate_steps = {accumulate_steps} must be at least 1")
     if batch_size % devices:
         raise ValueError(f"batch_size = {batch_size} must be a multiple of the {devices} devices")
     examples = batch_size // devices

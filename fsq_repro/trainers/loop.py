@@ -21,6 +21,7 @@ from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.processes import StopSignal
 from fsq_repro.runtime.writers import make_writer
+from fsq_repro.trainers.compiled_step import init_state, lower_step, place_state
 from fsq_repro.visualization.grids import save_png
 
 log = logging.getLogger(__name__)
@@ -92,34 +93,25 @@ def train(
 
     # ---- State
     key = jax.random.key(config.seed)
-    abstract = jax.eval_shape(trainer.init_state, key)
-    state_sharding = sharding.state_sharding(abstract, mesh)
-    replicated = sharding.replicated(mesh)
-    abstract = jax.tree.map(lambda x, s: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=s), abstract, state_sharding)
     checkpoints = Checkpoints(run_path / "checkpoints")
     if checkpoints.latest_step() is None:
-        state = start_from(jax.jit(trainer.init_state, out_shardings=state_sharding)(key))
+        state = start_from(init_state(trainer.init_state, key, mesh))
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
     else:
+        abstract = place_state(jax.eval_shape(trainer.init_state, key), mesh)
         state = checkpoints.restore(abstract, data_iterator=data_iterator)
         log.info("resumed from step %d", int(state.step))
     step = first = int(state.step)
     if step >= config.steps:
         log.info("step %d of %d: the run is finished", step, config.steps)
         return state
-    frozen = jax.device_put(trainer.load_frozen(), replicated)
+    frozen = jax.device_put(trainer.load_frozen(), sharding.replicated(mesh))
 
     # ---- Compile
     batches = explained_items(data_iterator)
     batch = sharding.put_batch(next(batches), mesh)
     started = time.monotonic()
-    train_step = (
-        jax.jit(
-            sharding.gathering(trainer.train_step, mesh), donate_argnums=0, out_shardings=(state_sharding, replicated)
-        )
-        .lower(state, frozen, batch)
-        .compile()
-    )
+    train_step = lower_step(trainer.train_step, state, frozen, batch, mesh).compile()
     log.info("compiled the step in %.1f s", time.monotonic() - started)
 
     # ---- Step, log, evaluate, save

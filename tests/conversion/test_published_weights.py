@@ -18,8 +18,9 @@ from configs import imagenet256_autoencoder, imagenet256_maskgit, tradeoff_autoe
 from fsq_repro.conversion.published_weights import import_run, published_tree, state_fields
 from fsq_repro.conversion.weight_files import linen_names, locate, read_arrays
 from fsq_repro.errors import UserError
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import code_predictor as code_predictor_factory
-from fsq_repro.factories import factory
+from fsq_repro.factories import common
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.image_generator import load_image_generator
@@ -45,7 +46,7 @@ def full_size_trainer(name: str):
         config.data.resolution = resolution
         if tokenizer:
             config.loss.gan = 0.0  # no discriminator is published
-            return factory.build_trainer(config)
+            return autoencoder_factory.build_trainer(config)
         return maskgit_factory.build_trainer(config, SimpleNamespace(grid=resolution // 16))
     task, stage = re.fullmatch(r"uvim_([a-z]+)_stage(\d)", name).groups()
     experiment = UVIM_CONFIGS[{"color": "colorization"}.get(task, task)]
@@ -183,7 +184,7 @@ def tiny_run(tmp_path_factory):
     """An imported tokenizer of 4x4 tokens of 16 codes, from a train state: (directory, config, weights, file)."""
     root = tmp_path_factory.mktemp("tiny")
     config = tiny_config("quantizer=vq,bits=4")
-    shapes = jax.eval_shape(factory.build_trainer(config).init_state, jax.random.key(0))
+    shapes = jax.eval_shape(autoencoder_factory.build_trainer(config).init_state, jax.random.key(0))
     weights = golden_weights({name: x.shape for name, x in published_tree(shapes).items()})
     target = {"target": {"params": unflatten_dict(weights, sep="/")}}
     file = root / "checkpoint"
@@ -194,7 +195,7 @@ def tiny_run(tmp_path_factory):
 
 def test_the_imported_state_is_the_file_and_else_that_of_a_new_run(tiny_run):
     path, config, weights, file = tiny_run
-    trainer = factory.build_trainer(config)
+    trainer = autoencoder_factory.build_trainer(config)
     state = restore_arrays(path / "checkpoints", trainer.init_state)
     for params in (state.params, state.ema_params):
         found = flatten_dict(params, sep="/")
@@ -225,7 +226,7 @@ def test_training_goes_on_from_an_import(tiny_run, tmp_path):
     config = config.copy_and_resolve_references()
     import_run(config, file, tmp_path / "run")
     config.steps = 10
-    run_dir.check_resumable(tmp_path / "run", config)
+    run_dir.RunDir(tmp_path / "run").check_resumable(config)
     state = train(tmp_path / "run", config)
     assert int(state.step) == 10
     leaves = jax.tree_util.tree_leaves_with_path(state.opt_state)
@@ -238,8 +239,8 @@ def test_training_goes_on_from_an_import(tiny_run, tmp_path):
 def test_the_position_in_the_data_does_not_depend_on_the_source():
     config = tiny_config()
     assert (
-        factory.build_train_iterator(config, [{}]).get_state()
-        == factory.build_train_iterator(config, NoiseSource()).get_state()
+        common.build_train_iterator(config, [{}]).get_state()
+        == common.build_train_iterator(config, NoiseSource()).get_state()
     )
 
 

@@ -7,7 +7,7 @@ import pytest
 
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.evaluation import autoencoder
-from fsq_repro.factories import factory
+from fsq_repro.factories import common
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import frechet_distance
@@ -26,7 +26,7 @@ def run(monkeypatch, tmp_path):
     def make_source(name, split, resolution):
         return NoiseSource(IMAGES[split], resolution, split=split)
 
-    monkeypatch.setattr(factory, "make_source", make_source)
+    monkeypatch.setattr(common, "make_source", make_source)
     monkeypatch.setattr(scoring, "Scorer", ToyScorer)
     config = tiny_config()
     config.eval.networks = ("toy",)

@@ -8,8 +8,8 @@ import numpy as np
 import pytest
 
 from fsq_repro.evaluation import maskgit, sampling
-from fsq_repro.experiments import registry
-from fsq_repro.factories import factory
+from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.factories import common
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import Moments, frechet_distance
@@ -48,14 +48,14 @@ def evaluated(tmp_path_factory):
     """An untrained run, evaluated: its directory, its metrics and its image generator."""
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(factory, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
+        patch.setattr(common, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
         patch.setattr(scoring, "Scorer", ToyScorer)
         patch.setenv("FSQ_REPRO_CACHE", str(root / "cache"))
         config = tiny_stage2(save_untrained(root / "stage1", tiny_config()))
         config.eval.class_distances, config.eval.guidance_weights = True, (0.0, 0.5)
         config.eval.networks = ("toy",)
         path = root / "run"
-        experiment = registry.build_experiment(config, path)
+        experiment = build_experiment(config, path)
         state = jax.jit(experiment.trainer.init_state)(jax.random.key(0))
         step = jax.numpy.int32(config.steps)
         state = state.replace(step=step, ema_params=jax.tree.map(lambda p: 3 * p, state.params))

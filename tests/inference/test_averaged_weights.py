@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.factories import factory
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer, load_tokenizer
 from fsq_repro.runtime import sharding
@@ -25,7 +25,7 @@ def scaled(state, ema: float, raw: float):
 def stage1(tmp_path_factory):
     """An autoencoder whose average and whose last weights differ, and its state."""
     config = tiny_config()
-    trainer = factory.build_trainer(config)
+    trainer = autoencoder_factory.build_trainer(config)
     state = scaled(jax.jit(trainer.init_state)(jax.random.key(0)), 1.5, 0.5)
     path = save_untrained(tmp_path_factory.mktemp("stage1") / "run", config, state)
     return path, trainer, state

@@ -5,7 +5,7 @@ import pytest
 
 from configs import tradeoff_maskgit
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory
+from fsq_repro.factories import scorers
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.feature_extraction import FeatureExtractor
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL
@@ -74,12 +74,12 @@ def test_reference_files_are_taken_where_they_fit(scorer, tmp_path):
         scorer.reference_file(str(tmp_path / "clean.npz"))
 
     config = tradeoff_maskgit.get_config("quantizer=fsq,bits=10")
-    assert factory.build_reference_files(config, [scorer]) == {}
+    assert scorers.build_reference_files(config, [scorer]) == {}
     config.eval.reference_file = str(tmp_path / "ours.npz")
-    assert factory.build_reference_files(config, [scorer])["inception"].spatial.count == 9
+    assert scorers.build_reference_files(config, [scorer])["inception"].spatial.count == 9
     config.eval.reference_file = str(tmp_path / "wide.npz")
     with pytest.raises(ValueError, match=r"eval.reference_file = '\S+wide.npz' is of none of the networks inception"):
-        factory.build_reference_files(config, [scorer])
+        scorers.build_reference_files(config, [scorer])
 
 
 def test_inceptions_weights_are_asked_for(caplog, tmp_path):
@@ -87,8 +87,8 @@ def test_inceptions_weights_are_asked_for(caplog, tmp_path):
         make_scorers(("alexnet", "inception"), resolution=16, batch_size=8, inception="", inception_resize="adm")
     config = tradeoff_maskgit.get_config("quantizer=fsq,bits=10")
     assert config.eval.networks == ("inception",)
-    factory.check_inception(config)
+    scorers.check_inception(config)
     assert "eval.inception is empty: the evaluation will need scripts/evaluate.py --inception=FILE" in caplog.text
     config.eval.inception = str(tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"eval.inception = '\S+x.pth' is no file"):
-        factory.check_inception(config)
+        scorers.check_inception(config)

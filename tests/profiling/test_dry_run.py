@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.inference.tokenizer import Tokenizer
@@ -41,7 +41,7 @@ def test_counts_and_bytes_are_those_of_the_real_state(monkeypatch):
     monkeypatch.setattr(sharding, "SMALL", 64)
     config = tiny_config("quantizer=ema_vq,bits=6", gan=True)
     found = run(config, fsdp=2, compile_step=True)
-    trainer, mesh = factory.build_trainer(config), mesh_of(4, 2)
+    trainer, mesh = autoencoder_factory.build_trainer(config), mesh_of(4, 2)
     abstract = jax.eval_shape(trainer.init_state, jax.random.key(0))
     state = jax.jit(trainer.init_state, out_shardings=sharding.state_sharding(abstract, mesh))(jax.random.key(0))
 
@@ -130,7 +130,7 @@ def test_maskgit_needs_the_config_of_stage1_only(tmp_path):
     """Its step, which encodes, is traced with the shapes that a trained tokenizer's arrays have."""
     stage1 = tiny_config("quantizer=vq,bits=6")
     stage1.data.crop = "random_resized"
-    trainer = factory.build_trainer(stage1)
+    trainer = autoencoder_factory.build_trainer(stage1)
     state = jax.jit(trainer.init_state)(jax.random.key(0))
     variables = {"params": state.ema_params, "quantizer": state.quantizer_state}
     tokenizer = Tokenizer(trainer.model, variables, step=0, resolution=16)

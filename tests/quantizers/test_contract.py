@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer
+from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer, registry
 from fsq_repro.quantizers.base import usage_metrics
 from fsq_repro.quantizers.fsq import bound
 
@@ -135,3 +135,13 @@ def test_usage_metrics_equal_a_histogram():
     metrics = usage_metrics(jnp.asarray(indices), 100)
     np.testing.assert_allclose(metrics["usage"], (counts > 0).mean(), rtol=1e-6)
     np.testing.assert_allclose(metrics["perplexity"], np.exp(-(p * np.log(p)).sum()), rtol=1e-5)
+
+
+def test_levels_say_whether_channels_are_scalar(case):
+    name, module, _, _, _ = case
+    assert module.levels == ((8, 5, 4) if "fsq" in name else None)
+    assert module.ablation == ""
+
+
+def test_every_quantizer_is_here():
+    assert {type(module) for module, _ in QUANTIZERS.values()} == set(registry.QUANTIZERS.values())

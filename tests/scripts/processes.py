@@ -24,7 +24,7 @@ JAX_ENVIRONMENT = {
 FORK_SERVER = """
 import atexit, gc, json, os, runpy, signal, sys, threading
 import jax
-from fsq_repro.experiments import registry
+from fsq_repro.experiments import experiment
 from fsq_repro.inference import label_predictor
 from fsq_repro.evaluation import autoencoder, maskgit, uvim
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory

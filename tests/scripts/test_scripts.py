@@ -15,7 +15,9 @@ import pytest
 from ml_collections import ConfigDict
 from PIL import Image
 
-from fsq_repro.factories import factory
+from fsq_repro.data.pipeline import Augmentation, train_iterator
+from fsq_repro.data.sources import make_source
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.runtime.checkpoints import Checkpoints
 from tests.scripts.processes import Fork, command, environment, finish, run_all, run_script, start
@@ -58,7 +60,7 @@ def train_command(
 
 
 def final_state(path: pathlib.Path, config: ConfigDict):
-    trainer = factory.build_trainer(config)
+    trainer = autoencoder_factory.build_trainer(config)
     place = jax.sharding.SingleDeviceSharding(jax.devices()[0])
     abstract = jax.tree.map(
         lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
@@ -292,15 +294,15 @@ def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pi
     losses = [m["loss"] for m in metrics if "loss" in m]
 
     # The same steps in this process, on one device without microbatches, on the batches that the two had together.
-    trainer = factory.build_trainer(config)
-    source = factory.make_source(f"folder:{pictures}", "train", 16, cache_dir=tmp_path)
+    trainer = autoencoder_factory.build_trainer(config)
+    source = make_source(f"folder:{pictures}", "train", 16, cache_dir=tmp_path)
     shares = [
-        factory.train_iterator(
+        train_iterator(
             source,
             batch_size=4,
             resolution=16,
             seed=config.seed,
-            augmentation=factory.Augmentation(flip=True),
+            augmentation=Augmentation(flip=True),
             process_index=i,
             process_count=2,
         )

@@ -7,7 +7,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.factories import factory
+from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.runtime import sharding
 from tests.tiny import tiny_config
 
@@ -19,12 +19,12 @@ def images(batch: int = 8, seed: int = 0) -> dict[str, np.ndarray]:
 @functools.cache
 def initial_state(quantizer: str, gan: bool):
     config = tiny_config(f"quantizer={quantizer},bits=8", gan=gan)
-    return jax.jit(factory.build_trainer(config).init_state)(jax.random.key(0))
+    return jax.jit(autoencoder_factory.build_trainer(config).init_state)(jax.random.key(0))
 
 
 def start(config):
     """Trainer and initial state; no other field that the tests set changes the state."""
-    return factory.build_trainer(config), initial_state(config.quantizer.name, config.loss.gan > 0)
+    return autoencoder_factory.build_trainer(config), initial_state(config.quantizer.name, config.loss.gan > 0)
 
 
 def flat(tree) -> np.ndarray:
@@ -65,7 +65,7 @@ def test_all_terms_and_their_weights():
     config = tiny_config(gan=True)
     config.data.resolution = 32
     config.loss.perceptual, config.loss.perceptual_network, config.eval.networks = 0.1, "lpips_alexnet", ("vgg16",)
-    trainer = factory.build_trainer(config)
+    trainer = autoencoder_factory.build_trainer(config)
     state = jax.jit(trainer.init_state)(jax.random.key(0))
     batch = {"image": np.random.default_rng(0).random((4, 32, 32, 3), np.float32)}
     _, metrics = jax.jit(trainer.train_step)(state, trainer.load_frozen(), batch)

@@ -12,7 +12,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from fsq_repro.errors import UserError
-from fsq_repro.experiments import registry
+from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_coder import LabelCoder, load_label_coder, load_stage1_coder
@@ -138,7 +138,7 @@ def test_coding_and_decoding_is_reconstruction(quantizer):
 
 def run(config, path, evaluation_batches=None, start_from=None):
     """`STEPS` of the loop with the real data iterator, evaluating after three."""
-    e = registry.build_experiment(config, path)
+    e = build_experiment(config, path)
     loop_config = dataclasses.replace(e.loop_config, steps=STEPS, eval_every=3, checkpoint_every=STEPS)
     batches = evaluation_batches or e.evaluation_batches
     state = loop.train(looped(config.stage1), e.data_iterator, batches, path, loop_config, start_from or e.start_from)
@@ -181,7 +181,7 @@ def test_four_devices_equal_one(stage1, tmp_path):
     _, first, four = whole_run(stage1)
     trainer, step, _, _ = started(stage1)
     one, curve = first, []
-    iterator = registry.build_experiment(stage2_config(stage1), tmp_path).data_iterator
+    iterator = build_experiment(stage2_config(stage1), tmp_path).data_iterator
     for _ in range(STEPS):
         one, metrics = step(one, trainer.load_frozen(), next(iterator))
         curve.append(float(metrics["loss"]))
@@ -232,7 +232,7 @@ def test_a_published_encoder_replaces_the_initial_one_alone(stage1, tmp_path):
     config = stage2_config(stage1)
     config.model.encoder_init = str(tmp_path / "vit.npz")
     state = jax.device_put(state)
-    new = registry.build_experiment(config, tmp_path / "run").start_from(state)
+    new = build_experiment(config, tmp_path / "run").start_from(state)
     assert_same(new.replace(params={}), state.replace(params={}))
     assert new.params.keys() == state.params.keys()
     for name, x in flatten_dict(new.params, sep="/").items():
@@ -246,7 +246,7 @@ def test_a_published_encoder_replaces_the_initial_one_alone(stage1, tmp_path):
     with pytest.raises(
         ValueError, match="^There is no AugReg file .*missing.npz; it must be the path of a ViT's .npz.$"
     ):
-        registry.build_experiment(config, tmp_path / "run")
+        build_experiment(config, tmp_path / "run")
 
 
 @pytest.mark.parametrize(

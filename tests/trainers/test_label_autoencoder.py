@@ -12,8 +12,8 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from configs import uvim_colorization, uvim_depth, uvim_panoptic
-from fsq_repro.experiments import registry
-from fsq_repro.factories import factory
+from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.factories import common
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime import sharding
@@ -111,7 +111,7 @@ def test_without_context_the_image_is_never_read():
 
 def run(path, evaluation_batches=None, start_from=lambda state: state):
     """`STEPS` of the loop with the real data iterator, evaluating after three."""
-    e = registry.build_experiment(stage1_config("vq", "panoptic"), path)
+    e = build_experiment(stage1_config("vq", "panoptic"), path)
     loop_config = dataclasses.replace(e.loop_config, steps=STEPS, eval_every=3, checkpoint_every=STEPS)
     batches = evaluation_batches or e.evaluation_batches
     return e, loop.train(looped(), e.data_iterator, batches, path, loop_config, start_from)
@@ -157,7 +157,7 @@ def test_four_devices_equal_one(noise, tmp_path, tmp_path_factory):
     _, first, four = whole_run(tmp_path_factory.getbasetemp())
     _, step, _ = started("vq", "panoptic")
     one, losses, splits = first, [], 0
-    iterator = registry.build_experiment(stage1_config("vq", "panoptic"), tmp_path).data_iterator
+    iterator = build_experiment(stage1_config("vq", "panoptic"), tmp_path).data_iterator
     for _ in range(STEPS):
         one, metrics = step(one, {}, next(iterator))
         losses.append(float(metrics["loss"]))
@@ -201,7 +201,7 @@ def test_the_check_during_training_counts_each_image_once():
 def test_splitting_acts_within_the_steps_of_the_cpu_runs(module, quantizer):
     """The configured quantizer, but small, on a stream that needs 4 of its 16 codes, for the configured steps."""
     config = module.get_config(f"stage=1,scale=cpu,quantizer={quantizer}")
-    vq = dataclasses.replace(factory.build_quantizer(config.quantizer), codebook_size=16, embedding_dim=4)
+    vq = dataclasses.replace(common.build_quantizer(config.quantizer), codebook_size=16, embedding_dim=4)
     corners = jnp.array([[3.0, -1, -1, -1], [-1, 3, -1, -1], [-1, -1, 3, -1], [-1, -1, -1, 3]])
 
     @jax.jit

@@ -18,7 +18,8 @@ import pytest
 
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
 from fsq_repro.errors import UserError
-from fsq_repro.factories import factory
+from fsq_repro.factories import autoencoder as autoencoder_factory
+from fsq_repro.factories import common
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.trainers import loop
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
@@ -28,11 +29,11 @@ from tests.tiny import NoiseSource, compiled_once, tiny_config
 def run(path: pathlib.Path, config, trainer=None, evaluation_batches=None):
     source = NoiseSource()
     return loop.train(
-        trainer or factory.build_trainer(config),
+        trainer or autoencoder_factory.build_trainer(config),
         train_iterator(source, batch_size=8, resolution=16, seed=config.seed, augmentation=Augmentation()),
         evaluation_batches or (lambda: eval_batches(source, batch_size=8, resolution=16)),
         path,
-        factory.build_loop(config),
+        common.build_loop(config),
     )
 
 
@@ -48,7 +49,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
     """SIGTERM before step 3; the whole state (both networks, EMA, optimisers, rng, codebook) comes out the same."""
     config = tiny_config("quantizer=ema_vq,bits=6", gan=True)
     config.eval_every = 2
-    trainer = compiled_once(factory.build_trainer(config))
+    trainer = compiled_once(autoencoder_factory.build_trainer(config))
     whole = run(tmp_path / "whole", config, trainer)
 
     def stop():
@@ -77,7 +78,7 @@ class NanFromSixthStep(AutoencoderTrainer):
 
 def test_non_finite_loss_stops_with_step_and_last_good_checkpoint(tmp_path):
     config = tiny_config()
-    trainer = factory.build_trainer(config)
+    trainer = autoencoder_factory.build_trainer(config)
     fields = {f.name: getattr(trainer, f.name) for f in dataclasses.fields(trainer)}
     with pytest.raises(UserError, match=r"not finite at step 6; the last good checkpoint is of step 4"):
         run(tmp_path, config, trainer=NanFromSixthStep(**fields))
@@ -111,7 +112,7 @@ def test_batch_must_divide_by_the_devices(tmp_path):
     config = tiny_config()
     config.batch_size = 6
     with pytest.raises(ValueError, match="batch_size = 6 must be a multiple of the 4 devices"):
-        factory.build_train_iterator(config, NoiseSource())
+        common.build_train_iterator(config, NoiseSource())
 
 
 @flax.struct.dataclass

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 
 from fsq_repro.errors import UserError
-from fsq_repro.experiments import registry
-from fsq_repro.factories import factory
+from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.factories import common
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.image_generator import ImageGenerator, load_image_generator
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer, load_tokenizer
@@ -25,9 +25,7 @@ GENERATORS = ("masked", "autoregressive")
 
 @pytest.fixture
 def noise(monkeypatch, tmp_path):
-    monkeypatch.setattr(
-        factory, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split)
-    )
+    monkeypatch.setattr(common, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
     monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path / "cache"))
 
 
@@ -180,7 +178,7 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(stage1, tmp_path):
 
     def run(name, steps):
         config.steps = steps
-        e = registry.build_experiment(config, tmp_path / name)
+        e = build_experiment(config, tmp_path / name)
         return e, loop.train(trainer, e.data_iterator, e.evaluation_batches, tmp_path / name, e.loop_config)
 
     _, whole = run("whole", 8)

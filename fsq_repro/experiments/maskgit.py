@@ -1,0 +1,83 @@
+"""Stage II of the image experiments: a transformer over the tokens of a trained autoencoder."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+from ml_collections import ConfigDict
+
+from fsq_repro.data.cache import Progress
+from fsq_repro.data.pipeline import Batch
+from fsq_repro.data.sources import Source
+from fsq_repro.data.tokens import TokenSource
+from fsq_repro.evaluation import maskgit as evaluation
+from fsq_repro.experiments.autoencoder import image_shapes
+from fsq_repro.experiments.kind import Kind, Shapes
+from fsq_repro.factories import maskgit
+from fsq_repro.inference import tokenizer
+from fsq_repro.inference.tokenizer import Tokenizer
+from fsq_repro.runtime.run_dir import RunDir
+from fsq_repro.trainers.autoencoder import AutoencoderTrainer
+from fsq_repro.trainers.maskgit import MaskGITTrainer
+
+
+class AbstractTokenizer(Tokenizer):
+    """A stage-I autoencoder's modules and the shapes of its arrays."""
+
+    def __init__(self, trainer: AutoencoderTrainer):
+        state = jax.eval_shape(trainer.init_state, jax.random.key(0))
+        self.model = trainer.model
+        self.grid = trainer.resolution // trainer.model.stride
+        self.variables = {"params": state.params, "quantizer": state.quantizer_state}
+
+
+class MaskGITKind(Kind):
+    needs = tokenizer.NEEDED
+
+    def load_stage1(self, config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
+        return tokenizer.load_stage1_tokenizer(config, fingerprint=fingerprint)
+
+    def abstract_stage1(self, trainer: AutoencoderTrainer) -> AbstractTokenizer:
+        return AbstractTokenizer(trainer)
+
+    def build_trainer(self, config: ConfigDict, stage1: Tokenizer) -> MaskGITTrainer:
+        return maskgit.build_trainer(config, stage1)
+
+    def frozen_shapes(self, trainer: MaskGITTrainer) -> Shapes:
+        return trainer.tokenizer.variables if trainer.encode else {}
+
+    def num_tokens(self, trainer: MaskGITTrainer) -> int:
+        return trainer.generator.grid**2
+
+    def facts(self, config: ConfigDict, trainer: MaskGITTrainer) -> dict:
+        return maskgit.run_facts(config, trainer)
+
+    def build_source(self, config: ConfigDict, split: str) -> Source:
+        return maskgit.build_source(config, split)
+
+    def trains_on_tokens(self, config: ConfigDict) -> bool:
+        return maskgit.trains_on_tokens(config)
+
+    def build_items(
+        self, config: ConfigDict, stage1: Tokenizer, source: Source, progress: Progress
+    ) -> Source | TokenSource:
+        if source.split == "train" and not self.trains_on_tokens(config):
+            return source
+        return maskgit.build_tokens(config, stage1, source, progress)
+
+    def train_iterator(self, config: ConfigDict, task: None, items: Source | TokenSource) -> Any:
+        return maskgit.build_train_iterator(config, items)
+
+    def eval_batches(self, config: ConfigDict, task: None, items: TokenSource) -> Iterable[Batch]:
+        return maskgit.build_eval_batches(config, items)
+
+    def batch_shapes(self, config: ConfigDict, trainer: MaskGITTrainer) -> dict[str, jax.ShapeDtypeStruct]:
+        images = image_shapes(config)
+        if trainer.encode:
+            return images
+        tokens = jax.ShapeDtypeStruct((config.batch_size, self.num_tokens(trainer)), jnp.int32)
+        return {"tokens": tokens, "label": images["label"]}
+
+    def evaluate(self, run: RunDir, **options: Any) -> dict:
+        return evaluation.evaluate_run(run, **options)

@@ -1,0 +1,145 @@
+"""What the factories of all kinds share: from a config's fields to typed objects. Nothing below reads a ConfigDict.
+
+Every value is checked here, before anything is compiled or written: errors name the field, its value and what is
+allowed.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import optax
+from flax import linen as nn
+from ml_collections import ConfigDict
+
+from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
+from fsq_repro.data.sources import Source, make_source
+from fsq_repro.quantizers import make_quantizer, quantizer_label
+from fsq_repro.runtime import sharding
+from fsq_repro.trainers.accumulation import check_division
+from fsq_repro.trainers.loop import LoopConfig, Trainer
+
+DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
+
+
+def build_dtype(c: ConfigDict) -> jnp.dtype:
+    """`config.model.dtype` -> dtype of the computation."""
+    if c.dtype not in DTYPES:
+        raise ValueError(f"model.dtype = {c.dtype!r} is not one of {', '.join(DTYPES)}")
+    return DTYPES[c.dtype]
+
+
+def build_quantizer(c: ConfigDict) -> nn.Module:
+    """`config.quantizer` -> module; its fields but `name` are the module's attributes."""
+    return make_quantizer(**c)
+
+
+def build_schedule(c: ConfigDict, steps: int) -> optax.Schedule:
+    """Learning rate: constant or cosine to 0, behind a linear warm-up."""
+    rate, warmup_steps = c.learning_rate, c.warmup_steps
+    if c.schedule not in ("constant", "cosine"):
+        raise ValueError(f"optimizer.schedule = {c.schedule!r} is not one of constant, cosine")
+    if not rate > 0 or not 0 <= warmup_steps < steps:
+        raise ValueError(
+            f"optimizer.learning_rate = {rate} must be positive and optimizer.warmup_steps = {warmup_steps} in "
+            f"0 .. steps - 1 = {steps - 1}"
+        )
+    if c.schedule == "cosine":
+        return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_steps, steps)
+    # optax takes no warm-up for a rate of 0 all along.
+    return optax.warmup_constant_schedule(0.0, rate, warmup_steps) if warmup_steps else optax.constant_schedule(rate)
+
+
+def build_ema_decay(config: ConfigDict) -> float:
+    """`config.ema_decay`, of the average of the parameters."""
+    if not 0 <= config.ema_decay < 1:
+        raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
+    return config.ema_decay
+
+
+def build_loop(config: ConfigDict) -> LoopConfig:
+    for name in ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every"):
+        if config[name] < 1:
+            raise ValueError(f"{name} = {config[name]} must be at least 1")
+    return LoopConfig(
+        seed=config.seed,
+        steps=config.steps,
+        batch_size=config.batch_size,
+        log_every=config.log_every,
+        eval_every=config.eval_every,
+        checkpoint_every=config.checkpoint_every,
+        fsdp=config.mesh.fsdp,
+    )
+
+
+def check_devices(config: ConfigDict) -> None:
+    """ValueError for what the devices of all processes cannot share equally."""
+    sharding.make_mesh(config.mesh.fsdp)
+    check_batch(config)
+    check_eval_batch(config)
+
+
+def check_batch(config: ConfigDict) -> None:
+    check_division(config.batch_size, config.accumulate_steps, jax.device_count())
+
+
+def check_eval_batch(config: ConfigDict) -> None:
+    if config.eval.batch_size < 1 or config.eval.batch_size % jax.device_count():
+        raise ValueError(
+            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} "
+            "devices"
+        )
+
+
+def build_source(config: ConfigDict, split: str) -> Source:
+    return make_source(config.data.source, split, config.data.resolution)
+
+
+def build_train_iterator(config: ConfigDict, source: Source | Sequence[dict]) -> Any:
+    """This process's part of the training batches, as a grain iterator."""
+    check_batch(config)
+    processes = jax.process_count()
+    return train_iterator(
+        source,
+        batch_size=config.batch_size // processes,
+        resolution=config.data.resolution,
+        seed=config.seed,
+        augmentation=Augmentation(flip=config.data.flip, crop=config.data.crop),
+        num_workers=config.data.num_workers,
+        process_index=jax.process_index(),
+        process_count=processes,
+    )
+
+
+def build_eval_batches(config: ConfigDict, source: Source) -> eval_batches:
+    """This process's part of the batches that cover `source` once; eval.batch_size is global."""
+    check_eval_batch(config)
+    processes = jax.process_count()
+    return eval_batches(
+        source,
+        batch_size=config.eval.batch_size // processes,
+        resolution=config.data.resolution,
+        process_index=jax.process_index(),
+        process_count=processes,
+    )
+
+
+def common_facts(config: ConfigDict, trainer: Trainer, num_tokens: int) -> dict:
+    """The facts that the records of all kinds share; `num_tokens` are those of an example."""
+    abstract = jax.eval_shape(trainer.init_state, jax.random.key(0))
+    quantizer = build_quantizer(config.quantizer)
+    return {
+        "experiment": config.experiment,
+        "scale": config.scale,
+        "quantizer": quantizer_label(**config.quantizer),
+        "levels": None if quantizer.levels is None else list(quantizer.levels),
+        "codebook_size": quantizer.codebook_size,
+        "target_bits": config.target_bits,
+        "num_tokens": num_tokens,
+        "parameters": sum(x.size for x in jax.tree.leaves(abstract.params)),
+        "seed": config.seed,
+        "steps": config.steps,
+        "batch_size": config.batch_size,
+        "data": {"source": config.data.source, "resolution": config.data.resolution},
+    }

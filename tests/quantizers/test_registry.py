@@ -1,0 +1,43 @@
+import pytest
+
+from fsq_repro.quantizers import FSQ, QUANTIZERS, EmaVectorQuantizer, make_quantizer, quantizer_label
+
+
+def test_quantizers_by_name():
+    assert make_quantizer("fsq", levels=(8, 5)) == FSQ((8, 5))
+    assert make_quantizer("ema_vq", codebook_size=4, embedding_dim=2) == EmaVectorQuantizer(4, 2)
+
+
+@pytest.mark.parametrize(
+    ("fields", "label"),
+    [
+        ({"name": "fsq", "levels": (8, 5)}, "fsq"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 2}, "vq"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 2, "entropy_ratio": 0.0}, "vq_no_entropy"),
+        ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "splitting": False}, "ema_vq_no_splitting"),
+    ],
+)
+def test_an_ablation_has_a_name_of_its_own(fields, label):
+    assert quantizer_label(**fields) == label
+
+
+@pytest.mark.parametrize(
+    ("fields", "words"),
+    [
+        ({"name": "lfq"}, "^quantizer.name = 'lfq' is not one of fsq, vq, ema_vq$"),
+        ({"name": "fsq", "codebook_size": 4}, "quantizer.codebook_size is not a field of quantizer 'fsq', which has b"),
+        ({"name": "fsq", "parent": None}, "quantizer.parent is not a field"),
+    ],
+)
+def test_what_does_not_exist_is_refused(fields, words):
+    with pytest.raises(ValueError, match=words):
+        make_quantizer(**fields)
+
+
+def test_a_new_quantizer_is_a_registry_line(monkeypatch):
+    class Other(FSQ):
+        ablation = "half"
+
+    monkeypatch.setitem(QUANTIZERS, "other", Other)
+    assert make_quantizer("other", levels=(5,)).codebook_size == 5
+    assert quantizer_label("other", levels=(5,)) == "other_half"
