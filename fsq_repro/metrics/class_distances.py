@@ -20,16 +20,12 @@ class ClassDistances:
     Attributes:
       own: mean over classes c of the distance from the samples of c to the images of c.
       other: mean over ordered pairs of different classes c, d of the distance from the samples of c to the images of d.
-      own_by_class: class -> its term of `own`.
-      other_by_class: class c -> mean over d of the distances from the samples of c to the images of d.
       smallest_sample_count, smallest_reference_count: images of the class that has fewest; the bias of a Frechet
         distance grows as counts shrink, so values compare only at equal counts.
     """
 
     own: float
     other: float
-    own_by_class: dict[int, float]
-    other_by_class: dict[int, float]
     smallest_sample_count: int
     smallest_reference_count: int
 
@@ -68,16 +64,14 @@ def class_distances(samples: Mapping[int, Moments], references: Mapping[int, Mom
         )
     sample_terms = {c: _terms(samples[c]) for c in classes}
     reference_terms = {c: _terms(references[c]) for c in classes}
-    own_by_class, other_by_class = {}, {}
+    own, other = [], []
     for c in classes:
         distances = {d: _distance(sample_terms[c], reference_terms[d]) for d in classes}
-        own_by_class[c] = distances.pop(c)
-        other_by_class[c] = float(np.mean(list(distances.values())))
+        own.append(distances.pop(c))
+        other.append(np.mean(list(distances.values())))
     return ClassDistances(
-        own=float(np.mean(list(own_by_class.values()))),
-        other=float(np.mean(list(other_by_class.values()))),
-        own_by_class=own_by_class,
-        other_by_class=other_by_class,
+        own=float(np.mean(own)),
+        other=float(np.mean(other)),
         smallest_sample_count=min(m.count for m in samples.values()),
         smallest_reference_count=min(m.count for m in references.values()),
     )
