@@ -8,12 +8,13 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from fsq_repro.reporting.drawing import NothingToDrawError
-from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
 from fsq_repro.reporting.groups import Setting, setting_of, split_by_setting, stage1_setting_of
 from fsq_repro.reporting.guidance import guidance_figure, guidance_table
+from fsq_repro.reporting.histograms import level_histogram_figure, level_histogram_table
+from fsq_repro.reporting.levels import levels_figure, levels_sampling_table, levels_table
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
-from fsq_repro.reporting.tables import level_histogram_table, levels_table, tradeoff_table
-from fsq_repro.reporting.tables_stage2 import levels_sampling_table, sampling_table
+from fsq_repro.reporting.tradeoff import sampling_table, tradeoff_table
+from fsq_repro.reporting.tradeoff_figure import tradeoff_figure
 from fsq_repro.reporting.uvim import uvim_table
 from fsq_repro.reporting.uvim_figure import uvim_figure
 
