@@ -11,8 +11,7 @@ from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import verdicts
-from fsq_repro.reporting.groups import Group, Statistic, display_quantizer, keys_of, shown, titled
-from fsq_repro.reporting.records import RunRecord
+from fsq_repro.reporting.groups import Group, Statistic, display_quantizer, keys_of, records_of, shown, titled
 
 NOT_OF_THE_PAPER = "no claim of the paper"
 OURS = "our threshold"
@@ -104,13 +103,13 @@ class RankClaim:
         return Finding(self.text.format(title=titled(key)), self.source, verdict, evidence)
 
 
-def judge_all(claims: Iterable[Claim | RankClaim], subject: Any, records: Sequence[RunRecord]) -> list[Finding]:
-    """Each claim for each network and reference that the records have its metric of."""
+def judge_all(claims: Iterable[Claim | RankClaim], groups: Sequence[Group]) -> list[Finding]:
+    """Each claim for each network and reference that the groups have its metric of."""
     findings = []
     for claim in claims:
         of_networks = "{" in MetricKey(claim.metric).declared.title
-        keys = keys_of(records, claim.metric) if of_networks else [MetricKey(claim.metric)]
-        findings += [claim.judge(subject, key) for key in keys]
+        keys = keys_of(records_of(groups), claim.metric) if of_networks else [MetricKey(claim.metric)]
+        findings += [claim.judge(groups, key) for key in keys]
     return findings
 
 

@@ -17,6 +17,7 @@ from fsq_repro.reporting.groups import (
     group_runs,
     keys_of,
     protocol_text,
+    records_of,
     setting_of,
     split_by_setting,
     stage1_setting_of,
@@ -72,7 +73,7 @@ def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]]
 
 def primary_distance(groups: Sequence[Group], metric: str) -> MetricKey | None:
     """The most trusted distance that any group has with its protocol; None if there is none."""
-    keys = keys_of((r for g in groups for r in g.records), metric)
+    keys = keys_of(records_of(groups), metric)
     return next((k for k in keys if any(g.values(k) for g in groups)), None)
 
 

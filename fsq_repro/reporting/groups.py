@@ -145,6 +145,11 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
 
 
+def records_of(groups: Iterable[Group]) -> list[RunRecord]:
+    """All runs of the groups."""
+    return [r for g in groups for r in g.records]
+
+
 def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:
     """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`."""
 

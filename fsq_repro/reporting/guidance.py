@@ -43,8 +43,9 @@ NOT_COMPARABLE = "Distances of other networks than Inception and of other data a
 
 
 def guidance_table(records: Iterable[RunRecord]) -> str:
-    """The table of Fig. 4 beside each run's best guidance weight, and all weights, Markdown; generators only."""
-    parts = ["## Guidance\n"]
+    """The table of Fig. 4 beside each run's best guidance weight, and all weights, Markdown; empty without
+    generators."""
+    parts = []
     for setting, runs in split_by_setting(r for r in records if r.stage1).items():
         groups, distances = group_runs(runs), keys_of(runs, "sampling_fd")
         parts.append(f"{setting_line(setting, runs)}\n")
@@ -53,7 +54,7 @@ def guidance_table(records: Iterable[RunRecord]) -> str:
             continue
         parts += ["Best guidance weight by sampling distance, beside the paper's:\n", f"{_best(groups, distances)}\n"]
         parts += ["Every guidance weight:\n", f"{_every_weight(groups, distances)}\n"]
-    return "\n".join(parts)
+    return "\n".join(["## Guidance\n", *parts]) if parts else ""
 
 
 def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:

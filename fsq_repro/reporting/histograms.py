@@ -14,7 +14,7 @@ from fsq_repro.reporting.records import RunRecord
 
 
 def level_histogram_table(records: Iterable[RunRecord]) -> str:
-    """Share of each level and saturation, one row for each dimension of each FSQ autoencoder, Markdown.
+    """Share of each level and saturation, a row per dimension of each FSQ autoencoder, Markdown; empty without any.
 
     Saturation is the share on the two outermost levels; an even spread over L levels gives 2/L.
     """
@@ -29,6 +29,8 @@ def level_histogram_table(records: Iterable[RunRecord]) -> str:
             outermost, even = (counts[0] + counts[-1]) / total, 2 / len(counts)
             lead = [r.run, str(r.seed), f"{i + 1} of {len(r.levels)}", str(len(counts))]
             rows.append([*lead, shares, f"{outermost:.1%}", f"{even:.1%}"])
+    if not rows:
+        return ""
     return "## Use of each level by FSQ\n\n" + markdown_table(header, rows)
 
 

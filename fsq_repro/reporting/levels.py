@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import paper
-from fsq_repro.reporting.claims import Claim, Finding, Pairs, alike, best, judge_all, side
+from fsq_repro.reporting.claims import Claim, Pairs, alike, best, side
 from fsq_repro.reporting.drawing import (
     RC,
     NothingToDrawError,
@@ -23,9 +23,9 @@ from fsq_repro.reporting.drawing import (
     stages,
 )
 from fsq_repro.reporting.groups import Group, levels_text
-from fsq_repro.reporting.markdown import BITS, CODEBOOK, LEVELS, TARGET, Column, section
+from fsq_repro.reporting.markdown import BITS, CODEBOOK, LEVELS, TARGET, Column, Section
 from fsq_repro.reporting.records import RunRecord
-from fsq_repro.reporting.tradeoff import autoencoder_table, by_generator, generator_tables, records_of, sanity_checks
+from fsq_repro.reporting.tradeoff import autoencoder_table, generator_tables, sanity_checks
 
 LEAD = (
     TARGET,
@@ -50,44 +50,25 @@ def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> Pairs:
             yield tuple(side(g, key, levels_text(g)) for g in (best(many, key), best(few, key)))
 
 
-CLAIMS = {
-    metric: Claim(
-        "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size",
-        source,
-        metric,
-        _best_many_and_few,
-        better_by=0,
-    )
-    for metric, source in (("reconstruction_fd", "Fig. 10, there sampling FID"), ("sampling_fd", "Fig. 10"))
-}
+def _claim(metric: str, source: str) -> Claim:
+    text = "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size"
+    return Claim(text, source, metric, _best_many_and_few, better_by=0)
 
 
-def levels_table(records: Iterable[RunRecord]) -> str:
-    """Level sets of about one codebook size side by side (Fig. 10 and section 3.2), Markdown; FSQ autoencoders only."""
-    text = section(
-        "Level sets at one codebook size",
-        [r for r in records if r.levels and r.stage1 is None],
-        lambda groups: autoencoder_table(groups, LEAD, METRICS, RULE),
-        levels_findings,
-    )
-    return f"{text}\nThe paper's rule ({paper.LEVELS_SOURCE}): {paper.LEVELS_RULE}\n"
-
-
-def levels_findings(groups: list[Group]) -> list[Finding]:
-    """Judges Fig. 10 (smallest level of 5 or more is better) on autoencoders, within each size of one setting."""
-    return judge_all([CLAIMS["reconstruction_fd"]], groups, records_of(groups))
-
-
-def levels_sampling_table(records: Iterable[RunRecord]) -> str:
-    """Level sets by sampling distance, which is what Fig. 10 shows, Markdown; generators on FSQ tokens only."""
-    fsq = [r for r in records if r.levels and r.stage1]
-    title = "Sampling and compression by level set"
-    return section(title, fsq, generator_tables, levels_sampling_findings, sanity_checks)
-
-
-def levels_sampling_findings(groups: list[Group]) -> list[Finding]:
-    """Judges Fig. 10 by sampling distance, each kind of generator by itself."""
-    return by_generator(groups, lambda mine: judge_all([CLAIMS["sampling_fd"]], mine, records_of(mine)))
+LEVEL_SETS = Section(
+    "Level sets at one codebook size",
+    lambda r: bool(r.levels) and r.stage1 is None,
+    lambda groups: autoencoder_table(groups, LEAD, METRICS, RULE),
+    [_claim("reconstruction_fd", "Fig. 10, there sampling FID")],
+    note=f"The paper's rule ({paper.LEVELS_SOURCE}): {paper.LEVELS_RULE}\n",
+)
+GENERATORS_BY_LEVEL_SET = Section(
+    "Sampling and compression by level set",
+    lambda r: bool(r.levels) and r.stage1 is not None,
+    generator_tables,
+    [_claim("sampling_fd", "Fig. 10")],
+    sanity_checks,
+)
 
 
 def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:

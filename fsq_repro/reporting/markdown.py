@@ -5,7 +5,7 @@ from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting.claims import Finding
+from fsq_repro.reporting.claims import Claim, Finding, RankClaim, judge_all
 from fsq_repro.reporting.groups import (
     Group,
     Setting,
@@ -16,8 +16,8 @@ from fsq_repro.reporting.groups import (
     split_by_setting,
     titled,
 )
-from fsq_repro.reporting.records import RunRecord
-from fsq_repro.reporting.verdicts import RULE
+from fsq_repro.reporting.records import GENERATORS, RunRecord
+from fsq_repro.reporting.verdicts import NOT_MEASURED, RULE
 
 MISSING = "–"
 NO_PROTOCOL = "–†"
@@ -122,21 +122,46 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def section(
-    title: str,
-    records: Iterable[RunRecord],
-    tables: Callable[[list[Group]], str],
-    findings: Callable[[list[Group]], list[Finding]],
-    checks: Callable[[list[Group]], list[str]] = lambda _: [],
-) -> str:
-    """A titled section; for each setting its tables with footnotes, what they say on the claims, and sanity checks."""
-    parts = [f"## {title}\n"]
-    for setting, runs in split_by_setting(records).items():
-        groups = group_runs(runs)
-        parts += [setting_line(setting, runs) + "\n", tables(groups) + "\n", findings_text(findings(groups))]
-        if checked := checks(groups):
-            parts.append("Sanity checks, no findings:\n\n" + "".join(f"- {line}\n" for line in checked))
-    return "\n".join(parts)
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A titled part of a report on groups of runs.
+
+    Attributes:
+      title: its heading.
+      shows: which runs it is about.
+      tables: of the groups of one setting.
+      claims: judged below the tables, for each kind of generator by itself.
+      checks: lines on what a broken program would fail.
+      note: last paragraph.
+    """
+
+    title: str
+    shows: Callable[[RunRecord], bool]
+    tables: Callable[[list[Group]], str]
+    claims: Sequence[Claim | RankClaim]
+    checks: Callable[[list[Group]], list[str]] = lambda groups: []
+    note: str = ""
+
+    def text(self, records: Iterable[RunRecord]) -> str:
+        """Markdown: for each setting its tables, what they say on the claims, and sanity checks."""
+        parts = [f"## {self.title}\n"]
+        for setting, runs in split_by_setting(r for r in records if self.shows(r)).items():
+            groups = group_runs(runs)
+            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n", findings_text(self.judge(groups))]
+            if checked := self.checks(groups):
+                parts.append("Sanity checks, no findings:\n\n" + "".join(f"- {line}\n" for line in checked))
+        return "\n".join(parts + [self.note] * bool(self.note)) if len(parts) > 1 else ""
+
+    def judge(self, groups: list[Group]) -> list[Finding]:
+        """The claims on the groups of one setting."""
+        present = [kind for kind in (None, *GENERATORS) if any(g.first.generator == kind for g in groups)]
+        findings = []
+        for kind in present:
+            for f in judge_all(self.claims, [g for g in groups if g.first.generator == kind]):
+                if f.verdict == NOT_MEASURED and kind == "autoregressive":
+                    continue  # the paper's claims are on masked transformers: for others they need not be measured
+                findings.append(f if len(present) == 1 else dataclasses.replace(f, claim=f"{kind}: {f.claim}"))
+        return findings
 
 
 def findings_text(findings: Sequence[Finding]) -> str:

@@ -5,7 +5,7 @@ learnt anything and whether its cost is a cost that a decoder can read.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Sequence
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import paper
@@ -13,7 +13,6 @@ from fsq_repro.reporting.claims import (
     NOT_OF_THE_PAPER,
     OURS,
     Claim,
-    Finding,
     Pairs,
     RankClaim,
     Side,
@@ -21,13 +20,12 @@ from fsq_repro.reporting.claims import (
     alike,
     best_by_size,
     family,
-    judge_all,
     larger_first,
     same_size,
     side,
     smaller_first,
 )
-from fsq_repro.reporting.groups import Group, keys_of
+from fsq_repro.reporting.groups import Group, keys_of, records_of
 from fsq_repro.reporting.markdown import (
     BITS,
     CODEBOOK,
@@ -39,14 +37,13 @@ from fsq_repro.reporting.markdown import (
     TARGET,
     Cell,
     Column,
+    Section,
     chosen_on_notes,
     group_table,
     metric_cell,
     metric_column,
-    section,
 )
-from fsq_repro.reporting.records import GENERATORS, RunRecord
-from fsq_repro.reporting.verdicts import NOT_MEASURED, exactly
+from fsq_repro.reporting.verdicts import exactly
 
 FULL_USAGE = 0.95  # of the usage that a uniform source would show
 COLLAPSED_USAGE, COLLAPSED_CODES = 0.5, 2**10
@@ -193,46 +190,6 @@ AUTOENCODER = ("psnr", "ssim", "usage", "entropy_bits", "uniform_usage", "tokens
 LEAD = (TARGET, QUANTIZER, LEVELS, GENERATOR, CODEBOOK)  # of generators
 
 
-def tradeoff_table(records: Iterable[RunRecord]) -> str:
-    """Codebook size against reconstruction distance and usage (Fig. 3a and 3c), Markdown; one section per setting.
-
-    Rows by target bits, then quantizer. Below each table: the protocols, and for each claim of the paper whether it
-    appears in these runs. Records of stage 2 are not looked at.
-    """
-    lead = (TARGET, QUANTIZER, LEVELS, CODEBOOK, BITS)
-    return section(
-        "Trade-off: codebook size, reconstruction and usage",
-        [r for r in records if r.stage1 is None],
-        lambda groups: autoencoder_table(groups, lead, AUTOENCODER, paper_column(paper.TRADEOFF, None)),
-        tradeoff_findings,
-    )
-
-
-def tradeoff_findings(groups: list[Group]) -> list[Finding]:
-    """Judges the claims of Fig. 3a and 3c on the autoencoders of one setting."""
-    return judge_all(AUTOENCODER_CLAIMS, groups, records_of(groups))
-
-
-def sampling_table(records: Iterable[RunRecord]) -> str:
-    """Codebook size against sampling distance and compression cost (Fig. 3b and 3d), Markdown; generators only.
-
-    One section per setting: a table of the samples, one of the costs, protocols, and the verdicts on the paper's
-    claims.
-    """
-    return section(
-        "Sampling and compression",
-        [r for r in records if r.stage1],
-        generator_tables,
-        sampling_findings,
-        sanity_checks,
-    )
-
-
-def sampling_findings(groups: list[Group]) -> list[Finding]:
-    """Judges sampling and compression on the generators of one setting, each kind of generator by itself."""
-    return by_generator(groups, lambda mine: judge_all(GENERATOR_CLAIMS, mine, records_of(mine)))
-
-
 def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: Sequence[str], last: Column) -> str:
     """All reconstruction distances, then these metrics; a row for each group, the paper's words last."""
     keys = [*keys_of(records_of(groups), "reconstruction_fd"), *map(MetricKey, metrics)]
@@ -278,18 +235,6 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
     return Column("paper", said)
 
 
-def by_generator(groups: list[Group], judge: Callable[[list[Group]], list[Finding]]) -> list[Finding]:
-    """Judges each kind of generator by itself."""
-    present = [name for name in GENERATORS if any(g.first.generator == name for g in groups)]
-    findings = []
-    for name in present:
-        for f in judge([g for g in groups if g.first.generator == name]):
-            if f.verdict == NOT_MEASURED and name != "masked":
-                continue  # the paper's claims are on masked transformers: for others they need not be measured
-            findings.append(f if len(present) == 1 else dataclasses.replace(f, claim=f"{name}: {f.claim}"))
-    return findings
-
-
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
     cost, coder, expected = map(MetricKey, ("compression_bits", "coder_bits", "coder_expected_bits"))
@@ -307,11 +252,6 @@ def sanity_checks(groups: list[Group]) -> list[str]:
     ]
 
 
-def records_of(groups: Iterable[Group]) -> list[RunRecord]:
-    """All runs of the groups."""
-    return [r for g in groups for r in g.records]
-
-
 def _fits(key: MetricKey, distance: MetricKey) -> bool:
     return key.network in ("", distance.network) and key.reference in ("", distance.reference)
 
@@ -322,3 +262,18 @@ def _coder_cell(g: Group) -> Cell:
     if cell.protocol is None or expected is None:
         return cell
     return Cell(f"{cell.text} ({g.statistic(key).mean / expected.mean - 1:+.2%})", cell.protocol)
+
+
+# Fig. 3a and 3c; rows by target bits, then quantizer.
+AUTOENCODERS = Section(
+    "Trade-off: codebook size, reconstruction and usage",
+    lambda r: r.stage1 is None,
+    lambda groups: autoencoder_table(
+        groups, (TARGET, QUANTIZER, LEVELS, CODEBOOK, BITS), AUTOENCODER, paper_column(paper.TRADEOFF, None)
+    ),
+    AUTOENCODER_CLAIMS,
+)
+# Fig. 3b and 3d.
+GENERATORS = Section(
+    "Sampling and compression", lambda r: r.stage1 is not None, generator_tables, GENERATOR_CLAIMS, sanity_checks
+)

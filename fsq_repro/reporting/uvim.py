@@ -17,7 +17,6 @@ from fsq_repro.reporting.claims import (
     Pairs,
     Side,
     alike,
-    same_size,
     side,
 )
 from fsq_repro.reporting.groups import Group, keys_of, titled
@@ -35,7 +34,6 @@ from fsq_repro.reporting.paper_uvim import Published, PublishedTask
 from fsq_repro.reporting.records import TASKS, RunRecord
 from fsq_repro.reporting.uvim_models import (
     FID_5K,
-    METRICS,
     Comparison,
     Model,
     baselines,
@@ -68,25 +66,27 @@ FULL_USAGE = 0.95  # of the usage that a uniform source would show; Table 2: 99%
 CLEARLY = 0.10  # better than a baseline by more than this share of it
 
 
-def _predictors(c: Comparison, quantizer: str, context: bool) -> list[Group]:
-    chosen = [m for m in c.models if (m.first.quantizer, m.first.context) == (quantizer, context)]
-    return [m.stage2 for m in chosen if m.stage2]
-
-
-def _quantizers(first: str, second: str) -> Callable[..., Pairs]:
-    """Two quantizers' predictions, both with context, at one codebook size."""
+def _pairs(
+    first: tuple[str, bool], second: tuple[str, bool], group: Callable[[Model, MetricKey], Group | None] | None = None
+) -> Callable[..., Pairs]:
+    """Models of one (quantizer, context) against those of another of the same size: their predictions, or `group`."""
 
     def pairs(c: Comparison, key: MetricKey) -> Pairs:
-        groups = _predictors(c, first, True) + _predictors(c, second, True)
-        return [(_labelled(c, a), _labelled(c, b)) for a, b in same_size(first, second)(groups, key)]
+        for m, n in itertools.product(_models(c, *first), _models(c, *second)):
+            a, b = (group(x, key) if group else x.stage2 for x in (m, n))
+            if m.first.target_bits == n.first.target_bits and a and b and alike(a, b, key):
+                yield _named(m, a, key), _named(n, b, key)
 
     return pairs
 
 
-def _labelled(c: Comparison, s: Side) -> Side:
+def _models(c: Comparison, quantizer: str, context: bool) -> list[Model]:
+    return [m for m in c.models if (m.first.quantizer, m.first.context) == (quantizer, context)]
+
+
+def _named(m: Model, g: Group, key: MetricKey) -> Side:
     """A side under its model's name, commas left out: they stand between the models of a sentence."""
-    (model,) = [m for m in c.models if s.group is not None and s.group in m.groups]
-    return side(s.group, s.key, model.variant.replace(",", ""))
+    return side(g, key, m.variant.replace(",", ""))
 
 
 def _fsq_usage(c: Comparison, key: MetricKey) -> Pairs:
@@ -94,27 +94,18 @@ def _fsq_usage(c: Comparison, key: MetricKey) -> Pairs:
     for m in c.models:
         g = m.of_labels(key)
         if m.first.quantizer == "fsq" and g.values(key) and g.values(uniform):
-            yield side(g, key, m.variant.replace(",", "")), side(g, uniform, "a uniform source")
+            yield _named(m, g, key), side(g, uniform, "a uniform source")
 
 
-def _usage_without_splitting(c: Comparison, key: MetricKey) -> Pairs:
-    quantizers = ("ema_vq_no_splitting", "ema_vq")
-    groups = [m.of_labels(key) for m in c.models if m.first.quantizer in quantizers and m.first.context]
-    return same_size(*quantizers)(groups, key)
-
-
-def _context(c: Comparison, key: MetricKey) -> Pairs:
+def _with_and_without_context(c: Comparison, key: MetricKey) -> Pairs:
     for quantizer in ("fsq", "ema_vq"):
-        for a in _predictors(c, quantizer, True):
-            for b in _predictors(c, quantizer, False):
-                if a.first.target_bits == b.first.target_bits and alike(a, b, key):
-                    yield _labelled(c, side(a, key)), _labelled(c, side(b, key))
+        yield from _pairs((quantizer, True), (quantizer, False))(c, key)
 
 
 def _stage1_and_stage2(c: Comparison, key: MetricKey) -> Pairs:
     for m in c.models:
         if len(m.groups) == 2 and _comparable(m.stage1, key, m.stage2, key):
-            yield side(m.stage1, key, m.variant.replace(",", "")), side(m.stage2, key, "its stage II")
+            yield _named(m, m.stage1, key), side(m.stage2, key, "its stage II")
 
 
 def _against_baseline(baseline: str) -> Callable[..., Pairs]:
@@ -123,7 +114,7 @@ def _against_baseline(baseline: str) -> Callable[..., Pairs]:
             for m in c.models:
                 if bound.baseline == baseline and m.stage2 and _comparable(m.stage2, key, g, bound):
                     exact = verdicts.exactly(g.statistic(bound).mean)
-                    yield side(m.stage2, key, m.variant.replace(",", "")), Side("a baseline of", key, exact)
+                    yield _named(m, m.stage2, key), Side("a baseline of", key, exact)
 
     return pairs
 
@@ -132,73 +123,84 @@ def _comparable(a: Group, key: MetricKey, b: Group, other: MetricKey) -> bool:
     return bool(a.values(key) and b.values(other)) and same_measurement(a.protocol(key), b.protocol(other))
 
 
-def _claims(task: str, metric: str) -> tuple[Claim, ...]:
-    """What is judged for a task by its metric; baselines apart."""
-    claims = [
+FSQ, VQ, PLAIN_VQ = (("fsq", True), ("ema_vq", True), ("ema_vq_no_splitting", True))  # quantizer, context
+TASKS_METRIC = ""  # a claim's metric where it is the one that Table 2 judges the task by
+
+
+def _beats(baseline: str) -> Claim:
+    return Claim(
+        f"{{title}}: clearly better than the baseline {baseline.replace('_', ' ')} (by more than {CLEARLY:.0%})",
+        f"{NOT_OF_THE_PAPER}; {OURS}",
+        TASKS_METRIC,
+        _against_baseline(baseline),
+        better_by=CLEARLY,
+    )
+
+
+CLAIMS = (
+    Claim(
+        f"{{title}}: FSQ within {WITHIN:.0%} of VQ, or ahead",
+        f"{SOURCE}: 0.5-3% behind, though 3.8% in FID-5k",
+        TASKS_METRIC,
+        _pairs(FSQ, VQ),
+        better_by=-WITHIN,
+    ),
+    Claim(
+        f"FSQ uses at least {FULL_USAGE:.0%} of the codes that a uniform source would use",
+        f"Table 2: 99-100%; {OURS}",
+        "usage",
+        _fsq_usage,
+        above=FULL_USAGE,
+    ),
+    Claim(
+        "{title}: stage I (true labels encoded and decoded) is better than stage II",
+        f"{NOT_OF_THE_PAPER}; UViM's README has it so",
+        TASKS_METRIC,
+        _stage1_and_stage2,
+        better_by=0,
+    ),
+)
+CLAIMS_OF_TASK = {
+    "depth": (
         Claim(
-            f"{{title}}: FSQ within {WITHIN:.0%} of VQ, or ahead",
-            f"{SOURCE}: 0.5-3% behind, though 3.8% in FID-5k",
-            metric,
-            _quantizers("fsq", "ema_vq"),
-            better_by=-WITHIN,
-        ),
-        Claim(
-            f"FSQ uses at least {FULL_USAGE:.0%} of the codes that a uniform source would use",
-            f"Table 2: 99-100%; {OURS}",
+            f"VQ without splitting uses far fewer codes than VQ (below {FAR_FEWER:g} of its usage)",
+            f"{SOURCE}; {OURS}",
             "usage",
-            _fsq_usage,
-            above=FULL_USAGE,
+            _pairs(PLAIN_VQ, VQ, Model.of_labels),
+            below=FAR_FEWER,
         ),
-    ]
-    if task == "depth":
-        claims += [
-            Claim(
-                f"VQ without splitting uses far fewer codes than VQ (below {FAR_FEWER:g} of its usage)",
-                f"{SOURCE}; {OURS}",
-                "usage",
-                _usage_without_splitting,
-                below=FAR_FEWER,
-            ),
-            Claim(
-                "{title}: VQ is better than VQ without splitting",
-                SOURCE,
-                metric,
-                _quantizers("ema_vq", "ema_vq_no_splitting"),
-                better_by=0,
-            ),
-        ]
-    if task == "panoptic":
-        text = "{title}: a stage I that sees the image (context) is better than one that does not"
-        claims.append(Claim(text, SOURCE, metric, _context, better_by=0))
-    text = "{title}: stage I (true labels encoded and decoded) is better than stage II"
-    source = f"{NOT_OF_THE_PAPER}; UViM's README has it so"
-    return (*claims, Claim(text, source, metric, _stage1_and_stage2, better_by=0))
-
-
-CLAIMS = {task: _claims(task, metric) for task, metric in METRICS.items()}
+        Claim(
+            "{title}: VQ is better than VQ without splitting", SOURCE, TASKS_METRIC, _pairs(VQ, PLAIN_VQ), better_by=0
+        ),
+        _beats("mean_depth"),
+        _beats("mean_map"),
+    ),
+    "panoptic": (
+        Claim(
+            "{title}: a stage I that sees the image (context) is better than one that does not",
+            SOURCE,
+            TASKS_METRIC,
+            _with_and_without_context,
+            better_by=0,
+        ),
+        _beats("majority_map"),
+    ),
+    "colorization": (_beats("grey"),),
+}
 
 
 def uvim_findings(c: Comparison) -> list[Finding]:
     """Judges the claims that concern this task on the models of one setting."""
-    findings = []
-    for claim in CLAIMS[c.task]:
-        findings.append(claim.judge(c, c.metric if claim.metric == c.metric.metric else MetricKey(claim.metric)))
-    if c.task == "panoptic":
-        findings.append(_fsq_loses_less(c))
-    for name in dict.fromkeys(key.baseline for key, _ in baselines(c.records, c.metric)):
-        text = f"{{title}}: clearly better than the baseline {name.replace('_', ' ')} (by more than {CLEARLY:.0%})"
-        source = f"{NOT_OF_THE_PAPER}; {OURS}"
-        findings.append(
-            Claim(text, source, c.metric.metric, _against_baseline(name), better_by=CLEARLY).judge(c, c.metric)
-        )
-    return findings
+    claims = (*CLAIMS, *CLAIMS_OF_TASK[c.task])
+    findings = [claim.judge(c, MetricKey(claim.metric) if claim.metric else c.metric) for claim in claims]
+    return [*findings, _fsq_loses_less(c)] if c.task == "panoptic" else findings
 
 
 def _fsq_loses_less(c: Comparison) -> Finding:
     """A difference of differences: what each quantizer loses without context."""
-    by_quantizer = {q: [p for p in _context(c, c.metric) if p[0].group.first.quantizer == q] for q in ("fsq", "ema_vq")}
+    changes = [list(_pairs((q, True), (q, False))(c, c.metric)) for q in ("fsq", "ema_vq")]
     found, evidence = [], []
-    for (a, without_a), (b, without_b) in itertools.product(*by_quantizer.values()):
+    for (a, without_a), (b, without_b) in itertools.product(*changes):
         if a.group.first.target_bits == b.group.first.target_bits and alike(a.group, b.group, c.metric):
             signs = ((-1, a), (1, without_a), (1, b), (-1, without_b))
             found.append(verdicts.is_positive((sign, s.statistic) for sign, s in signs))

@@ -5,13 +5,7 @@ import pytest
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import paper
 from fsq_repro.reporting.groups import group_runs
-from fsq_repro.reporting.tradeoff import (
-    sampling_findings,
-    sampling_table,
-    sanity_checks,
-    tradeoff_findings,
-    tradeoff_table,
-)
+from fsq_repro.reporting.tradeoff import AUTOENCODERS, GENERATORS, sanity_checks
 from tests.reporting.synthetic import (
     SFD,
     add,
@@ -40,7 +34,7 @@ TRAIN, SAMPLES = "rFD-alexnet (train): ", "sampling FD-alexnet (train): "
 NEARER = "FD-alexnet own class: samples of a class are nearer to it than to other classes (below 0.9 of it)"
 
 
-def judged(raw, tmp_path, judge=tradeoff_findings):
+def judged(raw, tmp_path, judge=AUTOENCODERS.judge):
     return {f.claim: (f.verdict, f.evidence) for f in judge(group_runs(parsed(tmp_path, raw)))}
 
 
@@ -49,7 +43,7 @@ def masked(raw):
 
 
 def test_rows_by_size_then_quantizer_with_every_value(tmp_path):
-    (table,) = tables(tradeoff_table(parsed(tmp_path, reversed(paper_like()))))
+    (table,) = tables(AUTOENCODERS.text(parsed(tmp_path, reversed(paper_like()))))
     order = [(r["target"], r["quantizer"]) for r in table]
     no_entropy = "VQ, no entropy term"
     assert order == [
@@ -101,7 +95,7 @@ def test_verdicts_where_it_does_not(tmp_path):
     assert {v[claim][0] for claim in (*no, "FSQ uses a larger share of its codebook than VQ beyond 2^10")} == {"no"}
     assert v[TRAIN + IMPROVES][0] == "partly"
     line = f"{TRAIN}{AHEAD} (section 5.1, said of sampling FID, Fig. 3b): **no**; FSQ 2^12 11.00 ± 0.01 against VQ"
-    assert line in tradeoff_table(parsed(tmp_path, three_seeds(raw)))
+    assert line in AUTOENCODERS.text(parsed(tmp_path, three_seeds(raw)))
 
 
 def test_one_seed_decides_nothing(tmp_path):
@@ -135,7 +129,7 @@ def test_slightly_is_bounded_from_both_sides(tmp_path, ratio, verdict):
     raw = three_seeds([record("fsq", 8, fd=10.0), record("vq", 8, fd=10.0 * ratio)])
     assert judged(raw, tmp_path)[TRAIN + SLIGHTLY_AHEAD][0] == verdict
     raw = three_seeds([stage2("fsq", 8, cost=6 / ratio), stage2("vq", 8, cost=6.0)])
-    assert judged(raw, tmp_path, sampling_findings)[SLIGHTLY_ABOVE][0] == verdict
+    assert judged(raw, tmp_path, GENERATORS.judge)[SLIGHTLY_ABOVE][0] == verdict
 
 
 def test_usage_is_judged_by_what_a_uniform_source_would_show(tmp_path):
@@ -165,7 +159,7 @@ def test_other_protocols_are_never_compared(tmp_path):
         for m in r["metrics"]:
             m["protocol"] |= {"weights": "raw"} if r["quantizer"] == "vq" else {}
     assert judged([r for r in raw if "stage" not in r], tmp_path)[TRAIN + AHEAD] == ("not measured", "")
-    v = judged(masked([r for r in raw if "stage" in r]), tmp_path, sampling_findings)
+    v = judged(masked([r for r in raw if "stage" in r]), tmp_path, GENERATORS.judge)
     assert {v[claim] for claim in (SAMPLES + AHEAD, SLIGHTLY_ABOVE)} == {("not measured", "")}
 
 
@@ -173,18 +167,18 @@ def test_generators_on_other_tokens_have_their_own_section(tmp_path):
     longer = stage2("vq")
     longer["stage1"]["steps"] = 5000
     records = parsed(tmp_path, [stage2(), longer, stage2("vq", 8, data={"source": "scenes", "resolution": 32})])
-    text = sampling_table(records)
+    text = GENERATORS.text(records)
     assert text.count("Setting: tradeoff_maskgit") == 3
     assert "tokens of tradeoff_autoencoder (5,000 steps of batch 64)" in text
 
 
 def test_stage1_tables_do_not_look_at_generators(tmp_path):
-    alone = tradeoff_table(parsed(tmp_path, paper_like()))
-    assert tradeoff_table(parsed(tmp_path, [*paper_like(), *paper_like_stage2()])) == alone
+    alone = AUTOENCODERS.text(parsed(tmp_path, paper_like()))
+    assert AUTOENCODERS.text(parsed(tmp_path, [*paper_like(), *paper_like_stage2()])) == alone
 
 
 def test_sampling_and_compression_tables(tmp_path):
-    text = sampling_table(parsed(tmp_path, [*paper_like(), *reversed(paper_like_stage2())]))
+    text = GENERATORS.text(parsed(tmp_path, [*paper_like(), *reversed(paper_like_stage2())]))
     samples, costs = tables(text)
     order = [(r["target"], r["quantizer"], r["generator"]) for r in samples]
     assert order[:4] == [("2^8", q, g) for q in ("FSQ", "VQ") for g in ("masked", "autoregressive")]
@@ -209,7 +203,7 @@ def test_what_has_no_protocol_is_not_printed(tmp_path):
     raw = stage2(fd=12.3456, cost=5.4321)
     for key in (SFD, "compression_bits", "coder_bits"):
         entry(raw, key)["protocol"] = None
-    text = sampling_table(parsed(tmp_path, [raw]))
+    text = GENERATORS.text(parsed(tmp_path, [raw]))
     samples, costs = tables(text)
     assert "12.3" not in text and "5.43" not in text
     assert samples[0]["sampling FD-alexnet (train)"] == costs[0]["coder (bits per token)"] == "–†"
@@ -222,19 +216,19 @@ def test_what_inception_alone_gives_has_columns_where_a_run_has_it(tmp_path):
         ("precision", ""),
     ):
         add(raw, MetricKey(metric, "inception", reference), 7.25, entry(raw, SFD)["protocol"])
-    names = list(tables(sampling_table(parsed(tmp_path, [raw])))[0][0])
+    names = list(tables(GENERATORS.text(parsed(tmp_path, [raw])))[0][0])
     expected = ["sampling FID (file)", "sFID (file)", "Inception score", "precision-inception"]
     start = names.index(expected[0])
     assert names[start : start + 4] == expected
     assert names.count("precision-inception") == 1 and "sampling FID (train)" in names
-    alexnet = list(tables(sampling_table(parsed(tmp_path, [stage2()])))[0][0])
+    alexnet = list(tables(GENERATORS.text(parsed(tmp_path, [stage2()])))[0][0])
     assert not any("FID" in name for name in alexnet) and "precision-alexnet" in alexnet
 
 
 def test_generators_where_the_paper_holds(tmp_path):
     raw = masked(paper_like_stage2())
     raw += [stage2("vq", 11, fd=19.2, cost=8.95), stage2("fsq", 14, fd=18.5, cost=10.9)]
-    v = judged(three_seeds(raw), tmp_path, sampling_findings)
+    v = judged(three_seeds(raw), tmp_path, GENERATORS.judge)
     undecided = {claim for claim, (verdict, _) in v.items() if verdict != "yes"}
     ranks = {f"{SAMPLES}falls as the compression cost rises, {q}" for q in ("FSQ", "VQ")}
     assert undecided == ranks
@@ -260,7 +254,7 @@ def test_generators_where_it_does_not(tmp_path):
         own = entry(r, "class_fd_own", network="alexnet")["value"]
         entry(r, "class_fd_other", network="alexnet")["value"] = 1.05 * own  # 1.05 times farther: the bound is 0.9
         entry(r, "class_fd_soup", network="alexnet")["value"] = 0.9 * own
-    v = judged(three_seeds(raw), tmp_path, sampling_findings)
+    v = judged(three_seeds(raw), tmp_path, GENERATORS.judge)
     no = (SAMPLES + AHEAD, SAMPLES + SATURATES, COST_RISES, SLIGHTLY_ABOVE, NEARER)
     assert {v[claim][0] for claim in no} == {"no"}
     assert v[BELOW_ENTROPY][0] == "partly"
@@ -273,16 +267,16 @@ def test_two_metrics_of_a_run_are_compared_seed_by_seed(tmp_path):
     raw = three_seeds([stage2("vq", 10)], spread=0.3)
     for r in raw:
         entry(r, "compression_bits")["value"] = (0.98 + 0.001 * r["seed"]) * entry(r, "entropy_bits")["value"]
-    assert judged(raw, tmp_path, sampling_findings)[BELOW_ENTROPY][0] == "yes"
+    assert judged(raw, tmp_path, GENERATORS.judge)[BELOW_ENTROPY][0] == "yes"
 
 
 def test_generators_of_two_kinds_are_judged_apart(tmp_path):
-    v = judged(three_seeds(paper_like_stage2()), tmp_path, sampling_findings)
+    v = judged(three_seeds(paper_like_stage2()), tmp_path, GENERATORS.judge)
     assert v[f"masked: {SAMPLES}{AHEAD}"][0] == "yes"
     # The paper's claims are on masked transformers: of others only what was measured is listed.
     assert v[f"autoregressive: {BELOW_ENTROPY}"][0] == "yes" and f"autoregressive: {SAMPLES}{AHEAD}" not in v
     # Without any metric nothing is measured, and nothing is claimed.
-    nothing = judged([stage2() | {"metrics": []}], tmp_path, sampling_findings)
+    nothing = judged([stage2() | {"metrics": []}], tmp_path, GENERATORS.judge)
     assert {verdict for verdict, _ in nothing.values()} == {"not measured"}
 
 
@@ -293,7 +287,7 @@ def test_sanity_checks_are_no_findings(tmp_path):
         "compression cost below log2|C|, every point: holds; FSQ 2^8 6.326 against log2|C| 7.907,"
     )
     assert coder.startswith("a range coder's stream is within 1% of the model's cost: holds; FSQ 2^8 6.351 against")
-    text = sampling_table(parsed(tmp_path, raw))
+    text = GENERATORS.text(parsed(tmp_path, raw))
     assert f"Sanity checks, no findings:\n\n- {uniform}\n- {coder}\n" in text
     entry(raw[1], "compression_bits")["value"] = 8.01
     entry(raw[0], "coder_bits")["value"] = 1.02 * entry(raw[0], "coder_expected_bits")["value"]
