@@ -9,19 +9,8 @@ import matplotlib
 from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting import paper
-from fsq_repro.reporting.drawing import (
-    RC,
-    NothingToDrawError,
-    PathLike,
-    axis_label,
-    caption_of,
-    finish,
-    primary_distance,
-    stages,
-    style_of,
-    styles,
-)
+from fsq_repro.reporting import drawing, paper
+from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import (
     Group,
     display_quantizer,
@@ -68,22 +57,22 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
       NothingToDrawError: no run has a sampling distance whose protocol states its guidance weight.
       ValueError: the records belong to autoencoders of several settings.
     """
-    _, stage2, left_out = stages(records)
+    _, stage2, left_out = drawing.stages(records)
     groups = [g for kind in stage2 for g in kind]
-    distance = primary_distance(groups, "sampling_fd")
+    distance = drawing.primary_distance(groups, "sampling_fd")
     curves = [(g, c) for g in groups if (c := guidance_curve(g, distance))] if distance else []
     if not curves:
         raise NothingToDrawError(
             "no run has a sampling distance whose protocol states its guidance weight; nothing to draw."
         )
     curves = _same_protocol(curves)
-    look = styles(g.first.quantizer for g, _ in curves)
+    look = drawing.styles(g.first.quantizer for g, _ in curves)
     axes_keys = [MetricKey(name, network=distance.network) for name in ("recall", "precision")]
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing.RC):
         figure = Figure(figsize=(9.0, 4.4), dpi=160)
         left, right = figure.subplots(1, 2)
         for (g, curve), (align, offset) in zip(curves, itertools.cycle(LABEL_OFFSETS), strict=False):
-            colour, marker, line, face = style_of(g, look)
+            colour, marker, line, face = drawing.style_of(g, look)
             style = {"color": colour, "marker": marker, "linestyle": line, "markerfacecolor": face, "markersize": 5}
             label = f"{display_quantizer(g.first.quantizer)}, {g.first.codebook_size:,} codes, {g.first.generator}"
             distances = [g.statistic(key) for key in curve.values()]
@@ -99,14 +88,14 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
         left.margins(0.08)
         left.set(xlabel=axes_keys[0].title, ylabel=axes_keys[1].title)
         left.set_title("Precision and recall, guidance weight at each point", loc="left", fontweight="bold", fontsize=9)
-        right.set(xlabel="guidance weight $\\alpha$", ylabel=axis_label(distance))
+        right.set(xlabel="guidance weight $\\alpha$", ylabel=drawing.axis_label(distance))
         right.set_title("Sampling", loc="left", fontweight="bold", fontsize=9)
         handles, labels = right.get_legend_handles_labels()
         figure.legend(handles, labels, loc="upper center", ncols=min(3, len(labels)), fontsize=8)
         protocols = {g.first.generator: _curve_protocol(g, c) for g, c in curves}
         measured = [(f"{titled(distance)}, {kind}", protocol) for kind, protocol in protocols.items()]
-        caption = caption_of([g for g, _ in curves], measured, left_out + len(groups) - len(curves))
-        finish(figure, caption, path, top=1 - (0.06 + 0.19 * -(-len(labels) // 3)) / figure.get_figheight())
+        caption = drawing.caption_of([g for g, _ in curves], measured, left_out + len(groups) - len(curves))
+        drawing.finish(figure, caption, path, top=1 - (0.06 + 0.19 * -(-len(labels) // 3)) / figure.get_figheight())
 
 
 def guidance_curve(g: Group, key: MetricKey) -> dict[float, MetricKey]:

@@ -7,33 +7,21 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting import paper
-from fsq_repro.reporting.claims import Claim, Pairs, alike, best, side
-from fsq_repro.reporting.drawing import (
-    RC,
-    NothingToDrawError,
-    PathLike,
-    axis_label,
-    caption_of,
-    finish,
-    label_points,
-    measured_so,
-    primary_distance,
-    same_protocol,
-    stages,
-)
+from fsq_repro.reporting import claims, drawing, markdown, paper
+from fsq_repro.reporting.claims import Claim, Pairs
+from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import Group, levels_text
-from fsq_repro.reporting.markdown import BITS, CODEBOOK, LEVELS, TARGET, Column, Section
+from fsq_repro.reporting.markdown import Column, Section
 from fsq_repro.reporting.records import RunRecord
 from fsq_repro.reporting.tradeoff import autoencoder_table, generator_tables, sanity_checks
 
 LEAD = (
-    TARGET,
-    LEVELS,
+    markdown.TARGET,
+    markdown.LEVELS,
     Column("dimensions", lambda g: str(len(g.first.levels))),
     Column("smallest level", lambda g: str(min(g.first.levels))),
-    CODEBOOK,
-    BITS,
+    markdown.CODEBOOK,
+    markdown.BITS,
 )
 METRICS = ("psnr", "ssim", "usage", "entropy_bits", "tokens")
 RULE = Column("paper", lambda g: f"{'breaks' if min(g.first.levels) < 5 else 'keeps'} the rule of 5 levels")
@@ -46,8 +34,8 @@ def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> Pairs:
     for bits in sorted({g.first.target_bits for g in fsq}):
         many = [g for g in fsq if g.first.target_bits == bits and min(g.first.levels) >= 5]
         few = [g for g in fsq if g.first.target_bits == bits and min(g.first.levels) < 5]
-        if many and few and alike(best(many, key), best(few, key), key):
-            yield tuple(side(g, key, levels_text(g)) for g in (best(many, key), best(few, key)))
+        if many and few and claims.alike(claims.best(many, key), claims.best(few, key), key):
+            yield tuple(claims.side(g, key, levels_text(g)) for g in (claims.best(many, key), claims.best(few, key)))
 
 
 def _claim(metric: str, source: str) -> Claim:
@@ -84,20 +72,20 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     records = [r for r in records if r.levels]
     if not records:
         raise NothingToDrawError("no run has levels; nothing to draw.")
-    stage1, stage2, left_out = stages(records)
+    stage1, stage2, left_out = drawing.stages(records)
     left_out += sum(len(kind) for kind in stage2[1:])
     panels = []
     for (title, metric), groups in zip(PANELS, (stage1, stage2[0] if stage2 else []), strict=True):
-        key = primary_distance(groups, metric)
+        key = drawing.primary_distance(groups, metric)
         if key is not None:
-            kept = same_protocol(groups, key)
+            kept = drawing.same_protocol(groups, key)
             panels.append((title, kept, key))
             left_out += len(groups) - len(kept)
     if not panels:
         raise NothingToDrawError("no run has a Frechet distance with protocol; nothing to draw.")
     smallest = sorted({min(g.first.levels) for _, groups, _ in panels for g in groups})
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(smallest)))
-    with matplotlib.rc_context(RC):
+    with matplotlib.rc_context(drawing.RC):
         figure = Figure(figsize=(7.0 if len(panels) == 1 else 11.0, 4.6), dpi=160)
         for ax, (title, groups, key) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
             for low, colour in zip(smallest, colours, strict=True):
@@ -109,11 +97,11 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
             ax.margins(x=0.14, y=0.12)
             low_x, high_x = ax.get_xlim()
             ax.set_xlim(low_x, high_x + 0.1 * (high_x - low_x))  # room for the label of the rightmost point
-            label_points(ax, [(g.first.bits, g.statistic(key).mean, levels_text(g)) for g in groups])
+            drawing.label_points(ax, [(g.first.bits, g.statistic(key).mean, levels_text(g)) for g in groups])
             ax.set_xlabel("bits, $\\log_2$ of the codebook size")
-            ax.set_ylabel(axis_label(key))
+            ax.set_ylabel(drawing.axis_label(key))
             ax.set_title("FSQ level sets" if len(panels) == 1 else title, loc="left", fontweight="bold")
         ax.legend(title="smallest\nlevel", loc="upper left", bbox_to_anchor=(1.0, 1.0))
         drawn = [g for _, groups, _ in panels for g in groups]
-        measured = [m for _, groups, key in panels for m in measured_so(groups, key)]
-        finish(figure, caption_of(drawn, measured, left_out), path)
+        measured = [m for _, groups, key in panels for m in drawing.measured_so(groups, key)]
+        drawing.finish(figure, drawing.caption_of(drawn, measured, left_out), path)

@@ -8,7 +8,7 @@ import itertools
 from collections.abc import Callable, Iterable, Sequence
 
 from fsq_repro.metrics.table import BASELINES, MetricKey
-from fsq_repro.reporting import paper_uvim, verdicts
+from fsq_repro.reporting import markdown, paper_uvim, verdicts
 from fsq_repro.reporting.claims import (
     NOT_OF_THE_PAPER,
     OURS,
@@ -20,16 +20,7 @@ from fsq_repro.reporting.claims import (
     side,
 )
 from fsq_repro.reporting.groups import Group, keys_of, titled
-from fsq_repro.reporting.markdown import (
-    MISSING,
-    Cell,
-    chosen_on_notes,
-    findings_text,
-    footnoted_table,
-    metric_cell,
-    seeds_text,
-    setting_line,
-)
+from fsq_repro.reporting.markdown import MISSING, Cell
 from fsq_repro.reporting.paper_uvim import Published, PublishedTask
 from fsq_repro.reporting.records import TASKS, RunRecord
 from fsq_repro.reporting.uvim_models import (
@@ -224,8 +215,8 @@ def uvim_table(records: Iterable[RunRecord]) -> str:
             parts.append(f"## {TITLES[task]} (Table 2)\n")
         for c in mine:
             tables = [t for t in (_main_table(c), _further_table(c)) if t]
-            parts += [f"{setting_line(c.setting, c.records)}\n", "\n\n".join(tables) + "\n"]
-            parts.append(findings_text(uvim_findings(c)))
+            parts += [f"{markdown.setting_line(c.setting, c.records)}\n", "\n\n".join(tables) + "\n"]
+            parts.append(markdown.findings_text(uvim_findings(c)))
     return "\n".join(parts)
 
 
@@ -241,14 +232,14 @@ def _main_table(c: Comparison) -> str:
     rows += [_published_row(p, published, c.metric) for p in published.rows]
     groups = [g for m in c.models for g in m.groups]
     notes = [
-        *chosen_on_notes(groups),
+        *markdown.chosen_on_notes(groups),
         STAGES_NOTE,
         f"{MARK} Published {published.metric} ({published.data}): not comparable with rows measured on other data, at "
         "another resolution or with another network; theirs: mean ± standard deviation over three trainings of stage "
         "II.",
         *([paper_uvim.PQ_NOTE] if c.task == "panoptic" else []),
     ]
-    return footnoted_table(header, rows, groups, notes)
+    return markdown.footnoted_table(header, rows, groups, notes)
 
 
 def _measured_row(m: Model, key: MetricKey) -> list[Cell | str]:
@@ -257,10 +248,10 @@ def _measured_row(m: Model, key: MetricKey) -> list[Cell | str]:
         f"UViM ({m.variant})",
         "measured here",
         f"{m.first.codebook_size:,}",
-        metric_cell(m.stage2, key),
-        metric_cell(m.stage1, key),
-        *(metric_cell(m.of_labels(k), k) for k in USAGE),
-        seeds_text(m.groups[0]) + stage1_seed,
+        markdown.metric_cell(m.stage2, key),
+        markdown.metric_cell(m.stage1, key),
+        *(markdown.metric_cell(m.of_labels(k), k) for k in USAGE),
+        markdown.seeds_text(m.groups[0]) + stage1_seed,
     ]
 
 
@@ -298,10 +289,10 @@ def _further_table(c: Comparison) -> str:
             g = m.stage2 if stage == "II" else m.stage1
             if g is not None:
                 lead = [f"UViM ({m.variant})", f"stage {stage}"]
-                rows.append([*lead, *(metric_cell(g, k) for k in keys), seeds_text(g)])
+                rows.append([*lead, *(markdown.metric_cell(g, k) for k in keys), markdown.seeds_text(g)])
     rows += _further_baselines(c, keys)
     header = ["model", "stage", *map(titled, keys), "runs"]
-    return footnoted_table(header, rows, [g for m in c.models for g in m.groups])
+    return markdown.footnoted_table(header, rows, [g for m in c.models for g in m.groups])
 
 
 def _further_baselines(c: Comparison, keys: Sequence[MetricKey]) -> list[list[Cell | str]]:
@@ -316,5 +307,5 @@ def _further_baselines(c: Comparison, keys: Sequence[MetricKey]) -> list[list[Ce
 
 
 def _baseline_cell(g: Group, key: MetricKey) -> Cell:
-    cell = metric_cell(g, key)
+    cell = markdown.metric_cell(g, key)
     return Cell(cell.text, of_the_data(cell.protocol))
