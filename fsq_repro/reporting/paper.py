@@ -57,7 +57,7 @@ SAMPLING_PROTOCOL = (
     "other data."
 )
 COMPRESSION_PROTOCOL = (
-    "Paper: bits a token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "
+    "Paper: bits per token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "
     "exponent are not given (section 4.2)."
 )
 

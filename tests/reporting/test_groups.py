@@ -29,6 +29,12 @@ def test_seeds_are_averaged_and_other_runs_are_not(tmp_path):
     assert min(groups, key=lambda g: len(g.records)).statistic(RFD).std is None
 
 
+def test_further_measurements_of_a_run_do_not_keep_it_from_its_seeds(tmp_path):
+    first, second = record(), record(seed=1)
+    add(second, MetricKey("psnr", weights="raw", step=5), 1.0, {"weights": "raw"})
+    assert len(group_runs(parsed(tmp_path, [first, second]))) == 1
+
+
 def test_a_copied_run_counts_once(tmp_path):
     with pytest.warns(UserWarning, match="left out .*1.json: the same run as .*0.json"):
         (group,) = group_runs(parsed(tmp_path, [record(fd=9.0), record(fd=9.0)]))

@@ -132,6 +132,12 @@ def test_slightly_is_bounded_from_both_sides(tmp_path, ratio, verdict):
     assert judged(raw, tmp_path, GENERATORS.judge)[SLIGHTLY_ABOVE][0] == verdict
 
 
+@pytest.mark.parametrize(("ratio", "verdict"), [(0.9, "no"), (0.97, "yes"), (1.03, "yes"), (1.1, "no")])
+def test_saturation_is_bounded_from_both_sides(tmp_path, ratio, verdict):
+    raw = three_seeds([stage2("fsq", 12, fd=20.0), stage2("fsq", 14, fd=20.0 * ratio)])
+    assert judged(raw, tmp_path, GENERATORS.judge)[SAMPLES + SATURATES][0] == verdict
+
+
 def test_usage_is_judged_by_what_a_uniform_source_would_show(tmp_path):
     """2^14 codes and 40,960 tokens: a uniform source shows 93.05% of 15,360 codes."""
     uniform = entry(record("fsq", 14), "uniform_usage")["value"]
