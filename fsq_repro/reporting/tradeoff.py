@@ -222,7 +222,7 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
 
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
-    cost, coder, expected = map(MetricKey, ("compression_bits", "coder_bits", "coder_expected_bits"))
+    cost, coder = MetricKey("compression_bits"), MetricKey("coder_bits")
     pairs = [(claims.side(g, cost), Side("log2|C|", cost, exactly(g.first.bits))) for g in groups if g.values(cost)]
     streams = list(claims.against("coder_expected_bits", "the model's")(groups, coder))
     close = [abs(a.statistic.mean / b.statistic.mean - 1) < CODER_TOLERANCE for a, b in streams]
