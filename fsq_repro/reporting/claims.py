@@ -1,113 +1,206 @@
-"""The paper's claims on autoencoders (stage 1): Fig. 3a, Fig. 3c and section 3.3, and Fig. 10."""
+"""A claim is data: which numbers are compared, by how much they must differ, and who says so.
 
-from fsq_repro.reporting.findings import (
-    Finding,
-    best,
-    chain,
-    compare,
-    judge,
-    levels_label,
-    percent,
-    same_size,
-    size_label,
-    versus,
-)
-from fsq_repro.reporting.groups import Group, frechet_label, frechet_names
+A comparison is made only between groups of one setting whose metrics share a protocol. A claim for which runs are
+missing is "not measured", never "yes".
+"""
 
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any
 
-def tradeoff_findings(groups: list[Group]) -> list[Finding]:
-    """Judges the claims of Fig. 3a and 3c, and of section 3.3, on the groups of one setting."""
-    names = frechet_names(r for g in groups for r in g.records)
-    fsq = [g for g in groups if g.first.quantizer == "fsq"]
-    vq = [g for g in groups if g.first.quantizer == "vq"]
-    findings = [
-        _usage_at_least(fsq, 8, 0.95, "small codebooks are used fully, inferred; our threshold"),
-        _usage_at_least(fsq, 10, 0.80, "Fig. 4 reports 100% for [8,5,5,5] on ImageNet 256; our threshold"),
-        _usage_at_least(fsq, 14, 0.95, "section 5.1, Fig. 3c: almost all of 2^14; our threshold"),
-        _fsq_more_used(fsq, vq),
-        _vq_usage_collapses(vq),
-    ]
-    for name in names:
-        findings += [
-            _fsq_ahead(fsq, vq, name),
-            _vq_ahead_when_small(fsq, vq, name),
-            _fsq_improves(fsq, name),
-            _vq_worsens(vq, name),
-        ]
-    return [*findings, _fewer_parameters(fsq, vq)]
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.reporting import verdicts
+from fsq_repro.reporting.groups import Group, Statistic, display_quantizer, keys_of, records_of, shown, titled
+
+NOT_OF_THE_PAPER = "no claim of the paper"
+OURS = "our threshold"
 
 
-def levels_findings(groups: list[Group], kind: str = "rfd") -> list[Finding]:
-    """Judges Fig. 10 (smallest level of 5 or more is better) within each codebook size of one setting, by
-    reconstruction ("rfd") or, as the paper does, by samples ("sfd")."""
-    fsq = [g for g in groups if g.first.levels]
+@dataclasses.dataclass(frozen=True)
+class Finding:
+    """A claim, where it comes from, a word of `verdicts`, and the numbers behind it."""
+
+    claim: str
+    source: str
+    verdict: str
+    evidence: str
+
+    def __str__(self) -> str:
+        return f"{self.claim} ({self.source}): **{self.verdict}**{'; ' + self.evidence if self.evidence else ''}."
+
+
+@dataclasses.dataclass(frozen=True)
+class Side:
+    """One side of a comparison: a metric of a group, which has it; or a value that no run measured."""
+
+    label: str
+    key: MetricKey
+    statistic: Statistic
+    group: Group | None = None
+
+    def __str__(self) -> str:
+        return f"{self.label} {shown(self.key, self.statistic)}"
+
+
+Pairs = Iterable[tuple[Side, Side]]
+
+
+@dataclasses.dataclass(frozen=True)
+class Claim:
+    """Of each pair of sides, the first lies between multiples of the second.
+
+    Attributes:
+      text: of the claim; {title} stands for the metric's.
+      source: where it is made, and whose the threshold is.
+      metric: judged for each feature network and reference.
+      pairs: (what is judged, key) -> pairs of sides.
+      above, below: multiples of the second that bound the first.
+      better_by: instead of them: the first is better, in the metric's direction, by more than this share of the
+        second; a negative share allows it to be worse by so much.
+    """
+
+    text: str
+    source: str
+    metric: str
+    pairs: Callable[[Any, MetricKey], Pairs]
+    above: float | None = None
+    below: float | None = None
+    better_by: float | None = None
+
+    def judge(self, subject: Any, key: MetricKey) -> Finding:
+        """Compares each pair of the subject."""
+        above, below = self.above, self.below
+        if self.better_by is not None and key.declared.better == "lower":
+            below = 1 - self.better_by
+        elif self.better_by is not None:
+            above = 1 + self.better_by
+        pairs = list(self.pairs(subject, key))
+        found = verdicts.conclude(compare(a, b, above, below) for a, b in pairs)
+        return Finding(self.text.format(title=titled(key)), self.source, found, ", ".join(versus(*p) for p in pairs))
+
+
+@dataclasses.dataclass(frozen=True)
+class RankClaim:
+    """A metric falls as another one rises, over the points of one family."""
+
+    text: str
+    source: str
+    metric: str
+    rising: str
+    quantizer: str
+
+    def judge(self, groups: Sequence[Group], key: MetricKey) -> Finding:
+        """Correlates the ranks over all groups that were measured like the first."""
+        rising = MetricKey(self.rising)
+        points = [g for g in family(groups, self.quantizer) if g.values(key) and g.values(rising)]
+        points = [g for g in points if all(alike(g, points[0], k) for k in (key, rising))]
+        verdict, evidence = verdicts.NOT_MEASURED, ""
+        if len(points) > 1:
+            x, y = ([g.statistic(k).mean for g in points] for k in (rising, key))
+            verdict, rho = verdicts.falls_with(x, y)
+            evidence = f"Spearman's rho {rho:+.2f} over {len(points)} points"
+        return Finding(self.text.format(title=titled(key)), self.source, verdict, evidence)
+
+
+def judge_all(claims: Iterable[Claim | RankClaim], groups: Sequence[Group]) -> list[Finding]:
+    """Each claim for each network and reference that the groups have its metric of."""
     findings = []
-    for name in frechet_names((r for g in fsq for r in g.records), kind):
-        pairs = []
-        for bits in sorted({g.first.target_bits for g in fsq}):
-            measured = [g for g in fsq if g.first.target_bits == bits and g.statistic(name)]
-            many = [g for g in measured if min(g.first.levels) >= 5]
-            few = [g for g in measured if min(g.first.levels) < 5]
-            if many and few:
-                pairs.append((best(many, name), best(few, name)))
-        claim = f"{frechet_label(name)}: levels of 5 and more beat sets with a smaller level at the same codebook size"
-        source = "Fig. 10" if kind == "sfd" else "Fig. 10, there sampling FID"
-        findings.append(compare(claim, source, pairs, name, levels_label))
+    for claim in claims:
+        of_networks = "{" in MetricKey(claim.metric).declared.title
+        keys = keys_of(records_of(groups), claim.metric) if of_networks else [MetricKey(claim.metric)]
+        findings += [claim.judge(groups, key) for key in keys]
     return findings
 
 
-def _usage_at_least(fsq: list[Group], bits: float, threshold: float, source: str) -> Finding:
-    claim = f"usage of FSQ >= {threshold:.0%} at 2^{bits}"
-    measured = [(g, g.statistic("usage")) for g in fsq if g.first.target_bits == bits]
-    return judge(claim, source, [(u.mean >= threshold, f"{levels_label(g)} {percent(u)}") for g, u in measured if u])
+def compare(a: Side, b: Side, above: float | None = None, below: float | None = None) -> str:
+    """Whether above * b < a < below * b. Two metrics of one group are compared seed by seed."""
+
+    def positive(sign: float, factor: float) -> str:
+        if a.group is not None and a.group is b.group:
+            pairs = zip(a.group.values(a.key), b.group.values(b.key), strict=True)
+            return verdicts.is_positive([(1.0, Statistic.of([sign * (x - factor * y) for x, y in pairs]))])
+        return verdicts.is_positive([(sign, a.statistic), (-sign * factor, b.statistic)])
+
+    bounds = ((1.0, above), (-1.0, below))
+    return verdicts.within(positive(sign, factor) for sign, factor in bounds if factor is not None)
 
 
-def _fsq_more_used(fsq: list[Group], vq: list[Group]) -> Finding:
-    pairs = [(a, b) for a, b in same_size(fsq, vq, "usage") if a.first.target_bits > 10]
-    verdicts = [
-        (a.statistic("usage").mean > b.statistic("usage").mean, versus(a, b, "usage", percent, size_label))
-        for a, b in pairs
-    ]
-    return judge("FSQ uses a larger share of its codebook than VQ beyond 2^10", "section 5.1, Fig. 3c", verdicts)
+def versus(a: Side, b: Side) -> str:
+    """`A 1.1 against B 1.0 (+10.0%)`."""
+    change = f" ({a.statistic.mean / b.statistic.mean - 1:+.1%})" if b.statistic.mean else ""
+    return f"{a} against {b}{change}"
 
 
-def _vq_usage_collapses(vq: list[Group]) -> Finding:
-    verdicts = []
-    for g in vq:
-        usage, codes = g.statistic("usage"), g.statistic("codes_used")
-        if g.first.target_bits > 11 and usage and codes:
-            evidence = f"2^{g.first.target_bits:g} {percent(usage)}, {codes.mean:,.0f} codes"
-            verdicts.append((usage.mean < 0.5 and codes.mean <= 2**10, evidence))
-    return judge("usage of VQ < 50% and at most 2^10 codes beyond 2^11", "section 5.1, Fig. 3c", verdicts)
+def side(g: Group, key: MetricKey, label: str | None = None) -> Side:
+    """A group's metric, which it must have, under the group's quantizer and size."""
+    return Side(size_text(g) if label is None else label, key, g.statistic(key), g)
 
 
-def _fsq_ahead(fsq: list[Group], vq: list[Group], name: str) -> Finding:
-    pairs = [(a, b) for a, b in same_size(fsq, vq, name) if a.first.target_bits > 10]
-    claim = f"{frechet_label(name)}: FSQ ahead of VQ beyond 2^10"
-    return compare(claim, "section 5.1, said of sampling FID, Fig. 3b", pairs, name, size_label)
+def size_text(g: Group) -> str:
+    """`FSQ 2^10`."""
+    return f"{display_quantizer(g.first.quantizer)} 2^{g.first.target_bits:g}"
 
 
-def _vq_ahead_when_small(fsq: list[Group], vq: list[Group], name: str) -> Finding:
-    pairs = [(b, a) for a, b in same_size(fsq, vq, name) if a.first.target_bits <= 8]
-    claim = f"{frechet_label(name)}: VQ slightly ahead of FSQ up to 2^8"
-    return compare(claim, "section 5.1, Fig. 3a", pairs, name, size_label)
+def alike(a: Group, b: Group, key: MetricKey) -> bool:
+    """Whether both groups have the metric, measured under one protocol."""
+    return a.protocol(key) is not None and a.protocol(key) == b.protocol(key)
 
 
-def _fsq_improves(fsq: list[Group], name: str) -> Finding:
-    claim = f"{frechet_label(name)}: FSQ improves with every larger codebook"
-    return chain(claim, "section 5.1, Fig. 3a", fsq, name, lambda a, b: b < a)
+def family(groups: Sequence[Group], quantizer: str, low: float = 0, high: float = math.inf) -> list[Group]:
+    """The groups of one quantizer with low <= target bits <= high."""
+    return [g for g in groups if g.first.quantizer == quantizer and low <= g.first.target_bits <= high]
 
 
-def _vq_worsens(vq: list[Group], name: str) -> Finding:
-    claim = f"{frechet_label(name)}: VQ worsens beyond 2^11"
-    return chain(claim, "section 5.1, Fig. 3a", [g for g in vq if g.first.target_bits >= 11], name, lambda a, b: b > a)
+def same_size(first: str, second: str, low: float = 0, high: float = math.inf) -> Callable[..., Pairs]:
+    """One quantizer against another at each codebook size of low <= target bits <= high."""
+
+    def pairs(groups: Sequence[Group], key: MetricKey) -> Pairs:
+        for a in family(groups, first, low, high):
+            for b in family(groups, second, low, high):
+                if a.first.target_bits == b.first.target_bits and alike(a, b, key):
+                    yield side(a, key), side(b, key)
+
+    return pairs
 
 
-def _fewer_parameters(fsq: list[Group], vq: list[Group]) -> Finding:
-    verdicts = []
-    for a in fsq:
-        for b in vq:
-            p, q = a.first.parameters, b.first.parameters
-            if a.first.target_bits == b.first.target_bits and p and q:
-                verdicts.append((p < q, f"2^{a.first.target_bits:g} {p:,} against {q:,}"))
-    return judge("FSQ models have fewer parameters than VQ models of the same codebook size", "section 3.3", verdicts)
+def larger_first(quantizer: str, low: float = 0) -> Callable[..., Pairs]:
+    """Each codebook size against the next smaller one, from `low` bits on."""
+
+    def pairs(groups: Sequence[Group], key: MetricKey) -> Pairs:
+        ordered = best_by_size(family(groups, quantizer, low), key)
+        return [(side(b, key), side(a, key)) for a, b in zip(ordered, ordered[1:], strict=False) if alike(a, b, key)]
+
+    return pairs
+
+
+def smaller_first(quantizer: str, low: float = 0) -> Callable[..., Pairs]:
+    """The pairs of `larger_first` with their sides exchanged."""
+    return lambda groups, key: [(b, a) for a, b in larger_first(quantizer, low)(groups, key)]
+
+
+def against(
+    metric: str, label: str | None = None, quantizer: str | None = None, low: float = 0, high: float = math.inf
+) -> Callable[..., Pairs]:
+    """A metric of each group against another metric of the same group and network."""
+
+    def pairs(groups: Sequence[Group], key: MetricKey) -> Pairs:
+        other = dataclasses.replace(key, metric=metric)
+        for g in groups if quantizer is None else family(groups, quantizer, low, high):
+            if g.values(key) and g.values(other):
+                yield side(g, key), side(g, other, label or other.title)
+
+    return pairs
+
+
+def best_by_size(groups: Sequence[Group], key: MetricKey) -> list[Group]:
+    """Of each codebook size the best group, by size; sizes without the metric are left out."""
+    measured = [g for g in groups if g.values(key)]
+    sizes = sorted({g.first.target_bits for g in measured})
+    return [best([g for g in measured if g.first.target_bits == bits], key) for bits in sizes]
+
+
+def best(groups: Sequence[Group], key: MetricKey) -> Group:
+    """The group with the best mean; all must have the metric."""
+    sign = -1 if key.declared.better == "higher" else 1
+    return min(groups, key=lambda g: sign * g.statistic(key).mean)

@@ -10,15 +10,18 @@ from typing import Any
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
+from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting.groups import (
     Group,
-    frechet_label,
-    frechet_names,
+    display_quantizer,
     group_runs,
+    keys_of,
     protocol_text,
+    records_of,
     setting_of,
     split_by_setting,
     stage1_setting_of,
+    titled,
 )
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 
@@ -30,7 +33,6 @@ STYLES = {
 }
 SPARE_STYLES = (("#009E73", "^", "--", "#009E73"), ("#CC79A7", "v", "--", "#CC79A7"), ("#000000", "P", "--", "#000000"))
 GREY = "#8a8a8a"
-LOWER_IS_BETTER = ", lower is better"
 RC = {
     "font.size": 9,
     "axes.spines.top": False,
@@ -40,6 +42,8 @@ RC = {
     "axes.axisbelow": True,
     "legend.frameon": False,
 }
+
+PathLike = str | os.PathLike
 
 
 class NothingToDrawError(ValueError):
@@ -67,15 +71,15 @@ def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]]
     return stage1, stage2, left_out
 
 
-def primary_distance(groups: Sequence[Group], kind: str = "rfd") -> str | None:
+def primary_distance(groups: Sequence[Group], metric: str) -> MetricKey | None:
     """The most trusted distance that any group has with its protocol; None if there is none."""
-    names = frechet_names((r for g in groups for r in g.records), kind)
-    return next((n for n in names if any(g.statistic(n) for g in groups)), None)
+    keys = keys_of(records_of(groups), metric)
+    return next((k for k in keys if any(g.values(k) for g in groups)), None)
 
 
-def same_protocol(groups: Sequence[Group], name: str) -> list[Group]:
-    """Groups measured under the commonest protocol of a figure."""
-    texts = [protocol_text(g.protocol(name)) if g.protocol(name) else None for g in groups]
+def same_protocol(groups: Sequence[Group], key: MetricKey) -> list[Group]:
+    """Groups measured under the commonest protocol of a metric."""
+    texts = [protocol_text(g.protocol(key)) if g.protocol(key) else None for g in groups]
     measured = [t for t in texts if t]
     commonest = collections.Counter(measured).most_common(1)[0][0] if measured else None
     return [g for g, text in zip(groups, texts, strict=True) if text is not None and text == commonest]
@@ -95,25 +99,36 @@ def style_of(g: Group, look: dict[str, tuple]) -> tuple:
     return (colour, "^", "--", "white") if g.first.generator == "autoregressive" else (colour, marker, line, face)
 
 
-def curve(axes, groups: Sequence[Group], name: str, style: tuple, label: str, scale: float = 1.0) -> None:
-    """One line over the bits of the codebook, by rising size, with bars where there are several seeds."""
-    groups = sorted(groups, key=lambda g: g.first.bits)
-    colour, marker, line, face = style
-    statistics = [g.statistic(name) for g in groups]
-    deviation = [scale * (s.std or 0.0) for s in statistics]
-    axes.errorbar(
-        [g.first.bits for g in groups],
-        [scale * s.mean for s in statistics],
-        deviation if any(deviation) else None,
-        color=colour,
-        marker=marker,
-        linestyle=line,
-        markerfacecolor=face,
-        markersize=5,
-        capsize=2,
-        elinewidth=0.8,
-        label=label,
-    )
+def lines(axes, groups: Sequence[Group], key: MetricKey, look: dict[str, tuple]) -> None:
+    """A line over the bits of the codebook for each quantizer and kind of generator, with bars of several seeds."""
+    scale = key.declared.scale
+    for quantizer, generator in itertools.product(look, (None, *GENERATORS)):
+        mine = [g for g in groups if (g.first.quantizer, g.first.generator) == (quantizer, generator)]
+        if not mine:
+            continue
+        mine.sort(key=lambda g: g.first.bits)
+        colour, marker, line, face = style_of(mine[0], look)
+        statistics = [g.statistic(key) for g in mine]
+        deviation = [scale * (s.std or 0.0) for s in statistics]
+        axes.errorbar(
+            [g.first.bits for g in mine],
+            [scale * s.mean for s in statistics],
+            deviation if any(deviation) else None,
+            color=colour,
+            marker=marker,
+            linestyle=line,
+            markerfacecolor=face,
+            markersize=5,
+            capsize=2,
+            elinewidth=0.8,
+            label=display_quantizer(quantizer) + (", autoregressive" if generator == "autoregressive" else ""),
+        )
+
+
+def axis_label(key: MetricKey) -> str:
+    """`PSNR (dB), higher is better`; sampling distances are called so by their panel."""
+    better = key.declared.better
+    return titled(key).removeprefix("sampling ") + (f", {better} is better" if better else "")
 
 
 def label_points(axes, points: Sequence[tuple[float, float, str]]) -> None:
@@ -142,24 +157,18 @@ def label_points(axes, points: Sequence[tuple[float, float, str]]) -> None:
         )
 
 
-def levels_text(group: Group) -> str:
-    """`[8,5,5,5]`."""
-    return f"[{','.join(map(str, group.first.levels))}]"
-
-
-def measured_so(groups: Iterable[Group], name: str | None) -> list[tuple[str, dict[str, Any]]]:
-    """(label, protocol) of a figure for each kind of model, for `caption_of`; nothing of no groups."""
-    protocols = {g.first.generator: g.protocol(name) for g in groups}
-    labels = {k: "Cost" if name == "compression_bits" else frechet_label(name) for k in protocols}
-    return [(f"{labels[k]}, {k}" if k else labels[k], protocol) for k, protocol in protocols.items()]
+def measured_so(groups: Iterable[Group], key: MetricKey | None) -> list[tuple[str, dict[str, Any]]]:
+    """(label, protocol) of a metric for each kind of model, for `caption_of`; nothing of no groups."""
+    protocols = {g.first.generator: g.protocol(key) for g in groups}
+    return [(f"{titled(key)}, {kind}" if kind else titled(key), protocol) for kind, protocol in protocols.items()]
 
 
 def caption_of(drawn: Sequence[Group], measured: Iterable[tuple[str, dict[str, Any]]], left_out: int) -> str:
-    """Settings, seeds a point, and protocols; a protocol after the first is given by what the first does not say."""
+    """Settings, seeds per point, and protocols; a protocol after the first is given by what the first does not say."""
     settings = dict.fromkeys(str(setting_of(g.first)) for g in drawn)
     seeds = sorted({len(g.records) for g in drawn})
     number = (
-        "1 seed a point" if seeds == [1] else f"{'-'.join(map(str, seeds))} seeds a point, bars: standard deviation"
+        "1 seed per point" if seeds == [1] else f"{'-'.join(map(str, seeds))} seeds per point, bars: standard deviation"
     )
     parts = [f"{'; '.join(settings)}; {number}."]
     first: dict[str, Any] = {}
@@ -178,7 +187,7 @@ def write_caption(figure: Figure, caption: str) -> float:
     return (0.13 * len(lines) + 0.05) / figure.get_figheight()
 
 
-def finish(figure: Figure, caption: str, path: str | os.PathLike, top: float = 1.0) -> None:
+def finish(figure: Figure, caption: str, path: PathLike, top: float = 1.0) -> None:
     """Lays out below `top`, writes the caption under the panels and saves."""
     bottom = write_caption(figure, caption)
     figure.tight_layout(rect=(0, bottom, 1, top))

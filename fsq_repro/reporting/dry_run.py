@@ -11,7 +11,7 @@ NOTES = """\
   often as they run. **Device-hours** are these over the peak rate at a utilisation of {utilisation:.0%}, an assumption;
   evaluations, start-up and waiting for data are left out. A rate is that of the config's dtype: JAX's default products
   of float32 arrays are rounded to bfloat16 on TPUs and to TF32 on GPUs.
-- **Images a second** are what one device consumes at that rate: the data pipeline must deliver so many for each.
+- **Images per second** are what one device consumes at that rate: the data pipeline must deliver so many for each.
 - **Memory** is of one device. `params`, `optimiser` and `other` (averaged parameters, codebook state) follow from the
   shardings, as do frozen networks and the batch. FSDP splits the first three among N devices, but for small arrays and
   those of which N divides no axis: Adafactor's row and column statistics are many of these. Temporaries are XLA's for
@@ -19,10 +19,10 @@ NOTES = """\
   `model.remat` saves is not in them: the CPU backend does not keep the order that it asks for (jax-ml/jax#19822).
 - **Collectives** are bytes of their results on one device in a step, read in the compiled program; {missing} where
   nothing was compiled. Data-parallel devices all-reduce the gradients; stage I also gathers its codes' indices, four
-  bytes each, for the usage. FSDP gathers the parameters once a step; whole they are among the temporaries. XLA's CPU
+  bytes each, for the usage. FSDP gathers the parameters once per step; whole they are among the temporaries. XLA's CPU
   backend makes no reduce-scatter, so its gradients are summed by whole all-reduces. It also sums the gradients of
   parameters that a step uses several times (the discriminator, MaskGIT's embedding, which is its output layer too) by
-  one all-reduce a use. VQ's entropy term goes through the tokens in pieces of 2^25 distances and sums its codebook's
+  one all-reduce per use. VQ's entropy term goes through the tokens in pieces of 2^25 distances and sums its codebook's
   gradient in each, 32 times at 2^16 codes; with FSDP it exchanges pieces (all-to-all) at 2^14 and 2^16. In loops whose
   length depends on the data (marked *) collectives are counted once.
 """
@@ -45,13 +45,13 @@ class DryRunRow:
 
 
 def dry_run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
-    """Name and value of each figure of a dry run, as in the JSON file."""
+    """Name and value of each number of a dry run, as in the JSON file."""
     rows = [
         ("experiment", f"{found['experiment']}, {found['dtype']}, {found['devices']} devices, fsdp {found['fsdp']}"),
         *((f"parameters of {name}", f"{count:,}") for name, count in found["parameters"].items()),
         ("parameters", f"{sum(found['parameters'].values()):,}"),
-        ("tokens an example, a step", f"{found['tokens_per_example']:,}, {found['tokens_per_step']:,}"),
-        ("FLOPs a step, of the run", f"{found['flops_per_step']:.4g}, {found['flops']:.4g} ({found['steps']:,} steps)"),
+        ("tokens per example, per step", f"{found['tokens_per_example']:,}, {found['tokens_per_step']:,}"),
+        ("FLOPs per step, per run", f"{found['flops_per_step']:.4g}, {found['flops']:.4g} ({found['steps']:,} steps)"),
         *((f"memory: {k.replace('_', ' ')}", _size(v)) for k, v in found["memory"].items()),
         ("checkpoint, uncompressed", _size(found["checkpoint_bytes"])),
     ]
@@ -59,13 +59,13 @@ def dry_run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
         collectives = compiled["collectives"]
         rows += [
             ("memory: temporaries, upper bound, blind to remat", _size(compiled["temporaries"])),
-            *((f"{kind} a step", _size(size)) for kind, size in sorted(collectives["bytes"].items())),
+            *((f"{kind} per step", _size(size)) for kind, size in sorted(collectives["bytes"].items())),
             ("loops counted once", str(collectives["loops_counted_once"])),
-            ("XLA's FLOPs a device, loops once", f"{compiled['flops']:.4g}"),
+            ("XLA's FLOPs per device, loops once", f"{compiled['flops']:.4g}"),
         ]
     words = {True: "fits", False: "may not fit: the bound is above its memory", None: "temporaries not known"}
     for e in found["estimates"]:
-        value = f"{e['device_hours']:,.0f}, {e['step_seconds']:.3g} s a step, {e['images_per_second']:,.0f} images/s"
+        value = f"{e['device_hours']:,.0f}, {e['step_seconds']:.3g} s per step, {e['images_per_second']:,.0f} images/s"
         name = f"{e['accelerator']['name']} at {found['utilisation']:.0%} of peak"
         rows.append((name, f"device-hours {value}; {words[e['fits']]}"))
     return rows
@@ -100,7 +100,7 @@ def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
         mine = [row for row in rows if row.sweep == sweep]
         parts += [f"## {sweep}\n", _costs(mine)]
         parts += ["Device-hours of a run:\n", _by_accelerator(mine, lambda found, e: f"{e['device_hours']:,.0f}")]
-        parts += ["Images a second that one device consumes:\n", _by_accelerator(mine, _images_per_second)]
+        parts += ["Images per second that one device consumes:\n", _by_accelerator(mine, _images_per_second)]
         parts += ["Memory of a device (GiB), and bytes of collectives in a step (MiB):\n", _memory(mine)]
     return "\n".join(parts)
 
@@ -111,7 +111,7 @@ def gib(size: float) -> str:
 
 
 def _costs(rows: Sequence[DryRunRow]) -> str:
-    header = ("run", "config", "parameters", "tokens", "batch", "FLOPs a step", "steps", "FLOPs", "checkpoint (GiB)")
+    header = ("run", "config", "parameters", "tokens", "batch", "FLOPs per step", "steps", "FLOPs", "checkpoint (GiB)")
     table = []
     for row in rows:
         found = row.found[0]  # these are the same for all layouts

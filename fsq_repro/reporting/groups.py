@@ -2,18 +2,22 @@
 
 import dataclasses
 import json
+import math
 import statistics
 import warnings
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+from fsq_repro.metrics.table import FEATURE_NETWORKS, REFERENCES, MetricKey
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 
-# Feature networks in the order of trust: only the first one's distance may be called FID.
-FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
-# "names": the published lists of file names (FID-5k); "file": published statistics.
-REFERENCES = ("names", "file", "train", "validation")
-FID_5K = "cfd_inception_names"  # the colourisation distance that the paper reports
+QUANTIZERS = {
+    "fsq": "FSQ",
+    "vq": "VQ",
+    "vq_no_entropy": "VQ, no entropy term",
+    "ema_vq": "EMA-VQ",
+    "ema_vq_no_splitting": "EMA-VQ, no splitting",
+}
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -35,11 +39,18 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class Statistic:
-    """Mean over seeds, sample standard deviation (None for one seed) and the number of seeds."""
+    """Mean over seeds, sample standard deviation (None for one seed) and the number of seeds.
+
+    A value that does not depend on the seed has infinitely many that deviate by 0.
+    """
 
     mean: float
     std: float | None
-    count: int
+    count: float
+
+    @classmethod
+    def of(cls, values: Sequence[float]) -> "Statistic":
+        return cls(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,17 +67,21 @@ class Group:
     def seeds(self) -> list[int]:
         return [r.seed for r in self.records]
 
-    def statistic(self, name: str) -> Statistic | None:
-        """Mean and deviation of a figure over the seeds; None if any run lacks it or its protocol, or they differ."""
-        measured = [r.measured(name) for r in self.records]
+    def values(self, key: MetricKey) -> list[float] | None:
+        """A metric of each seed; None if any run lacks it or its protocol, or the protocols differ."""
+        measured = [r.measured(key) for r in self.records]
         if any(m is None or m.protocol != measured[0].protocol for m in measured):
             return None
-        values = [m.value for m in measured]
-        return Statistic(statistics.fmean(values), statistics.stdev(values) if len(values) > 1 else None, len(values))
+        return [m.value for m in measured]
 
-    def protocol(self, name: str) -> dict[str, Any] | None:
-        """The protocol of a figure, the same for all runs of the group; None where `statistic` is."""
-        return self.first.measured(name).protocol if self.statistic(name) is not None else None
+    def statistic(self, key: MetricKey) -> Statistic | None:
+        """Mean and deviation of a metric over the seeds; None where `values` is."""
+        values = self.values(key)
+        return None if values is None else Statistic.of(values)
+
+    def protocol(self, key: MetricKey) -> dict[str, Any] | None:
+        """The protocol of a metric, the same for all runs of the group; None where `values` is."""
+        return None if self.values(key) is None else self.first.measured(key).protocol
 
 
 def setting_of(record: RunRecord) -> Setting:
@@ -102,14 +117,13 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     """Groups the records of one setting, ordered by target bits, quantizer, levels and generator.
 
     Runs share a group if quantizer, levels, codebook size, target bits, generator, parameters, tokens, task, context
-    and the protocols of all figures agree (but for extra ones, NAME@...): numbers measured differently never enter one
-    mean. UViM's generators must share their autoencoder too: the paper's deviation is that of stage II. A seed that
-    occurs twice in a group is named in a warning and counted once, since a copied run would make the deviation look
-    small.
+    and the protocols of their own metrics agree: numbers measured differently never enter one mean. UViM's generators
+    must share their autoencoder too: the paper's deviation is that of stage II. A seed that occurs twice in a group is
+    named in a warning and counted once, since a copied run would make the deviation look small.
     """
     groups: dict[tuple, dict[int, RunRecord]] = {}
     for r in records:
-        protocols = json.dumps({n: f.protocol for n, f in r.figures.items() if "@" not in n}, sort_keys=True)
+        protocols = json.dumps({str(k): m.protocol for k, m in r.metrics.items() if k.is_main}, sort_keys=True)
         key = (
             r.target_bits,
             r.quantizer,
@@ -131,44 +145,46 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
 
 
-def frechet_names(records: Iterable[RunRecord], kind: str = "rfd") -> list[str]:
-    """Names of the Frechet distances in the records, of reconstructions ("rfd"), samples ("sfd") or colourised images
-    ("cfd"), most trusted network first, then by `REFERENCES`. Extra figures (NAME@...) are not among them."""
-    present = {name for r in records for name in r.figures if name.startswith(f"{kind}_") and "@" not in name}
-    known = [f"{kind}_{n}_{ref}" for n in FEATURE_NETWORKS for ref in REFERENCES]
-    return [name for name in known if name in present] + sorted(present - set(known))
+def records_of(groups: Iterable[Group]) -> list[RunRecord]:
+    """All runs of the groups."""
+    return [r for g in groups for r in g.records]
 
 
-def network_of(name: str) -> str:
-    """`sfd_alexnet_train` -> `alexnet`."""
-    return name.split("_")[1]
+def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:
+    """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`."""
+
+    def place(key: MetricKey) -> tuple:
+        known = [
+            names.index(name) if name in names else len(names)
+            for name, names in ((key.network, FEATURE_NETWORKS), (key.reference, REFERENCES))
+        ]
+        return (*known, key.network, key.reference)
+
+    return sorted({k for r in records for k in r.metrics if k.metric == metric and k.is_main}, key=place)
 
 
-def frechet_label(name: str) -> str:
-    """`rfd_alexnet_train` -> `rFD-alexnet (train)`, `sfd_...` -> `sampling FD-...`, `cfd_...` -> `FD-...`.
+def titled(key: MetricKey) -> str:
+    """Title and unit, `PSNR (dB)`; percent signs stand behind the numbers instead."""
+    unit = key.declared.unit
+    return f"{key.title} ({unit})" if unit not in ("", "%") else key.title
 
-    Inception's alone is called FID, and of colourised images FID-5k where the reference is the published name list.
 
-    Sampling FID is not shortened: sFID is the ADM suite's name for FID of spatial features (`spatialfd_...`).
-    """
-    kind, _, rest = name.partition("_")
-    network, _, reference = rest.partition("_")
-    if name == FID_5K:
-        return "FID-5k"
-    prefix = {"rfd": "r", "sfd": "sampling ", "spatialfd": "s", "cfd": ""}[kind]
-    return f"{prefix}{'FID' if network == 'inception' else f'FD-{network}'} ({reference})"
+def shown(key: MetricKey, s: Statistic) -> str:
+    """`12.30`, `12.30 ± 0.45`, `81.0% ± 1.0%`."""
+    metric = key.declared
+    sign = "%" if metric.unit == "%" else ""
+    text = metric.show(s.mean) + sign
+    return text if s.std is None or math.isinf(s.count) or metric.of_data else f"{text} ± {metric.show(s.std)}{sign}"
 
 
 def display_quantizer(name: str) -> str:
     """A record's quantizer as tables and legends call it."""
-    known = {
-        "fsq": "FSQ",
-        "vq": "VQ",
-        "vq_no_entropy": "VQ, no entropy term",
-        "ema_vq": "EMA-VQ",
-        "ema_vq_no_splitting": "EMA-VQ, no splitting",
-    }
-    return known.get(name, name)
+    return QUANTIZERS.get(name, name)
+
+
+def levels_text(g: Group) -> str:
+    """`[8,5,5,5]`, or `1,024 codes`."""
+    return f"[{','.join(map(str, g.first.levels))}]" if g.first.levels else f"{g.first.codebook_size:,} codes"
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:

@@ -1,123 +1,97 @@
-"""Markdown that all tables share: cells with protocols, footnotes, one section a setting."""
+"""Markdown that all tables share: columns, cells with protocols, footnotes, one section per setting."""
 
 import dataclasses
-import re
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
-from fsq_repro.reporting.findings import Finding
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.reporting.claims import Claim, Finding, RankClaim, judge_all
 from fsq_repro.reporting.groups import (
     Group,
     Setting,
-    Statistic,
-    frechet_label,
+    display_quantizer,
     group_runs,
     protocol_text,
+    shown,
     split_by_setting,
+    titled,
 )
-from fsq_repro.reporting.records import RunRecord
+from fsq_repro.reporting.records import GENERATORS, RunRecord
+from fsq_repro.reporting.verdicts import NOT_MEASURED, RULE
 
 MISSING = "–"
 NO_PROTOCOL = "–†"
-NO_PROTOCOL_NOTE = "† Left out: the run record gives this figure without its protocol."
-
-FORMATS = {
-    "psnr": ("PSNR (dB)", "{:.2f}"),
-    "ssim": ("SSIM", "{:.3f}"),
-    "usage": ("usage", "{:.1%}"),
-    "entropy_bits": ("entropy (bits)", "{:.2f}"),
-    "uniform_usage": ("usage of a uniform source", "{:.1%}"),
-    "tokens": ("tokens counted", "{:,.0f}"),
-    "compression_bits": ("compression cost (bits a token)", "{:.3f}"),
-    "coder_bits": ("coder (bits a token)", "{:.3f}"),
-    "codes_used": ("codes used", "{:,.0f}"),
-    "rmse": ("RMSE (m)", "{:.3f}"),
-    "abs_rel": ("abs-rel", "{:.3f}"),
-    "log10": ("log10", "{:.3f}"),
-    "delta1": ("δ < 1.25", "{:.3f}"),
-    "delta2": ("δ < 1.25²", "{:.3f}"),
-    "delta3": ("δ < 1.25³", "{:.3f}"),
-    "colourfulness": ("colourfulness", "{:.3g}"),
-    "mse": ("MSE", "{:.3g}"),
-    "classes": ("classes", "{:,.0f}"),
-    "images": ("images", "{:,.0f}"),
-    "images_skipped": ("images skipped", "{:,.0f}"),
-    **{
-        f"{name}{segments}": (f"{name.upper()}{segments.replace('_', ' ')}", "{:.1f}")
-        for name in ("pq", "sq", "rq")
-        for segments in ("", "_things", "_stuff")
-    },
-}
-# Panoptic qualities are recorded as fractions and shown as the paper does.
-TIMES_100 = ("pq", "sq", "rq")
-# Figures of samples are named after their feature network: {start of the name: (title, format)}.
-NETWORK_FORMATS = {
-    "inception_score_": ("Inception score", "{:.1f}"),
-    "precision_": ("precision-{}", "{:.3f}"),
-    "recall_": ("recall-{}", "{:.3f}"),
-    "class_fd_own_": ("FD-{} own class", "{:.2f}"),
-    "class_fd_other_": ("FD-{} other class", "{:.2f}"),
-    "class_fd_soup_": ("FD-{} soup", "{:.2f}"),
-    "class_fd_marginal_soup_": ("FD-{} marginal soup", "{:.2f}"),
-}
-SAME_FOR_ALL_SEEDS = (
-    "uniform_usage",
-    "tokens",
-    "images",
-    "images_skipped",
-)  # set by the split and the codebook size: no deviation to show
+NO_PROTOCOL_NOTE = "† Left out: the run record gives this value without its protocol."
+CHOSEN_ON_NOTE = (
+    "Learning rates and numbers of steps of scale=cpu were chosen on the validation split that this table is computed "
+    "on (results/README.md), until a study with a test split replaces it."
+)
 
 
 @dataclasses.dataclass(frozen=True)
 class Cell:
-    """A table cell's text and, if it shows a measured figure, how that was measured."""
+    """A table cell's text and, if it shows a measured value, how that was measured."""
 
     text: str
     protocol: dict[str, Any] | None = None
 
 
-def title_and_format(name: str) -> tuple[str, str]:
-    """A figure's column title and number format; those of NAME@... are those of NAME."""
-    name = name.partition("@")[0]
-    if name in FORMATS:
-        return FORMATS[name]
-    for start, (title, form) in NETWORK_FORMATS.items():
-        if name.startswith(start):
-            return title.format(name.removeprefix(start)), form
-    return frechet_label(name), "{:.2f}"
+@dataclasses.dataclass(frozen=True)
+class Column:
+    """A column of a table whose rows are groups."""
+
+    title: str
+    cell: Callable[[Group], Cell | str]
 
 
-def scale_of(name: str) -> float:
-    """What a recorded value is multiplied by before it is shown."""
-    return 100.0 if re.split("[_@]", name)[0] in TIMES_100 else 1.0
+TARGET = Column("target", lambda g: f"2^{g.first.target_bits:g}")
+QUANTIZER = Column("quantizer", lambda g: display_quantizer(g.first.quantizer))
+LEVELS = Column("levels", lambda g: f"[{', '.join(map(str, g.first.levels))}]" if g.first.levels else MISSING)
+GENERATOR = Column("generator", lambda g: g.first.generator)
+CODEBOOK = Column("codebook", lambda g: f"{g.first.codebook_size:,}")
+BITS = Column("bits", lambda g: f"{g.first.bits:.2f}")
+RUNS = Column("runs", lambda g: seeds_text(g))
 
 
-def figure_cell(g: Group, name: str) -> Cell:
-    """Mean and deviation of a figure; a dash if it was not measured, a marked dash if it has no protocol."""
-    statistic = g.statistic(name)
-    if statistic is not None:
-        return Cell(_format(name, statistic), g.protocol(name))
-    unprotocolled = any(name in r.figures and r.measured(name) is None for r in g.records)
-    return Cell(NO_PROTOCOL if unprotocolled else MISSING)
+def metric_column(key: MetricKey, title: str | None = None) -> Column:
+    """A metric under its title."""
+    return Column(title or titled(key), lambda g: metric_cell(g, key))
 
 
-def seeds_cell(g: Group) -> Cell:
-    """Number of runs and their seeds."""
-    return Cell(f"{len(g.records)} (seed{'s' if len(g.seeds) > 1 else ''} {', '.join(map(str, g.seeds))})")
+def metric_cell(g: Group | None, key: MetricKey) -> Cell:
+    """Mean and deviation of a metric; a dash if it was not measured, a marked dash if it has no protocol."""
+    if g is None:
+        return Cell(MISSING)
+    if statistic := g.statistic(key):
+        return Cell(shown(key, statistic), g.protocol(key))
+    without_protocol = any(key in r.metrics and r.measured(key) is None for r in g.records)
+    return Cell(NO_PROTOCOL if without_protocol else MISSING)
 
 
-def levels_cell(g: Group) -> Cell:
-    """FSQ's levels, a dash for other quantizers."""
-    return Cell(f"[{', '.join(map(str, g.first.levels))}]" if g.first.levels else MISSING)
+def chosen_on_notes(groups: Iterable[Group]) -> list[str]:
+    """What must be said of runs whose recipe was chosen on the split that they are measured on."""
+    return [CHOSEN_ON_NOTE] if any(r.scale == "cpu" for g in groups for r in g.records) else []
+
+
+def seeds_text(g: Group) -> str:
+    """`3 (seeds 0, 1, 2)`."""
+    return f"{len(g.records)} (seed{'s' if len(g.seeds) > 1 else ''} {', '.join(map(str, g.seeds))})"
+
+
+def group_table(columns: Sequence[Column], groups: Sequence[Group], notes: Sequence[str] = ()) -> str:
+    """A footnoted table with a row for each group."""
+    cells = [[column.cell(g) for column in columns] for g in groups]
+    return footnoted_table([column.title for column in columns], cells, groups, notes)
 
 
 def footnoted_table(
-    header: Sequence[str], rows: Sequence[Sequence[Cell]], several_seeds: bool, notes: Sequence[str] = ()
+    header: Sequence[str], rows: Sequence[Sequence[Cell | str]], groups: Iterable[Group], notes: Sequence[str] = ()
 ) -> str:
-    """A Markdown table and its footnotes, protocols first and then `notes`.
+    """A Markdown table of these groups, and its footnotes, protocols first and then `notes`.
 
     A column measured one way carries its footnote mark in the header, else each of its cells does.
     """
+    rows = [[Cell(c) if isinstance(c, str) else c for c in row] for row in rows]
     marks: dict[str, str] = {}  # protocol text -> footnote mark, in order of appearance
     covers: dict[str, list[str]] = {}  # protocol text -> titles of the columns measured so
     uniform: list[str | None] = []  # by column: its protocol text if it has one only
@@ -128,47 +102,73 @@ def footnoted_table(
             covers.setdefault(text, []).append(title)
         uniform.append(texts[0] if len(texts) == 1 else None)
 
-    def shown(cell: Cell, column: int) -> str:
-        return (
-            f"{cell.text} {marks[protocol_text(cell.protocol)]}" if cell.protocol and not uniform[column] else cell.text
-        )
+    def marked(cell: Cell, column: int) -> str:
+        own_mark = cell.protocol and not uniform[column]
+        return f"{cell.text} {marks[protocol_text(cell.protocol)]}" if own_mark else cell.text
 
     titles = [f"{title} {marks[text]}" if text else title for title, text in zip(header, uniform, strict=True)]
     lines = [f"{mark} {', '.join(covers[text])}: {text}." for text, mark in marks.items()]
     if any(cell.text == NO_PROTOCOL for row in rows for cell in row):
         lines.append(NO_PROTOCOL_NOTE)
-    if several_seeds:
+    if any(len(g.records) > 1 for g in groups):
         lines.append("Several seeds: mean ± sample standard deviation.")
-    table = markdown_table(titles, [[shown(cell, i) for i, cell in enumerate(row)] for row in rows])
+    table = markdown_table(titles, [[marked(cell, i) for i, cell in enumerate(row)] for row in rows])
     return table + "\n" + "\n".join(f"{line}  " for line in [*lines, *notes])  # two blanks: a line break in Markdown
 
 
 def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    """A plain Markdown table, one line a row."""
+    """A plain Markdown table, one line per row."""
     lines = [header, ["---"] * len(header), *rows]
     return "".join("| " + " | ".join(line) + " |\n" for line in lines)
 
 
-def study(
-    title: str,
-    records: Iterable[RunRecord],
-    tables: Callable[[list[Group]], str],
-    findings: Callable[[list[Group]], list[Finding]],
-) -> str:
-    """A titled section; for each setting its tables with footnotes, and what they say on the paper's claims."""
-    parts = [f"## {title}\n"]
-    for setting, runs in split_by_setting(records).items():
-        groups = group_runs(runs)
-        parts.append(f"{setting_line(setting, runs)}\n\n{tables(groups)}\n")
-        judged = [f"- {f}" for f in findings(groups)]
-        if judged:
-            parts.append("Do the paper's claims appear in these runs?\n\n" + "\n".join(judged) + "\n")
-    return "\n".join(parts)
+@dataclasses.dataclass(frozen=True)
+class Section:
+    """A titled part of a report on groups of runs.
+
+    Attributes:
+      title: its heading.
+      shows: which runs it is about.
+      tables: of the groups of one setting.
+      claims: judged below the tables, for each kind of generator by itself.
+      checks: lines on what a broken program would fail.
+      note: last paragraph.
+    """
+
+    title: str
+    shows: Callable[[RunRecord], bool]
+    tables: Callable[[list[Group]], str]
+    claims: Sequence[Claim | RankClaim]
+    checks: Callable[[list[Group]], list[str]] = lambda groups: []
+    note: str = ""
+
+    def text(self, records: Iterable[RunRecord]) -> str:
+        """Markdown: for each setting its tables, what they say on the claims, and sanity checks."""
+        parts = [f"## {self.title}\n"]
+        for setting, runs in split_by_setting(r for r in records if self.shows(r)).items():
+            groups = group_runs(runs)
+            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n", findings_text(self.judge(groups))]
+            if checked := self.checks(groups):
+                parts.append("Sanity checks, no findings:\n\n" + "".join(f"- {line}\n" for line in checked))
+        return "\n".join(parts + [self.note] * bool(self.note)) if len(parts) > 1 else ""
+
+    def judge(self, groups: list[Group]) -> list[Finding]:
+        """The claims on the groups of one setting."""
+        present = [kind for kind in (None, *GENERATORS) if any(g.first.generator == kind for g in groups)]
+        findings = []
+        for kind in present:
+            for f in judge_all(self.claims, [g for g in groups if g.first.generator == kind]):
+                if f.verdict == NOT_MEASURED and kind == "autoregressive":
+                    continue  # the paper's claims are on masked transformers: for others they need not be measured
+                findings.append(f if len(present) == 1 else dataclasses.replace(f, claim=f"{kind}: {f.claim}"))
+        return findings
 
 
-def several_seeds(groups: Iterable[Group]) -> bool:
-    """Whether any group holds more than one run."""
-    return any(len(g.records) > 1 for g in groups)
+def findings_text(findings: Sequence[Finding]) -> str:
+    """The judged claims as a list, under the rule that they were judged by; nothing without any."""
+    if not findings:
+        return ""
+    return f"Do the paper's claims appear in these runs? {RULE}\n\n" + "".join(f"- {f}\n" for f in findings)
 
 
 def setting_line(setting: Setting, runs: Sequence[RunRecord]) -> str:
@@ -179,11 +179,3 @@ def setting_line(setting: Setting, runs: Sequence[RunRecord]) -> str:
     line = f"Setting: {setting}. {len(runs)} runs, {seconds / 60:.0f} minutes of training"
     line += f" on {', '.join(devices)}" if devices else ""
     return line + (f", revision {', '.join(revisions)}." if revisions else ".")
-
-
-def _format(name: str, statistic: Statistic) -> str:
-    form, scale = title_and_format(name)[1], scale_of(name)
-    text = form.format(scale * statistic.mean)
-    if statistic.std is None or name in SAME_FOR_ALL_SEEDS:
-        return text
-    return f"{text} ± {form.format(scale * statistic.std)}"

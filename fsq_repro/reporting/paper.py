@@ -57,7 +57,7 @@ SAMPLING_PROTOCOL = (
     "other data."
 )
 COMPRESSION_PROTOCOL = (
-    "Paper: bits a token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "
+    "Paper: bits per token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "
     "exponent are not given (section 4.2)."
 )
 
@@ -88,7 +88,7 @@ FIG4_PROTOCOL = (
     "statistics; the best guidance weight of each model (Fig. 4, section 4.3); ADM's weight is a classifier's scale."
 )
 
-LEVELS_RULE = "At least 5 levels a dimension; a smallest level below 5 is clearly worse in sampling FID."
+LEVELS_RULE = "At least 5 levels per dimension; a smallest level below 5 is clearly worse in sampling FID."
 LEVELS_SOURCE = "section 3.2 and appendix A.4.1, Fig. 10"
 
 

@@ -1,6 +1,6 @@
 """Run records: the `record.json` of each run directory, the only thing that reports are made from.
 
-A figure counts only together with its protocol (feature network, reference set, number of samples, weights, ...).
+A measured value counts only together with its protocol (feature network, reference set, number of samples, ...).
 Records that cannot be read are named in a warning and left out; the others still make a report.
 """
 
@@ -13,22 +13,24 @@ import pathlib
 import warnings
 from typing import Any
 
+from fsq_repro.metrics.table import MetricKey
+
 RECORD_NAME = "record.json"
 GENERATORS = ("masked", "autoregressive")
 TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
 KINDS = {
-    str: "a string",
-    list: "a list",
-    dict: "an object",
-    bool: "true or false",
-    numbers.Integral: "an integer",
-    numbers.Real: "a number",
-}  # in the words of JSON
+    str: (str, "a string"),
+    list: (list, "a list"),
+    dict: (dict, "an object"),
+    bool: (bool, "true or false"),
+    int: (numbers.Integral, "an integer"),
+    float: (numbers.Real, "a number"),
+}  # what JSON gives, and its words
 
 
 @dataclasses.dataclass(frozen=True)
 class Measured:
-    """One evaluated figure: its value and how it was measured (None if the record does not say)."""
+    """A measured value and how it was measured (None if the record does not say)."""
 
     value: float
     protocol: dict[str, Any] | None
@@ -49,52 +51,62 @@ class Stage1:
 class RunRecord:
     """One finished run, of an autoencoder (stage 1) or of a generator on its tokens (stage 2).
 
-    Attributes (those with a default may be missing in the file):
+    Attributes (those that may be None may be missing in the file):
       experiment: the config file's name; sweep: the sweep's name, else the experiment's first word.
-      run: the run's name within its sweep; seed: its seed.
+      run: the run's name within its sweep; seed: its seed; scale: "paper" | "cpu" | "smoke".
       quantizer: "fsq", "vq" (with the entropy term), "vq_no_entropy", ...
       codebook_size: number of codes; target_bits: log2 of the size that the run is to match.
-      levels: FSQ's levels, None for others.
-      figures: name -> `Measured`.
-      level_histograms: FSQ: per dimension, token counts of each level.
+      levels: FSQ's levels, None for others; level_histograms: per dimension, token counts of each level.
       wall_time_s: training seconds.
       generator: stage 2: "masked" | "autoregressive", None in stage 1; stage1: the autoencoder behind it.
       task: UViM: "depth" | "panoptic" | "colorization", None for others; context: whether its stage 1 sees the image.
     """
 
+    path: pathlib.Path
+    metrics: dict[MetricKey, Measured]
     experiment: str
-    sweep: str
     run: str
     seed: int
     quantizer: str
     codebook_size: int
     target_bits: float
-    figures: dict[str, Measured]
-    path: pathlib.Path
-    levels: tuple[int, ...] | None = None
-    num_tokens: int | None = None
-    parameters: int | None = None
-    steps: int | None = None
-    batch_size: int | None = None
-    data: dict[str, Any] = dataclasses.field(default_factory=dict)
-    wall_time_s: float | None = None
-    device: str | None = None
-    git_revision: str | None = None
-    level_histograms: list[list[int]] | None = None
-    generator: str | None = None
-    stage1: Stage1 | None = None
-    task: str | None = None
-    context: bool | None = None
+    sweep: str
+    levels: tuple[int, ...] | None
+    generator: str | None
+    stage1: Stage1 | None
+    data: dict[str, Any]
+    num_tokens: int | None
+    parameters: int | None
+    steps: int | None
+    batch_size: int | None
+    wall_time_s: float | None
+    device: str | None
+    git_revision: str | None
+    level_histograms: list[list[int]] | None
+    task: str | None
+    context: bool | None
+    scale: str | None
 
     @property
     def bits(self) -> float:
         """log2 of the codebook size that the run really has."""
         return math.log2(self.codebook_size)
 
-    def measured(self, name: str) -> Measured | None:
-        """The figure of that name; None if the record lacks it or lacks its protocol."""
-        figure = self.figures.get(name)
-        return figure if figure is not None and figure.protocol else None
+    def measured(self, key: MetricKey) -> Measured | None:
+        """The measurement of that key; None if the record lacks it or lacks its protocol."""
+        found = self.metrics.get(key)
+        return found if found is not None and found.protocol else None
+
+
+REQUIRED = {"experiment": str, "run": str, "seed": int, "quantizer": str, "codebook_size": int}
+OPTIONAL = {
+    **{name: str for name in ("sweep", "device", "git_revision", "task", "scale")},
+    **{name: int for name in ("num_tokens", "parameters", "steps", "batch_size", "stage")},
+    **{name: float for name in ("target_bits", "wall_time_s")},
+    **{name: list for name in ("levels", "level_histograms")},
+    "data": dict,
+    "context": bool,
+}
 
 
 def load_records(directory: str | os.PathLike) -> list[RunRecord]:
@@ -125,67 +137,45 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
     """
     if not isinstance(raw, dict):
         raise ValueError("a run record must be a JSON object.")
-    status = raw.get("status")
-    if status != "finished":
-        raise ValueError(f"its status is {status!r}, only finished runs are reported.")
-    experiment = _field(raw, "experiment", str)
-    levels = _field(raw, "levels", list, optional=True)
-    codebook_size = _field(raw, "codebook_size", numbers.Integral)
-    if codebook_size < 2:
-        raise ValueError(f"field codebook_size must be at least 2, got {codebook_size}.")
+    if raw.get("status") != "finished":
+        raise ValueError(f"its status is {raw.get('status')!r}, only finished runs are reported.")
+    fields = {name: _field(raw, name, kind) for name, kind in REQUIRED.items()}
+    fields |= {name: _field(raw, name, kind, optional=True) for name, kind in OPTIONAL.items()}
+    size, levels, histograms = (fields[name] for name in ("codebook_size", "levels", "level_histograms"))
+    if size < 2:
+        raise ValueError(f"field codebook_size must be at least 2, got {size}.")
     if levels is not None and not all(isinstance(level, int) and level > 1 for level in levels):
         raise ValueError(f"field levels must be integers above 1, got {levels}.")
-    if levels is not None and math.prod(levels) != codebook_size:
-        raise ValueError(f"levels {levels} give {math.prod(levels)} codes, codebook_size is {codebook_size}.")
-    histograms = _field(raw, "level_histograms", list, optional=True)
+    if levels is not None and math.prod(levels) != size:
+        raise ValueError(f"levels {levels} give {math.prod(levels)} codes, codebook_size is {size}.")
     if histograms is not None and [len(h) for h in histograms] != levels:
-        raise ValueError(f"field level_histograms must hold one count a level of {levels}, got {histograms}.")
-    target_bits = _field(raw, "target_bits", numbers.Real, optional=True)
-    generator, stage1 = _generator(raw)
-    task = _one_of(raw, "task", TASKS, optional=True)
-    return RunRecord(
-        experiment=experiment,
-        sweep=_field(raw, "sweep", str, optional=True) or experiment.split("_")[0],
-        run=_field(raw, "run", str),
-        seed=_field(raw, "seed", numbers.Integral),
-        quantizer=_field(raw, "quantizer", str),
-        codebook_size=codebook_size,
-        target_bits=round(math.log2(codebook_size)) if target_bits is None else target_bits,
-        figures={name: _figure(name, entry) for name, entry in _field(raw, "figures", dict).items()},
-        path=path,
-        levels=None if levels is None else tuple(levels),
-        num_tokens=_field(raw, "num_tokens", numbers.Integral, optional=True),
-        parameters=_field(raw, "parameters", numbers.Integral, optional=True),
-        steps=_field(raw, "steps", numbers.Integral, optional=True),
-        batch_size=_field(raw, "batch_size", numbers.Integral, optional=True),
-        data=_field(raw, "data", dict, optional=True) or {},
-        wall_time_s=_field(raw, "wall_time_s", numbers.Real, optional=True),
-        device=_field(raw, "device", str, optional=True),
-        git_revision=_field(raw, "git_revision", str, optional=True),
-        level_histograms=histograms,
-        generator=generator,
-        stage1=stage1,
-        task=task,
-        context=_field(raw, "context", bool, optional=task is None),
-    )
+        raise ValueError(f"field level_histograms must hold one count per level of {levels}, got {histograms}.")
+    if fields["target_bits"] is None:
+        fields["target_bits"] = round(math.log2(size))
+    if fields["task"] is not None:
+        _one_of(raw, "task", TASKS)
+        _field(raw, "context", bool)
+    fields["sweep"] = fields["sweep"] or fields["experiment"].split("_")[0]
+    fields["levels"] = None if levels is None else tuple(levels)
+    fields["data"] = fields["data"] or {}
+    generator, stage1 = _generator(raw, fields.pop("stage"))
+    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
 
 
-def _generator(raw: dict) -> tuple[str | None, Stage1 | None]:
+def _generator(raw: dict, stage: int | None) -> tuple[str | None, Stage1 | None]:
     """What only stage-2 records have; (None, None) for stage 1, which is also what a missing stage means."""
-    stage = _field(raw, "stage", numbers.Integral, optional=True)
     if stage not in (None, 1, 2):
         raise ValueError(f"field stage must be 1 or 2, got {stage}.")
     if stage != 2:
         return None, None
     generator = _one_of(raw, "generator", GENERATORS)
     facts = _field(raw, "stage1", dict)
-    kinds = {f.name: str if f.type is str else numbers.Integral for f in dataclasses.fields(Stage1)}
-    return generator, Stage1(**{name: _field(facts, name, kind) for name, kind in kinds.items()})
+    return generator, Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
 
 
-def _one_of(raw: dict, name: str, allowed: tuple[str, ...], optional: bool = False) -> str | None:
-    value = _field(raw, name, str, optional)
-    if value is not None and value not in allowed:
+def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:
+    value = _field(raw, name, str)
+    if value not in allowed:
         raise ValueError(f"field {name} must be one of {', '.join(allowed)}, got {value!r}.")
     return value
 
@@ -196,16 +186,23 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
         return None
     if name not in raw:
         raise ValueError(f"field {name} is missing.")
-    if not isinstance(value, kind) or (isinstance(value, bool) and kind is not bool):  # a bool is an Integral too
-        raise ValueError(f"field {name} must be {KINDS[kind]}, got {value!r}.")
+    accepted, words = KINDS[kind]
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):  # a bool is Integral too
+        raise ValueError(f"field {name} must be {words}, got {value!r}.")
     return value
 
 
-def _figure(name: str, entry: Any) -> Measured:
-    value = entry.get("value") if isinstance(entry, dict) else None
-    if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
-        raise ValueError(f"figure {name} must be an object with a finite number as value, got {entry!r}.")
-    protocol = entry.get("protocol")
-    if protocol is not None and not isinstance(protocol, dict):
-        raise ValueError(f"the protocol of figure {name} must be an object, got {protocol!r}.")
-    return Measured(float(value), protocol)
+def _metrics(raw: dict) -> dict[MetricKey, Measured]:
+    found = {}
+    for entry in _field(raw, "metrics", list):
+        if not isinstance(entry, dict):
+            raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
+        key, value, protocol = MetricKey.from_json(entry), entry.get("value"), entry.get("protocol")
+        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+            raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
+        if protocol is not None and not isinstance(protocol, dict):
+            raise ValueError(f"the protocol of metric {key} must be an object, got {protocol!r}.")
+        if key in found:
+            raise ValueError(f"metric {key} stands twice in it.")
+        found[key] = Measured(float(value), protocol)
+    return found

@@ -8,39 +8,36 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from fsq_repro.reporting.drawing import NothingToDrawError
-from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
 from fsq_repro.reporting.groups import Setting, setting_of, split_by_setting, stage1_setting_of
 from fsq_repro.reporting.guidance import guidance_figure, guidance_table
+from fsq_repro.reporting.histograms import level_histogram_figure, level_histogram_table
+from fsq_repro.reporting.levels import GENERATORS_BY_LEVEL_SET, LEVEL_SETS, levels_figure
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
-from fsq_repro.reporting.tables import level_histogram_table, levels_table, tradeoff_table
-from fsq_repro.reporting.tables_stage2 import levels_sampling_table, sampling_table
+from fsq_repro.reporting.tradeoff import AUTOENCODERS, GENERATORS
+from fsq_repro.reporting.tradeoff_figure import tradeoff_figure
 from fsq_repro.reporting.uvim import uvim_table
 from fsq_repro.reporting.uvim_figure import uvim_figure
 
 PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
 
-Table = Callable[[Sequence[RunRecord]], str]
-
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a sweep's records become: tables of its autoencoders, of its generators and of both together, and figures.
+    """What a sweep's records become: a figure and tables; a table without runs is empty.
 
     The figure shows one setting of autoencoders and the generators on their tokens; with `one_figure`, all runs.
     """
 
     figure: Callable[[Sequence[RunRecord], pathlib.Path], None]
-    stage1_tables: tuple[Table, ...] = ()
-    stage2_tables: tuple[Table, ...] = ()
-    joint_tables: tuple[Table, ...] = ()
+    tables: tuple[Callable[[Sequence[RunRecord]], str], ...]
     one_figure: bool = False
 
 
 STUDIES = {
-    "tradeoff": Study(tradeoff_figure, (tradeoff_table,), (sampling_table,)),
-    "levels": Study(levels_figure, (levels_table,), (levels_sampling_table,)),
-    "guidance": Study(guidance_figure, (tradeoff_table,), (guidance_table, sampling_table)),
-    "uvim": Study(uvim_figure, joint_tables=(uvim_table,), one_figure=True),
+    "tradeoff": Study(tradeoff_figure, (AUTOENCODERS.text, GENERATORS.text)),
+    "levels": Study(levels_figure, (LEVEL_SETS.text, GENERATORS_BY_LEVEL_SET.text)),
+    "guidance": Study(guidance_figure, (AUTOENCODERS.text, guidance_table, GENERATORS.text)),
+    "uvim": Study(uvim_figure, (uvim_table,), one_figure=True),
 }
 
 
@@ -93,15 +90,8 @@ def _write_study(
         except NothingToDrawError:
             continue
         files.append(out_dir / file)
-    stage1, stage2 = [r for r in records if r.stage1 is None], [r for r in records if r.stage1]
     parts = [f"# Sweep `{name}`\n", *(f"![{f.stem}]({f.name})\n" for f in files)]
-    if stage1:
-        parts += [table(stage1) for table in study.stage1_tables]
-    if stage2:
-        parts += [table(stage2) for table in study.stage2_tables]
-    parts += [table(records) for table in study.joint_tables]
-    if any(r.level_histograms for r in stage1):
-        parts.append(level_histogram_table(stage1))
+    parts += [text for table in (*study.tables, level_histogram_table) if (text := table(records))]
     images = [f"![{pathlib.PurePath(p).stem}]({p})\n" for r in records for p in pictures[r.path]]
     if images:
         parts += ["## Pictures\n", *images]

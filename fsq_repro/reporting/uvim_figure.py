@@ -1,6 +1,5 @@
-"""Table 2 as a figure: one panel a task, a column a model."""
+"""Table 2 as a figure: one panel per task, one column per model."""
 
-import os
 from collections.abc import Iterable
 
 import matplotlib
@@ -8,20 +7,20 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from fsq_repro.reporting.claims_uvim import lower_is_better
-from fsq_repro.reporting.drawing import GREY, RC, STYLES, NothingToDrawError, caption_of, finish
-from fsq_repro.reporting.markdown import scale_of, title_and_format
+from fsq_repro.metrics.table import BASELINES
+from fsq_repro.reporting.drawing import GREY, RC, STYLES, NothingToDrawError, PathLike, axis_label, caption_of, finish
+from fsq_repro.reporting.groups import titled
 from fsq_repro.reporting.records import TASKS, RunRecord
 from fsq_repro.reporting.uvim import TITLES
-from fsq_repro.reporting.uvim_models import BASELINES, Comparison, baselines, comparisons, same_measurement
+from fsq_repro.reporting.uvim_models import Comparison, baselines, comparisons, same_measurement
 
 COLOURS = {"fsq": STYLES["fsq"][0], "ema_vq": STYLES["vq"][0], "ema_vq_no_splitting": STYLES["vq_no_entropy"][0]}
 BLACK = "#000000"
 LINE_STYLES = ("--", ":", "-.")  # of a panel's baselines
 
 
-def uvim_figure(records: Iterable[RunRecord], path: str | os.PathLike) -> None:
-    """A panel a task: each model's metric in stage II (filled; bars: deviation over seeds) and in stage I, the oracle
+def uvim_figure(records: Iterable[RunRecord], path: PathLike) -> None:
+    """A panel per task: each model's metric in stage II (filled; bars: deviation over seeds) and in stage I, the oracle
     (hollow), with the baselines as grey lines; PNG.
 
     Of each task the setting with most models is drawn, and of it what agrees with the first model on the protocol; the
@@ -54,7 +53,7 @@ def uvim_figure(records: Iterable[RunRecord], path: str | os.PathLike) -> None:
         measured = []
         for c, points in panels:
             (_, groups), *_ = points
-            measured.append((title_and_format(c.metric)[0], groups[0].protocol(c.metric)))
+            measured.append((titled(c.metric), groups[0].protocol(c.metric)))
         finish(figure, caption_of(drawn, measured, len({r.path for r in records} - shown)), path, top=0.93)
 
 
@@ -62,7 +61,7 @@ def _points(c: Comparison) -> list[tuple]:
     """(model, its groups that have the metric, stage II first), measured like the first of all."""
     points, first = [], None
     for m in c.models:
-        groups = [g for g in m.groups if g.statistic(c.metric)]
+        groups = [g for g in m.groups if g.values(c.metric)]
         first = first or (groups[0].protocol(c.metric) if groups else None)
         groups = [g for g in groups if same_measurement(first, g.protocol(c.metric))]
         if groups:
@@ -71,7 +70,7 @@ def _points(c: Comparison) -> list[tuple]:
 
 
 def _panel(ax, c: Comparison, points: list[tuple]) -> None:
-    scale = scale_of(c.metric)
+    scale = c.metric.declared.scale
     for x, (m, groups) in enumerate(points):
         colour = COLOURS.get(m.first.quantizer, BLACK)
         for g in groups:
@@ -80,18 +79,15 @@ def _panel(ax, c: Comparison, points: list[tuple]) -> None:
             face = "white" if g is m.stage1 else colour
             ax.errorbar(x, scale * s.mean, bar, marker="o", markersize=6, color=colour, markerfacecolor=face, capsize=3)
     first = points[0][1][0].protocol(c.metric)
-    lines = [
-        (n, g) for n, g in baselines(c.records, c.metric) if same_measurement(first, g.protocol(f"{c.metric}@{n}"))
-    ]
-    for (name, g), style in zip(lines, LINE_STYLES, strict=False):
-        y = scale * g.statistic(f"{c.metric}@{name}").mean
-        ax.axhline(y, color=GREY, linewidth=0.9, linestyle=style, zorder=1, label=BASELINES[name])
+    lines = [(k, g) for k, g in baselines(c.records, c.metric) if same_measurement(first, g.protocol(k))]
+    for (key, g), style in zip(lines, LINE_STYLES, strict=False):
+        y = scale * g.statistic(key).mean
+        ax.axhline(y, color=GREY, linewidth=0.9, linestyle=style, zorder=1, label=BASELINES[key.baseline])
     if lines:
         ax.legend(fontsize=7, loc="upper center", bbox_to_anchor=(0.5, -0.16))
     ax.set_xticks(range(len(points)), [m.variant.replace(", ", ",\n") for m, _ in points], fontsize=7)
     ax.set_xlim(-0.6, len(points) - 0.4)
     ax.set_ylim(0, 1.06 * ax.get_ylim()[1])
     ax.yaxis.set_major_locator(MaxNLocator(6))
-    direction = "lower" if lower_is_better(c.metric) else "higher"
-    ax.set_ylabel(f"{title_and_format(c.metric)[0]}, {direction} is better")
+    ax.set_ylabel(axis_label(c.metric))
     ax.set_title(TITLES[c.task], loc="left", fontweight="bold", fontsize=9)

@@ -5,28 +5,21 @@ import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
+from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting.groups import (
-    FID_5K,
     Group,
     Setting,
     display_quantizer,
-    frechet_names,
     group_runs,
+    keys_of,
     split_by_setting,
     stage1_setting_of,
 )
 from fsq_repro.reporting.records import RunRecord, Stage1
 
 QUANTIZERS = {"fsq": "FSQ", "ema_vq": "VQ", "ema_vq_no_splitting": "VQ, no splitting"}  # as Table 2 calls them
-METRICS = {"depth": "rmse", "panoptic": "pq"}  # colourisation's distance depends on the network that was at hand
-# Figures METRIC@NAME that belong to the data; other names after "@" are other checkpoints of a run.
-BASELINES = {
-    "mean_depth": "training mean depth everywhere",
-    "mean_map": "training mean depth of each pixel",
-    "majority_map": "most frequent class at each place of the training maps",
-    "grey": "grey input itself",
-    "truth": "true colours",
-}
+METRICS = {"depth": "rmse", "panoptic": "pq", "colorization": "colorization_fd"}
+FID_5K = MetricKey("colorization_fd", network="inception", reference="names")  # which the paper reports
 # What a protocol says of the model and its decoding; the rest says what was measured.
 OF_THE_RUN = ("weights", "checkpoint", "sampler", "temperature", "seed", "sampler seed")
 
@@ -53,25 +46,25 @@ class Model:
         quantizer = QUANTIZERS.get(self.first.quantizer) or display_quantizer(self.first.quantizer)
         return quantizer if self.first.context else f"{quantizer}, no context"
 
-    def of_labels(self, name: str) -> Group:
-        """The group to take a figure of the labels' codes (usage, ...) from: stage I, else one stage-II run.
+    def of_labels(self, key: MetricKey) -> Group:
+        """The group to take a metric of the labels' codes (usage, ...) from: stage I, else one stage-II run.
 
         Stage-II records repeat what stage I measured: a deviation over them would be none.
         """
         repeated = [Group((self.stage2.first,))] if self.stage2 else []
         candidates = [*([self.stage1] if self.stage1 else []), *repeated]
-        return next((g for g in candidates if g.statistic(name)), candidates[0])
+        return next((g for g in candidates if g.values(key)), candidates[0])
 
 
 @dataclasses.dataclass(frozen=True)
 class Comparison:
-    """The models of one task and setting, and the name of the figure that Table 2 judges the task by."""
+    """The models of one task and setting, and the metric that Table 2 judges the task by."""
 
     task: str
     setting: Setting
     records: Sequence[RunRecord]
     models: Sequence[Model]
-    metric: str
+    metric: MetricKey
 
 
 def comparisons(records: Iterable[RunRecord]) -> Iterator[Comparison]:
@@ -100,20 +93,19 @@ def of_the_data(protocol: dict[str, Any]) -> dict[str, Any]:
     return {key: value for key, value in protocol.items() if key not in OF_THE_RUN}
 
 
-def baselines(records: Iterable[RunRecord], metric: str) -> list[tuple[str, Group]]:
-    """Figures METRIC@NAME of `BASELINES` as (NAME, the first run that has it), those of one NAME and value once.
+def baselines(records: Iterable[RunRecord], key: MetricKey) -> list[tuple[MetricKey, Group]]:
+    """What was measured in a model's place, each with the first run that has it; the same value once.
 
     A baseline depends on the data and not on the run, so that several values mean several ways of measuring.
     """
-    found: list[tuple[str, Group]] = []
+    found: list[tuple[MetricKey, Group]] = []
     for r in records:
-        for full in r.figures:
-            base, _, name = full.partition("@")
-            measured = r.measured(full) if base == metric and name in BASELINES else None
-            known = [g.statistic(full).mean for other, g in found if other == name]
+        for k in r.metrics:
+            measured = r.measured(k) if k.baseline and k == dataclasses.replace(key, baseline=k.baseline) else None
+            known = [g.statistic(other).mean for other, g in found if other == k]
             if measured and not any(math.isclose(measured.value, value, rel_tol=1e-4) for value in known):
-                found.append((name, Group((r,))))
-    return sorted(found, key=lambda item: item[0])
+                found.append((k, Group((r,))))
+    return sorted(found, key=lambda item: item[0].baseline)
 
 
 def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> list[Model]:
@@ -139,7 +131,8 @@ def _is_behind(oracle: RunRecord, generator: RunRecord) -> bool:
     return facts == generator.stage1 and model == (generator.quantizer, generator.codebook_size, generator.context)
 
 
-def _metric(records: Sequence[RunRecord]) -> str:
-    task = records[0].task
-    names = [METRICS[task]] if task in METRICS else frechet_names(records, "cfd") or [FID_5K]
-    return next((n for n in names if any(r.measured(n) for r in records)), names[0])
+def _metric(records: Sequence[RunRecord]) -> MetricKey:
+    """Of colorization's distances the most trusted one: which there are depends on the network that was at hand."""
+    metric = METRICS[records[0].task]
+    keys = keys_of(records, metric) or [FID_5K if metric == FID_5K.metric else MetricKey(metric)]
+    return next((k for k in keys if any(r.measured(k) for r in records)), keys[0])

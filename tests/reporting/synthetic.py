@@ -1,8 +1,16 @@
 """Run records made up for tests, written as a sweep would write them."""
 
 import copy
+import dataclasses
+import itertools
 import json
 import math
+
+from fsq_repro.metrics.table import METRICS, MetricKey
+from fsq_repro.reporting.records import parse_record
+
+RFD, SFD, CFD = (MetricKey(f"{what}_fd", "alexnet", "train") for what in ("reconstruction", "sampling", "colorization"))
+RFD_VALIDATION, CFD_VALIDATION = (MetricKey(key.metric, "alexnet", "validation") for key in (RFD, CFD))
 
 FD_PROTOCOL = {
     "feature_network": "alexnet",
@@ -18,14 +26,70 @@ SPLIT_PROTOCOL = {"split": "photos/validation", "samples": 2560, "weights": "ema
 LEVELS = {8: [8, 6, 5], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5], 14: [8, 8, 8, 6, 5]}
 
 
+def metrics(measured):
+    """The list of a record: metric's name or key -> (value, protocol)."""
+    keys = {MetricKey(key) if isinstance(key, str) else key: found for key, found in measured.items()}
+    return [{**key.to_json(), "value": value, "protocol": dict(protocol)} for key, (value, protocol) in keys.items()]
+
+
+def entry(raw, key, **fields):
+    """The entry of a metric, by key or by name and further fields."""
+    key = MetricKey(key, **fields) if isinstance(key, str) else key
+    (found,) = [m for m in raw["metrics"] if MetricKey.from_json(m) == key]
+    return found
+
+
+def add(raw, key, value, protocol):
+    """Adds a metric to a record."""
+    raw["metrics"] += metrics({key: (value, protocol)})
+
+
+def without(raw, *names):
+    """A record without these metrics."""
+    return raw | {"metrics": [m for m in raw["metrics"] if m["metric"] not in names]}
+
+
+def only(raw, *names):
+    """A record with these metrics alone."""
+    return raw | {"metrics": [m for m in raw["metrics"] if m["metric"] in names]}
+
+
+def three_seeds(raw, spread=0.001):
+    """Each record with three seeds: its metrics, and these times 1 - and 1 + spread, but for what the data set."""
+    records = []
+    for r in raw:
+        for seed in range(3):
+            records.append(copy.deepcopy(r) | {"seed": seed})
+            for m in records[-1]["metrics"]:
+                if not METRICS[m["metric"]].of_data and "baseline" not in m:
+                    m["value"] *= 1 + spread * (seed - 1)
+    return records
+
+
+def parsed(tmp_path, raw):
+    """Records of JSON objects."""
+    return [parse_record(r, tmp_path / f"{i}.json") for i, r in enumerate(raw)]
+
+
+def tables(markdown):
+    """Of each table of a text its rows, as dicts by header; footnote marks are cut off the headers."""
+    blocks = itertools.groupby(markdown.splitlines(), key=lambda line: line.startswith("|"))
+    found = []
+    for is_table, block in blocks:
+        if is_table:
+            header, _, *rows = [[c.strip() for c in line.strip("|").split("|")] for line in block]
+            found.append([dict(zip((c.split(" [")[0] for c in header), row, strict=True)) for row in rows])
+    return found
+
+
 def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sweep="tradeoff", **changes):
     """The JSON object of one finished run."""
     levels = (levels or LEVELS[bits]) if quantizer == "fsq" else None
     size = math.prod(levels) if levels else 2**bits
     tokens = 2560 * 16
-    figures = {
-        "rfd_alexnet_train": (fd, FD_PROTOCOL),
-        "rfd_alexnet_validation": (fd - 3.0, FD_PROTOCOL | {"reference": "photos/validation", "reference_count": 2560}),
+    measured = {
+        RFD: (fd, FD_PROTOCOL),
+        RFD_VALIDATION: (fd - 3.0, FD_PROTOCOL | {"reference": "photos/validation", "reference_count": 2560}),
         "psnr": (20.0 + bits, SPLIT_PROTOCOL),
         "ssim": (0.75, SPLIT_PROTOCOL),
         "mse": (0.004, SPLIT_PROTOCOL),
@@ -55,7 +119,7 @@ def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sw
         "git_revision": "abcdef0123456789",
         "versions": {"jax": "0.10.2"},
         "status": "finished",
-        "figures": {name: {"value": value, "protocol": dict(protocol)} for name, (value, protocol) in figures.items()},
+        "metrics": metrics(measured),
         "level_histograms": [[6 + i] + [1] * (level - 2) + [3] for i, level in enumerate(levels)] if levels else None,
         "saturation": None,
     }
@@ -98,19 +162,19 @@ def stage2(quantizer="fsq", bits=10, seed=0, fd=20.0, cost=None, generator="mask
     entropy = 0.9 * math.log2(size)
     cost = 0.8 * math.log2(size) if cost is None else cost
     sampled = SAMPLER_PROTOCOL | ({} if generator == "masked" else {"sampler": "raster order", "decoding_steps": 16})
-    figures = {
-        "sfd_alexnet_train": (fd, sampled),
-        "precision_alexnet": (0.7, sampled),
-        "recall_alexnet": (0.4, sampled),
-        "class_fd_own_alexnet": (1.5 * fd, sampled),
-        "class_fd_other_alexnet": (4.0 * fd, sampled),
-        "class_fd_soup_alexnet": (3.0 * fd, sampled),
-        "class_fd_marginal_soup_alexnet": (5.0 * fd, sampled),
+    measured = {
+        SFD: (fd, sampled),
+        MetricKey("precision", "alexnet"): (0.7, sampled),
+        MetricKey("recall", "alexnet"): (0.4, sampled),
+        MetricKey("class_fd_own", "alexnet"): (1.5 * fd, sampled),
+        MetricKey("class_fd_other", "alexnet"): (4.0 * fd, sampled),
+        MetricKey("class_fd_soup", "alexnet"): (3.0 * fd, sampled),
+        MetricKey("class_fd_marginal_soup", "alexnet"): (5.0 * fd, sampled),
         "compression_bits": (cost, COST_PROTOCOLS[generator]),
         "coder_bits": (1.004 * cost, COST_PROTOCOLS[generator] | {"samples": 8}),
         "coder_expected_bits": (cost, COST_PROTOCOLS[generator] | {"samples": 8}),
         "entropy_bits": (entropy, SPLIT_PROTOCOL),
-        "usage": (raw["figures"]["usage"]["value"], SPLIT_PROTOCOL),
+        "usage": (entry(raw, "usage")["value"], SPLIT_PROTOCOL),
         "uniform_usage": (1.0, SPLIT_PROTOCOL),
         "tokens": (2560 * 16, SPLIT_PROTOCOL),
     }
@@ -121,7 +185,7 @@ def stage2(quantizer="fsq", bits=10, seed=0, fd=20.0, cost=None, generator="mask
         "stage1": {key: raw[key] for key in ("experiment", "run", "steps", "batch_size", "seed")},
         "run": f"{generator}_{quantizer}_{bits}",
         "steps": 2000,
-        "figures": {name: {"value": value, "protocol": dict(protocol)} for name, (value, protocol) in figures.items()},
+        "metrics": metrics(measured),
         "level_histograms": None,
     }
     return copy.deepcopy(raw | facts | changes)
@@ -146,16 +210,18 @@ def paper_like_stage2():
 def guided(quantizer="fsq", best=0.2, **changes):
     """A generator of the guidance study: sampling distance lowest at `best`, precision rising and recall falling."""
     raw = stage2(quantizer, 10, sweep="guidance", run=f"guidance_{quantizer}", **changes)
-    figures = raw["figures"]
     for weight in (0.0, 0.05, 0.1, 0.2, 0.4):
         values = {
-            "sfd_alexnet_train": 20.0 + 60 * (weight - best) ** 2,
-            "precision_alexnet": 0.6 + 0.5 * weight,
-            "recall_alexnet": 0.55 + best / 4 - 0.4 * weight,
+            SFD: 20.0 + 60 * (weight - best) ** 2,
+            MetricKey("precision", "alexnet"): 0.6 + 0.5 * weight,
+            MetricKey("recall", "alexnet"): 0.55 + best / 4 - 0.4 * weight,
         }
-        for name, value in values.items():
-            protocol = figures[name]["protocol"] | {"guidance weight": weight}
-            figures[name if weight == 0 else f"{name}@guidance={weight}"] = {"value": value, "protocol": protocol}
+        for key, value in values.items():
+            if weight == 0:
+                entry(raw, key)["value"] = value
+            else:
+                protocol = entry(raw, key)["protocol"] | {"guidance weight": weight}
+                add(raw, dataclasses.replace(key, guidance=weight), value, protocol)
     return raw
 
 
@@ -175,32 +241,32 @@ def uvim(task="depth", quantizer="fsq", context=True, stage=2, seed=0, score=0.5
     shared = TASK_PROTOCOLS[task]
     how = shared | (ORACLE if stage == 1 else PREDICTED)
     fd = {"feature_network": "alexnet", "reference": "photos/train", "reference_count": 1000}
-    figures = {
+    measured = {
         "depth": {
             **{n: (v, how) for n, v in (("rmse", score), ("abs_rel", score / 4), ("log10", score / 10))},
             **{f"delta{i}": (1 - score / 2**i, how) for i in (1, 2, 3)},
             "images": (256, how),
             "images_skipped": (0, how),
-            "rmse@mean_depth": (1.0, shared),
-            "rmse@mean_map": (0.9, shared),
+            MetricKey("rmse", baseline="mean_depth"): (1.0, shared),
+            MetricKey("rmse", baseline="mean_map"): (0.9, shared),
         },
         "panoptic": {
             **{f"{n}{s}": (score, how) for n in ("pq", "sq", "rq") for s in ("", "_things", "_stuff")},
             "classes": (9, how),
-            "pq@majority_map": (0.1, shared),
+            MetricKey("pq", baseline="majority_map"): (0.1, shared),
         },
         "colorization": {
-            "cfd_alexnet_train": (score, how | fd),
-            "cfd_alexnet_validation": (score - 3, how | fd | {"reference": "photos/validation"}),
+            CFD: (score, how | fd),
+            CFD_VALIDATION: (score - 3, how | fd | {"reference": "photos/validation"}),
             "colourfulness": (30.0, how),
             "mse": (0.0123, how),
-            "cfd_alexnet_train@grey": (90.0, shared | fd),
-            "colourfulness@truth": (41.5, shared),
-            "colourfulness@grey": (0.0, shared),
+            MetricKey("colorization_fd", "alexnet", "train", baseline="grey"): (90.0, shared | fd),
+            MetricKey("colourfulness", baseline="truth"): (41.5, shared),
+            MetricKey("colourfulness", baseline="grey"): (0.0, shared),
         },
     }[task]
     counted = shared | ORACLE
-    figures |= {
+    measured |= {
         "usage": (usage, counted),
         "codes_used": (round(usage * size), counted),
         "entropy_bits": (11.0, counted),
@@ -229,7 +295,7 @@ def uvim(task="depth", quantizer="fsq", context=True, stage=2, seed=0, score=0.5
         "device": "cpu",
         "git_revision": "abcdef0123456789",
         "status": "finished",
-        "figures": {name: {"value": value, "protocol": dict(protocol)} for name, (value, protocol) in figures.items()},
+        "metrics": metrics(measured),
     }
     if stage == 2:
         raw["generator"] = "autoregressive"

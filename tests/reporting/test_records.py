@@ -1,19 +1,14 @@
 """Reading run records, and what may be averaged."""
 
 import json
-import statistics
 import subprocess
 import sys
 
 import pytest
 
-from fsq_repro.reporting.groups import frechet_label, frechet_names, group_runs, split_by_setting
-from fsq_repro.reporting.records import load_records, parse_record
-from tests.reporting.synthetic import record, write
-
-
-def parsed(tmp_path, *raw):
-    return [parse_record(r, tmp_path / f"{i}.json") for i, r in enumerate(raw)]
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.reporting.records import Stage1, load_records, parse_record
+from tests.reporting.synthetic import RFD, entry, parsed, record, stage2, uvim, write
 
 
 def test_records_are_found_at_any_depth(tmp_path):
@@ -23,17 +18,17 @@ def test_records_are_found_at_any_depth(tmp_path):
     assert (fsq.quantizer, fsq.levels, fsq.codebook_size, fsq.target_bits) == ("fsq", (8, 6, 5), 240, 8)
     assert fsq.bits == pytest.approx(7.907, abs=1e-3)
     assert (vq.quantizer, vq.levels, vq.seed) == ("vq", None, 2)
-    assert fsq.measured("rfd_alexnet_train").value == 10.0
-    assert fsq.measured("rfd_alexnet_train").protocol["reference_count"] == 24000
+    assert fsq.measured(RFD).value == 10.0
+    assert fsq.measured(RFD).protocol["reference_count"] == 24000
 
 
-def test_a_figure_without_protocol_is_not_measured(tmp_path):
+def test_a_value_without_protocol_is_not_measured(tmp_path):
     raw = record()
-    del raw["figures"]["psnr"]["protocol"]
-    raw["figures"]["ssim"]["protocol"] = {}
-    (r,) = parsed(tmp_path, raw)
-    assert r.measured("psnr") is None and r.measured("ssim") is None and r.measured("lpips") is None
-    assert r.measured("usage").value == 0.9
+    del entry(raw, "psnr")["protocol"]
+    entry(raw, "ssim")["protocol"] = {}
+    (r,) = parsed(tmp_path, [raw])
+    assert [r.measured(MetricKey(name)) for name in ("psnr", "ssim", "rmse")] == [None] * 3
+    assert r.measured(MetricKey("usage")).value == 0.9
 
 
 @pytest.mark.parametrize(
@@ -44,8 +39,14 @@ def test_a_figure_without_protocol_is_not_measured(tmp_path):
         ({"wall_time_s": True}, "field wall_time_s must be a number, got True"),
         ({"codebook_size": 999}, "give 1000 codes, codebook_size is 999"),
         ({"levels": [8, 5, 5, 5.0]}, "levels must be integers"),
-        ({"figures": {"psnr": 3.0}}, "figure psnr must be an object"),
-        ({"figures": {"psnr": {"value": float("nan"), "protocol": {"a": 1}}}}, "figure psnr .* finite"),
+        ({"metrics": {"psnr": 3.0}}, "field metrics must be a list"),
+        ({"metrics": [3.0]}, "an entry of metrics must be an object, got 3.0"),
+        ({"metrics": [{"metric": "psrn", "value": 3.0}]}, "metric 'psrn' is not one of"),
+        ({"metrics": [{"value": 3.0}]}, "a measurement needs a metric, got None"),
+        ({"metrics": [{"metric": "psnr", "value": float("nan")}]}, "value of metric psnr must be a finite number"),
+        ({"metrics": [{"metric": "psnr", "value": True}]}, "value of metric psnr must be a finite number"),
+        ({"metrics": [{"metric": "psnr", "value": 3.0, "protocol": "x"}]}, "protocol of metric psnr must be an object"),
+        ({"metrics": 2 * [{"metric": "psnr", "value": 3.0}]}, "metric psnr stands twice"),
         ({"level_histograms": [[1, 2]]}, "level_histograms must hold"),
     ],
 )
@@ -73,43 +74,43 @@ def test_truncated_and_incomplete_files(tmp_path):
 
 
 def test_a_run_without_a_sweep_belongs_to_its_experiments_study(tmp_path):
-    (r,) = parsed(tmp_path, record(sweep=None, run="alone", target_bits=None))
+    (r,) = parsed(tmp_path, [record(sweep=None, run="alone", target_bits=None)])
     assert (r.sweep, r.target_bits) == ("tradeoff", 10)
 
 
-def test_seeds_are_averaged_and_other_runs_are_not(tmp_path):
-    other = record(seed=3, fd=99.0)
-    other["figures"]["rfd_alexnet_train"]["protocol"]["weights"] = "raw"
-    records = parsed(tmp_path, record(fd=9.0), record(seed=1, fd=10.0), record(seed=2, fd=12.5), other)
-    groups = group_runs(records)
-    assert sorted(len(g.records) for g in groups) == [1, 3]
-    three = max(groups, key=lambda g: len(g.records)).statistic("rfd_alexnet_train")
-    assert three.mean == pytest.approx(10.5) and three.count == 3
-    assert three.std == pytest.approx(statistics.stdev([9.0, 10.0, 12.5]))
-    assert min(groups, key=lambda g: len(g.records)).statistic("rfd_alexnet_train").std is None
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"stage": 3}, "stage must be 1 or 2, got 3"),
+        ({"generator": None}, "generator must be a string"),
+        ({"generator": "diffusion"}, "one of masked, autoregressive, got 'diffusion'"),
+        ({"stage1": {"experiment": "x"}}, "field run is missing"),
+    ],
+)
+def test_broken_generator_records_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        parse_record(stage2() | change, tmp_path)
 
 
-def test_a_copied_run_counts_once(tmp_path):
-    with pytest.warns(UserWarning, match="left out .*1.json: the same run as .*0.json"):
-        (group,) = group_runs(parsed(tmp_path, record(fd=9.0), record(fd=9.0)))
-    assert len(group.records) == 1
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"task": "flow"}, "field task must be one of depth, panoptic, colorization, got 'flow'"),
+        ({"task": 3}, "field task must be a string, got 3"),
+        ({"context": None}, "field context must be true or false, got None"),
+        ({"context": 1}, "field context must be true or false, got 1"),
+    ],
+)
+def test_broken_uvim_records_are_named(tmp_path, change, message):
+    with pytest.raises(ValueError, match=message):
+        parse_record(uvim() | change, tmp_path)
 
 
-def test_settings_are_kept_apart(tmp_path):
-    longer = record(steps=5000)
-    other_data = record(data={"source": "scenes", "resolution": 32})
-    settings = split_by_setting(parsed(tmp_path, record(), longer, other_data, record("vq")))
-    assert sorted(len(runs) for runs in settings.values()) == [1, 1, 2]
-
-
-def test_distances_are_named_by_their_network(tmp_path):
-    raw = record()
-    raw["figures"]["rfd_inception_train"] = raw["figures"]["psnr"]
-    raw["figures"]["rfd_vgg16_train"] = raw["figures"]["psnr"]
-    names = frechet_names(parsed(tmp_path, raw))
-    assert names == ["rfd_inception_train", "rfd_alexnet_train", "rfd_alexnet_validation", "rfd_vgg16_train"]
-    labels = [frechet_label(n) for n in names]
-    assert labels == ["rFID (train)", "rFD-alexnet (train)", "rFD-alexnet (validation)", "rFD-vgg16 (train)"]
+def test_stages_and_tasks(tmp_path):
+    first, second, depth, plain = parsed(tmp_path, [record() | {"stage": 1}, stage2(), uvim(), uvim(context=False)])
+    assert (first.generator, first.stage1, first.task, first.context) == (None, None, None, None)
+    assert (second.generator, second.stage1) == ("masked", Stage1("tradeoff_autoencoder", "fsq_10", 1200, 64, 0))
+    assert (depth.task, depth.context, plain.context) == ("depth", True, False)
 
 
 def test_reporting_never_imports_jax():

@@ -8,19 +8,29 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting.drawing import caption_of, measured_so, stages
-from fsq_repro.reporting.figures import level_histogram_figure, levels_figure, tradeoff_figure
 from fsq_repro.reporting.guidance import guidance_figure
-from fsq_repro.reporting.records import parse_record
+from fsq_repro.reporting.histograms import level_histogram_figure
+from fsq_repro.reporting.levels import levels_figure
 from fsq_repro.reporting.report import write_report
-from tests.reporting.synthetic import guided, paper_like, paper_like_stage2, record, stage2, write
+from fsq_repro.reporting.tradeoff_figure import tradeoff_figure
+from tests.reporting.synthetic import (
+    RFD,
+    SFD,
+    entry,
+    guided,
+    only,
+    paper_like,
+    paper_like_stage2,
+    parsed,
+    record,
+    stage2,
+    write,
+)
 
 SCRIPT = pathlib.Path(__file__).parents[2] / "scripts" / "report.py"
 BLUE, ORANGE = (0x00, 0x72, 0xB2), (0xE6, 0x9F, 0x00)
-
-
-def parsed(tmp_path, raw):
-    return [parse_record(r, tmp_path / f"{i}.json") for i, r in enumerate(raw)]
 
 
 def pixels(path, colour):
@@ -39,13 +49,13 @@ def test_tradeoff_figure_draws_both_quantizers(tmp_path):
 
 def test_figures_leave_out_what_has_no_or_another_protocol(tmp_path):
     raw = [record("fsq", 8), record("fsq", 10), record("vq", 8), record("vq", 10)]
-    raw[2]["figures"]["rfd_alexnet_train"]["protocol"] = None
-    for figure in raw[3]["figures"].values():
-        figure["protocol"]["weights"] = "raw"
+    entry(raw[2], RFD)["protocol"] = None
+    for m in raw[3]["metrics"]:
+        m["protocol"]["weights"] = "raw"
     tradeoff_figure(parsed(tmp_path, raw), tmp_path / "x.png")
     assert pixels(tmp_path / "x.png", ORANGE) == 0
     with pytest.raises(ValueError, match="nothing to draw"):
-        tradeoff_figure(parsed(tmp_path, [raw[2] | {"figures": {"usage": raw[2]["figures"]["usage"]}}]), tmp_path / "y")
+        tradeoff_figure(parsed(tmp_path, [only(raw[2], "usage")]), tmp_path / "y")
     with pytest.raises(ValueError, match="one setting"):
         tradeoff_figure(parsed(tmp_path, [record(), record(steps=1)]), tmp_path / "y")
     assert not (tmp_path / "y").exists()
@@ -86,8 +96,11 @@ def test_of_each_kind_of_generator_the_setting_with_most_runs_is_drawn(tmp_path)
     stage1, (masked, causal), left_out = stages(parsed(tmp_path, raw))
     assert (stage1, len(masked), len(causal), left_out) == ([], 6, 3, 2)
     assert {g.first.steps for g in [*masked, *causal]} == {2000}
-    caption = caption_of(masked, measured_so([*masked, *causal], "compression_bits"), left_out)
-    assert "Cost, masked: split photos/validation" in caption and "Left out: 2 run(s)" in caption
+    caption = caption_of(masked, measured_so([*masked, *causal], MetricKey("compression_bits")), left_out)
+    assert (
+        "compression cost (bits per token), masked: split photos/validation" in caption
+        and "Left out: 2 run(s)" in caption
+    )
     # The second protocol is told by its difference.
     assert caption.count("photos/validation") == 1 and "schedule teacher-forced, raster order, otherwise" in caption
 
@@ -107,7 +120,7 @@ def test_guidance_figure_draws_a_line_a_quantizer(tmp_path):
     assert min(pixels(tmp_path / "both.png", c) for c in (BLUE, ORANGE)) > 1000
     assert pixels(tmp_path / "fsq.png", ORANGE) == 0
     silent = stage2()
-    del silent["figures"]["sfd_alexnet_train"]["protocol"]["guidance weight"]
+    del entry(silent, SFD)["protocol"]["guidance weight"]
     with pytest.raises(ValueError, match="states its guidance weight; nothing to draw"):
         guidance_figure(parsed(tmp_path, [silent]), tmp_path / "none.png")
 
@@ -137,11 +150,8 @@ def test_report_of_both_stages_with_pictures(tmp_path):
 
 
 def test_runs_of_one_name_and_of_two_stages_are_both_kept(tmp_path):
-    def without_figures(raw):
-        return raw | {"figures": {"tokens": raw["figures"]["tokens"]}}
-
-    write(tmp_path / "runs" / "a", without_figures(record("vq", 8)))
-    write(tmp_path / "runs" / "b", without_figures(stage2("vq", 8, run="vq_8")))
+    write(tmp_path / "runs" / "a", only(record("vq", 8), "tokens"))
+    write(tmp_path / "runs" / "b", only(stage2("vq", 8, run="vq_8"), "tokens"))
     texts = []
     for source in ("runs", "out/records"):
         (markdown,) = write_report(tmp_path / source, tmp_path / "out")
@@ -182,8 +192,7 @@ def test_each_setting_has_its_own_figure(tmp_path):
 
 
 def test_a_report_without_drawable_figures_is_a_table(tmp_path):
-    raw = record("vq", 8)
-    raw["figures"] = {"psnr": raw["figures"]["psnr"]}
+    raw = only(record("vq", 8), "psnr")
     assert [f.name for f in write_report(write(tmp_path / "runs", raw), tmp_path / "out")] == ["tradeoff.md"]
 
 

@@ -32,25 +32,7 @@ def columns_with(path, colour):
     return int((image == np.array(colour, np.uint8)).all(axis=-1).any(axis=0).sum())
 
 
-@pytest.mark.parametrize(
-    ("change", "message"),
-    [
-        ({"soups": np.zeros((3, 8, 8, 3))}, "soups of fsq must be uint8 .* got float64"),
-        ({"tops": np.zeros((0, 8, 8, 3), np.uint8)}, "tops of fsq must be uint8 .* N >= 1"),
-        ({"counts_K": np.zeros(10, np.int64)}, "counts_K of fsq must be int64"),
-        ({"constant_codes": np.array([0, 1, 99])}, "constant_codes of fsq must be a code below 10"),
-    ],
-)
-def test_wrong_arrays_are_named(tmp_path, change, message):
-    with pytest.raises(ValueError, match=message):
-        representation_figure({"fsq": study(10, 10) | change}, tmp_path / "x.png")
-    assert not (tmp_path / "x.png").exists()
-
-
-def test_missing_arrays_are_named(tmp_path):
-    broken = study(10, 10)
-    del broken["soups"], broken["counts_K"]
-    with pytest.raises(ValueError, match="fsq must hold counts_K, soups"):
-        representation_figure({"fsq": broken}, tmp_path / "x.png")
+def test_something_must_be_drawn(tmp_path):
     with pytest.raises(ValueError, match="at least one quantizer"):
         representation_figure({}, tmp_path / "x.png")
+    assert not (tmp_path / "x.png").exists()

@@ -1,0 +1,96 @@
+"""What may share a mean or a table, and how numbers and distances are called."""
+
+import statistics
+
+import pytest
+
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.reporting.groups import (
+    Statistic,
+    group_runs,
+    keys_of,
+    shown,
+    split_by_setting,
+    stage1_setting_of,
+    titled,
+)
+from tests.reporting.synthetic import CFD, RFD, SPLIT_PROTOCOL, add, entry, parsed, record, stage2, uvim
+
+
+def test_seeds_are_averaged_and_other_runs_are_not(tmp_path):
+    other = record(seed=3, fd=99.0)
+    entry(other, RFD)["protocol"]["weights"] = "raw"
+    records = parsed(tmp_path, [record(fd=9.0), record(seed=1, fd=10.0), record(seed=2, fd=12.5), other])
+    groups = group_runs(records)
+    assert sorted(len(g.records) for g in groups) == [1, 3]
+    three = max(groups, key=lambda g: len(g.records)).statistic(RFD)
+    assert three.mean == pytest.approx(10.5) and three.count == 3
+    assert three.std == pytest.approx(statistics.stdev([9.0, 10.0, 12.5]))
+    assert min(groups, key=lambda g: len(g.records)).statistic(RFD).std is None
+
+
+def test_further_measurements_of_a_run_do_not_keep_it_from_its_seeds(tmp_path):
+    first, second = record(), record(seed=1)
+    add(second, MetricKey("psnr", weights="raw", step=5), 1.0, {"weights": "raw"})
+    assert len(group_runs(parsed(tmp_path, [first, second]))) == 1
+
+
+def test_a_copied_run_counts_once(tmp_path):
+    with pytest.warns(UserWarning, match="left out .*1.json: the same run as .*0.json"):
+        (group,) = group_runs(parsed(tmp_path, [record(fd=9.0), record(fd=9.0)]))
+    assert len(group.records) == 1
+
+
+def test_settings_are_kept_apart(tmp_path):
+    longer = record(steps=5000)
+    other_data = record(data={"source": "scenes", "resolution": 32})
+    settings = split_by_setting(parsed(tmp_path, [record(), longer, other_data, record("vq")]))
+    assert sorted(len(runs) for runs in settings.values()) == [1, 1, 2]
+
+
+def test_a_generator_shares_its_autoencoders_setting(tmp_path):
+    first, second = parsed(tmp_path, [record("fsq", 10), stage2("fsq", 10)])
+    assert stage1_setting_of(second) == stage1_setting_of(first)
+    assert len(split_by_setting([first, second])) == 2
+
+
+def test_a_mean_of_uvim_is_over_stage_ii_seeds_of_one_stage_i(tmp_path):
+    raw = [uvim(seed=s, score=v) for s, v in enumerate((0.5, 0.53, 0.47))]
+    others = [uvim(context=False), uvim(stage1_seed=1), uvim(quantizer="ema_vq"), uvim(task="panoptic")]
+    groups = group_runs(parsed(tmp_path, [*raw, *others]))
+    assert sorted(len(g.records) for g in groups) == [1, 1, 1, 1, 3]
+    three = max(groups, key=lambda g: len(g.records)).statistic(MetricKey("rmse"))
+    assert three.mean == pytest.approx(0.5) and three.std == pytest.approx(statistics.stdev([0.5, 0.53, 0.47]))
+
+
+def test_distances_are_ordered_by_trust_and_named_by_their_network(tmp_path):
+    raw = record()
+    for network in ("vgg16", "inception"):
+        add(raw, MetricKey("reconstruction_fd", network, "train"), 1.0, SPLIT_PROTOCOL)
+    add(raw, MetricKey("reconstruction_fd", "inception", "train", weights="raw", step=5), 1.0, SPLIT_PROTOCOL)
+    keys = keys_of(parsed(tmp_path, [raw]), "reconstruction_fd")
+    assert [titled(k) for k in keys] == [
+        *("rFID (train)", "rFD-alexnet (train)", "rFD-alexnet (validation)", "rFD-vgg16 (train)")
+    ]
+
+
+def test_only_inception_on_the_name_lists_is_fid_5k(tmp_path):
+    raw = uvim("colorization")
+    for network, reference in (("inception", "train"), ("inception", "names"), ("alexnet", "names")):
+        add(raw, MetricKey("colorization_fd", network, reference), 1.0, entry(raw, CFD)["protocol"])
+    keys = keys_of(parsed(tmp_path, [raw]), "colorization_fd")
+    assert [titled(k) for k in keys][:4] == ["FID-5k", "FID (train)", "FD-alexnet (names)", "FD-alexnet (train)"]
+
+
+@pytest.mark.parametrize(
+    ("metric", "statistic", "title", "text"),
+    [
+        ("psnr", Statistic(20.126, None, 1), "PSNR (dB)", "20.13"),
+        ("usage", Statistic(0.85, 0.05, 3), "usage", "85.0% ± 5.0%"),
+        ("compression_bits", Statistic(5.8, 0.01, 2), "compression cost (bits per token)", "5.800 ± 0.010"),
+        ("pq", Statistic(0.434, 0.001, 3), "PQ", "43.4 ± 0.1"),
+        ("tokens", Statistic(40960, 0.0, 3), "tokens counted", "40,960"),
+    ],
+)
+def test_numbers_are_shown_by_their_metrics_declaration(metric, statistic, title, text):
+    assert (titled(MetricKey(metric)), shown(MetricKey(metric), statistic)) == (title, text)
