@@ -55,10 +55,10 @@ def measure(config: ConfigDict, batches: int) -> data_throughput.Cost:
     preparing = None
     if config.trainer.startswith("uvim"):
         source = data_throughput.TimedSource(label_autoencoder_factory.build_source(config, "train"))
-        preparing = data_throughput.Stopwatch(label_autoencoder_factory.build_task(config.task).prepare)
-        iterator = label_autoencoder_factory.build_train_iterator(
-            config, types.SimpleNamespace(prepare=preparing), source
-        )
+        task = label_autoencoder_factory.build_task(config.task)
+        preparing = data_throughput.Stopwatch(task.prepare)
+        timed = types.SimpleNamespace(flip=task.flip, prepare=preparing)
+        iterator = label_autoencoder_factory.build_train_iterator(config, timed, source)
     else:
         if config.trainer == "maskgit" and config.data.crop == "none":
             raise UserError(

@@ -16,7 +16,7 @@ from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import load_stage1_coder
 from fsq_repro.inference.tokenizer import load_stage1_tokenizer
 from fsq_repro.runtime import run_dir
-from fsq_repro.tasks.uvim_tasks import Task
+from fsq_repro.tasks.base import Task
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 
 

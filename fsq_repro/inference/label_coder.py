@@ -1,7 +1,7 @@
-"""`load_label_coder(run_dir)`: a trained stage I of UViM, which codes dense labels and decodes them.
+"""`load_label_coder(run)`: a trained stage I of UViM, which codes dense labels and decodes them.
 
 coder = load_label_coder("runs/depth_fsq_stage1")
-prediction, codes = coder.reconstruct(batch)      # a prepared batch, see `uvim_tasks`
+prediction, codes = coder.reconstruct(batch)      # a prepared batch, see `tasks.base`
 """
 
 import pathlib
@@ -15,9 +15,10 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
-from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.runtime.run_dir import RunDir
+from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.label_autoencoder import reconstruct, variables_of
 
 
@@ -39,7 +40,7 @@ class LabelCoder:
         self.fingerprint = fingerprint(variables)
         self._mesh = sharding.make_mesh(devices=jax.local_devices())
         self.variables = jax.device_put(variables, sharding.replicated(self._mesh))
-        self.levels = tuple(model.quantizer.levels) if hasattr(model.quantizer, "levels") else None
+        self.levels = getattr(model.quantizer, "levels", None)
 
         def predict(variables: Any, batch: Arrays) -> tuple[Arrays, jax.Array]:
             outputs, indices_BxS = reconstruct(model, task, variables, batch)
@@ -62,23 +63,23 @@ class LabelCoder:
         return self._reconstruct(self.variables, sharding.put_local(batch, self._mesh))
 
 
-def load_label_coder(path: str | pathlib.Path, *, step: int | None = None) -> LabelCoder:
+def load_label_coder(run: RunDir | str | pathlib.Path, *, step: int | None = None) -> LabelCoder:
     """Loads the stage I of a run directory.
 
     Args:
-      path: the run directory.
+      run: the run directory, opened or its path.
       step: a checkpoint's step; the last by default.
 
     Raises:
       UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
     """
-    path = pathlib.Path(path)
-    config = run_dir.RunDir(path).config
+    run = run if isinstance(run, RunDir) else RunDir(run)
+    config = run.config
     if config.trainer != "uvim_stage1":
-        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
+        raise UserError(f"{run.path} holds a run of the trainer {config.trainer!r}, not of 'uvim_stage1'")
     with explained():
         trainer = label_autoencoder_factory.build_trainer(config)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     return LabelCoder(trainer.model, trainer.task, variables_of(state), step=int(state.step))
 
 

@@ -1,4 +1,4 @@
-"""`load_label_predictor(run_dir)`: the Python door to a trained stage II of UViM.
+"""`load_label_predictor(run)`: the Python door to a trained stage II of UViM.
 
 predictor = load_label_predictor("runs/depth_fsq")
 maps = predictor.predict([image])      # uint8 (h, w, 3), any sizes -> a dict of maps of the image's size for each
@@ -10,22 +10,19 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
-from fsq_repro.data.dense_labels import resize_nearest, to_grey, to_signed
-from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import plain_resize
 from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.inference.label_coder import load_stage1_coder
-from fsq_repro.runtime import run_dir, sharding
+from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.sampling.parallel_decoding import sample_keys
-from fsq_repro.tasks.uvim_tasks import Arrays
+from fsq_repro.tasks.base import Arrays, Maps
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
-
-Maps = dict[str, np.ndarray]
 
 
 class LabelPredictor:
@@ -66,9 +63,7 @@ class LabelPredictor:
         return {name: np.asarray(x) for name, x in maps.items()}
 
     def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
-        """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, image by image.
-
-        Colour comes as uint8 (h, w, 3).
+        """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, see `Task.resized`.
 
         Raises:
           ValueError: an image is smaller than a patch.
@@ -85,40 +80,34 @@ class LabelPredictor:
             part = images[start : start + self.batch_size]
             resized = np.stack([plain_resize({"image": image}, model.image_size)["image"] for image in part])
             unit = np.pad(to_unit_float(resized), [(0, self.batch_size - len(part)), (0, 0), (0, 0), (0, 0)])
-            context = to_signed(to_grey(unit) if self.task.name == "colorization" else unit)
-            maps = self.predict_prepared(context, start + np.arange(self.batch_size), seed=seed)
+            maps = self.predict_prepared(self.task.context(unit), start + np.arange(self.batch_size), seed=seed)
             for i, image in enumerate(part):
-                yield {name: at_size(x[i], image.shape[:2]) for name, x in maps.items()}
-
-
-def at_size(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) at another size by their nearest pixels; a float picture (H, W, 3) as bytes, bicubic."""
-    if array.ndim == 2:
-        return resize_nearest(array, size)
-    return np.asarray(Image.fromarray(to_uint8(array)).resize(size[::-1], Image.Resampling.BICUBIC))
+                yield self.task.resized({name: x[i] for name, x in maps.items()}, image.shape[:2])
 
 
 def load_label_predictor(
-    path: str | pathlib.Path, *, stage1: str | None = None, step: int | None = None
+    run: RunDir | str | pathlib.Path, *, stage1: str | None = None, step: int | None = None
 ) -> LabelPredictor:
     """Loads a stage II of UViM and the stage I that it was trained on.
 
     Args:
-      path: the run directory.
+      run: the run directory, opened or its path.
       stage1: stage I's run directory, if it is no longer where the config says.
       step: a checkpoint's step; the last by default.
 
     Raises:
       UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
     """
-    path = pathlib.Path(path)
-    config = run_dir.RunDir(path).config
+    run = run if isinstance(run, RunDir) else RunDir(run)
+    config = run.config.copy_and_resolve_references()
     if config.trainer != "uvim_stage2":
-        raise UserError(f"{path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'")
+        raise UserError(
+            f"{run.path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'"
+        )
     if stage1:
         config.stage1 = stage1
     with explained():
-        coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))
+        coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(run.path))
         trainer = code_predictor_factory.build_trainer(config, coder)
-    state = restore_arrays(path / "checkpoints", trainer.init_state, step)
+    state = restore_arrays(run.checkpoints, trainer.init_state, step)
     return LabelPredictor(trainer, state.params, step=int(state.step), batch_size=config.eval.batch_size)

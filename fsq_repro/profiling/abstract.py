@@ -6,7 +6,6 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jax.extend.core import ClosedJaxpr
 from ml_collections import ConfigDict
 
@@ -17,7 +16,7 @@ from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.inference.tokenizer import Tokenizer
 from fsq_repro.profiling.program_costs import matrix_flops
-from fsq_repro.tasks.uvim_tasks import Task
+from fsq_repro.tasks.base import Task
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer, variables_of
 from fsq_repro.trainers.loop import LoopConfig, Trainer
@@ -142,12 +141,7 @@ def _images(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:
 
 
 def _dense(config: ConfigDict, task: Task) -> dict[str, jax.ShapeDtypeStruct]:
-    """The shapes that the task's `prepare` gives, found with one empty image."""
-    side = config.data.resolution
-    maps = {"depth": np.float32, "semantics": np.int32, "instances": np.int32}
-    empty = {name: np.zeros((1, side, side), dtype) for name, dtype in maps.items()}
-    prepared = task.prepare(empty | {"image": np.zeros((1, side, side, 3), np.float32)})
-    return {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), v.dtype) for k, v in prepared.items()}
+    return task.prepared_shapes(config.batch_size, config.data.resolution)
 
 
 BUILDERS = {
