@@ -16,12 +16,12 @@ from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
 from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.inference.label_predictor import LabelPredictor, at_size, load_label_predictor
+from fsq_repro.inference.label_predictor import LabelPredictor, load_label_predictor
 from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.run_dir import RunDir
-from fsq_repro.tasks.uvim_scoring import Maps, compare_rows, evenly
+from fsq_repro.tasks.base import Maps, evenly
 from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
@@ -32,15 +32,14 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    runs = [RunDir(pathlib.Path(run)) for run in FLAGS.runs]
-    configs = [run.config for run in runs]
-    tasks = {c.get("task", {}).get("name", c.trainer) for c in configs}
+    runs = [RunDir(run) for run in FLAGS.runs]
+    predictors = [load_label_predictor(run) for run in runs]
+    configs, tasks = [run.config for run in runs], {predictor.task.name for predictor in predictors}
     if len(tasks) > 1:
         raise UserError(f"--runs has runs of the tasks {', '.join(sorted(tasks))}; give runs of one task")
     titles = [title(c) for c in configs]
     if len(set(titles)) < len(titles):
         raise UserError("--runs has two runs of one quantizer and context; give one of each")
-    predictors = [load_label_predictor(run) for run in runs]
     with explained():
         side = predictors[0].trainer.model.image_size
         validation = label_autoencoder_factory.build_source(configs[0], "validation")
@@ -49,7 +48,7 @@ def main() -> None:
         named = list(zip(titles, predictors, strict=True))
         columns = {name: list(p.predict(images)) for name, p in named}
         columns |= {f"{name}, true labels": from_true_labels(p, items) for name, p in named}
-        picture = compare_rows(predictors[0].task.name, items, columns)
+        picture = predictors[0].task.rows(items, columns)
     save_png(pathlib.Path(FLAGS.out), picture)
     print(FLAGS.out)
 
@@ -60,12 +59,13 @@ def from_true_labels(predictor: LabelPredictor, items: Sequence[Item]) -> list[M
     batch["image"] = to_unit_float(batch["image"])
     maps, _ = predictor.trainer.coder.reconstruct(predictor.task.prepare(batch))
     maps = {name: np.asarray(x) for name, x in maps.items()}
-    return [{name: at_size(x[i], x.shape[1:3]) for name, x in maps.items()} for i in range(len(items))]
+    size = items[0]["image"].shape[:2]
+    return [predictor.task.resized({name: x[i] for name, x in maps.items()}, size) for i in range(len(items))]
 
 
 def title(config) -> str:
     quantizer = display_quantizer(quantizer_label(**config.quantizer))
-    return quantizer if config.get("context", True) else f"{quantizer}, no context"
+    return quantizer if config.context else f"{quantizer}, no context"
 
 
 if __name__ == "__main__":

@@ -3,7 +3,7 @@
 python scripts/predict.py --workdir=runs/depth_fsq kitchen.jpg street.png [--out=predictions]
 
 For each NAME.* in OUT: depth NAME_depth.png, coloured, and NAME_depth.npy in metres; panoptic NAME_panoptic.png,
-coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization NAME_color.png.
+coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization NAME_color.png; see `Task.write`.
 """
 
 import pathlib
@@ -15,11 +15,8 @@ from PIL import Image
 
 from fsq_repro.data.folder import load_image
 from fsq_repro.errors import UserError, explained
-from fsq_repro.files import atomic_path
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.runtime import cli, startup
-from fsq_repro.visualization.dense_pictures import colour_depth, colour_panoptic
-from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_string("workdir", None, "Run directory of UViM's stage II.", required=True)
 flags.DEFINE_string("out", "predictions", "Directory for the predictions.")
@@ -41,7 +38,7 @@ def main(files: list[str]) -> None:
     with explained():
         predictions = predictor.predict(images, seed=FLAGS.seed)
         for name, maps in zip(names, tqdm.tqdm(predictions, total=len(files), disable=None), strict=True):
-            for file in write(pathlib.Path(FLAGS.out) / name, maps):
+            for file in predictor.task.write(pathlib.Path(FLAGS.out) / name, maps):
                 print(file)
 
 
@@ -50,24 +47,6 @@ def read(file: str) -> np.ndarray:
         return load_image(file)
     except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise UserError(f"{file} cannot be read as a picture: {e}") from e
-
-
-def write(stem: pathlib.Path, maps: dict[str, np.ndarray]) -> list[str]:
-    """Writes one picture's prediction as STEM_...; returns the files."""
-    if "color" in maps:
-        save_png(f"{stem}_color.png", maps["color"])
-        return [f"{stem}_color.png"]
-    if "depth" in maps:
-        depth, data = maps["depth"], f"{stem}_depth.npy"
-        save_png(f"{stem}_depth.png", colour_depth(depth, float(depth.min()), float(depth.max())))
-        with atomic_path(data) as temporary, open(temporary, "wb") as f:
-            np.save(f, depth)
-        return [f"{stem}_depth.png", data]
-    data = f"{stem}_panoptic.npz"
-    save_png(f"{stem}_panoptic.png", colour_panoptic(maps["semantics"], maps["instances"]))
-    with atomic_path(data) as temporary, open(temporary, "wb") as f:
-        np.savez_compressed(f, **maps)
-    return [f"{stem}_panoptic.png", data]
 
 
 if __name__ == "__main__":

@@ -14,7 +14,7 @@ from ml_collections import config_flags
 
 from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
-from fsq_repro.reporting.tables import format_header, format_row
+from fsq_repro.reporting.terminal import format_header, format_row
 from fsq_repro.runtime import cli
 from fsq_repro.sweeps.launch import queued_jobs, slurm_executor, submit
 from fsq_repro.sweeps.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs

@@ -3,7 +3,7 @@
 import dataclasses
 import functools
 import pathlib
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from types import SimpleNamespace
 from typing import Any
 
@@ -122,7 +122,7 @@ class DenseNoiseSource:
         }
 
 
-def make_dense_noise(task: str, name: str, split: str, resolution: int, **_: object) -> DenseNoiseSource:
+def make_dense_noise(labels: Sequence[str], name: str, split: str, resolution: int, **_: object) -> DenseNoiseSource:
     """Stands for `label_autoencoder_factory.make_dense_source`."""
     return DenseNoiseSource(resolution=resolution, split=split)
 

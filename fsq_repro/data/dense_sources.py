@@ -1,11 +1,11 @@
 """Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them.
 
-`scenes` has the labels of every task; colorization needs none and takes any source. TFDS sets are read without
-TensorFlow once they are prepared as array_record files.
+Where no labels are needed any source will do. TFDS sets are read without TensorFlow once they are prepared as
+array_record files.
 """
 
 import os
-from typing import Literal
+from collections.abc import Sequence
 
 import numpy as np
 
@@ -14,16 +14,18 @@ from fsq_repro.data.cache import Progress
 from fsq_repro.data.sources import Source, Split, check_request, make_source
 from fsq_repro.data.tfds_source import TfdsSource, items_fingerprint, open_items, rgb
 
-Task = Literal["depth", "colorization", "panoptic"]
 NYU, COCO = "nyu_depth_v2", "coco/2017_panoptic"
-LABELLED = {"depth": ("scenes", NYU), "panoptic": ("scenes", COCO)}  # sources with the labels of a task
-TASKS = ("depth", "colorization", "panoptic")
+LABELS = {
+    "scenes": ("depth", "semantics", "instances"),
+    NYU: ("depth",),
+    COCO: ("semantics", "instances"),
+}
 
 NUM_COCO_CLASSES, NUM_COCO_THINGS = 133, 80
 
 
 def make_dense_source(
-    task: Task,
+    labels: Sequence[str],
     name: str,
     split: Split,
     resolution: int,
@@ -36,9 +38,9 @@ def make_dense_source(
     """Opens a source with the labels that a UViM task needs.
 
     Args:
-      task: `depth`, `colorization` or `panoptic`.
-      name: `scenes`; `nyu_depth_v2` for depth; `coco/2017_panoptic` for panoptic; anything that `make_source` opens for
-        colorization. TFDS names plain or as `tfds:NAME`, with a version if wanted.
+      labels: dense labels that its items must have, see `LABELS`.
+      name: a source of `LABELS`, or anything that `make_source` opens where `labels` is empty. TFDS names plain or as
+        `tfds:NAME`, with a version if wanted.
       split: `train` or `validation`.
       resolution: side in pixels at which `photos` and `scenes` are made.
       tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
@@ -48,26 +50,25 @@ def make_dense_source(
       progress: wraps the loop of a build.
 
     Raises:
-      ValueError: unknown task, source, split, split expression or crop, a source without the task's labels, a TFDS set
-        that is not prepared, resolution out of range.
+      ValueError: unknown source, split, split expression or crop, a source without the labels, a TFDS set that is not
+        prepared, resolution out of range.
       FileNotFoundError: missing folder.
     """
     check_request(split, resolution)
-    if task not in TASKS:
-        raise ValueError(f"task must be one of {', '.join(TASKS)}, not {task!r}.")
     tfds_name = name.removeprefix("tfds:")
-    allowed = LABELLED.get(task)
-    if allowed and tfds_name.split(":")[0] not in allowed:
-        raise ValueError(f"data.source {name!r} has no labels for task {task}, which needs {' or '.join(allowed)}.")
+    kind = tfds_name.split(":")[0]
+    if not set(labels) <= set(LABELS.get(kind, ())):
+        able = " or ".join(source for source, theirs in LABELS.items() if set(labels) <= set(theirs))
+        raise ValueError(f"data.source {name!r} lacks {' and '.join(labels)}: the task needs {able}.")
     if name in ("photos", "scenes") or name.startswith("folder:"):
         if tfds_split is not None:
             raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
         return make_source(name, split, resolution, cache_dir=cache_dir, progress=progress)
-    if task == "depth":
+    if not labels:
+        return TfdsSource(tfds_name, split, tfds_split=tfds_split)
+    if kind == NYU:
         return NyuDepth(tfds_name, split, tfds_split=tfds_split, crop=crop)
-    if task == "panoptic":
-        return CocoPanoptic(tfds_name, split, tfds_split=tfds_split)
-    return TfdsSource(tfds_name, split, tfds_split=tfds_split)
+    return CocoPanoptic(tfds_name, split, tfds_split=tfds_split)
 
 
 class NyuDepth:

@@ -28,6 +28,7 @@ class Augmentation:
 
     Attributes:
       flip: mirror half of the items left to right.
+      mirror: how; labels may change with the side.
       crop: `none` brings items to the resolution by the evaluation crop; `random_resized` and `inception` cut a random
         box, see `transforms.draw_crop_box` and `transforms.draw_inception_box`.
       min_scale: smallest area of that box, as a share of the image (MaskBit 0.8; UViM 0.05).
@@ -36,6 +37,7 @@ class Augmentation:
     """
 
     flip: bool = True
+    mirror: Callable[[transforms.Item], transforms.Item] = transforms.flip
     crop: Literal["none", "random_resized", "inception"] = "none"
     min_scale: float = 0.8
     aspect: tuple[float, float] = (3 / 4, 4 / 3)
@@ -63,7 +65,7 @@ class Augmentation:
                 draw_box=DRAW_BOX[self.crop],
                 antialias=self.antialias,
             )
-        return transforms.flip(item) if self.flip and rng.random() < 0.5 else item
+        return self.mirror(item) if self.flip and rng.random() < 0.5 else item
 
 
 def train_iterator(

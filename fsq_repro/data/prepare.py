@@ -12,7 +12,7 @@ import shutil
 from collections.abc import Callable
 from typing import Any
 
-from fsq_repro.data.dense_sources import COCO, NYU, make_dense_source
+from fsq_repro.data.dense_sources import COCO, LABELS, NYU, make_dense_source
 from fsq_repro.data.sources import Source, make_source
 from fsq_repro.data.tfds_source import load_builder
 
@@ -31,7 +31,7 @@ class Recipe:
       prepared: the built set: "dataset size" of TFDS' catalog. TFDS shuffles through temporary files of that size,
         which it deletes while it writes the set.
       splits: name -> number of items, from the catalog.
-      task: of `make_dense_source`, which reads the set; "" for `make_source`.
+      labels: with which `make_dense_source` reads the set.
     """
 
     origin: str
@@ -40,7 +40,7 @@ class Recipe:
     extracted: int
     prepared: int
     splits: dict[str, int]
-    task: str
+    labels: tuple[str, ...]
 
 
 # tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco}, and TFDS' checksum files.
@@ -52,7 +52,7 @@ RECIPES = {
         extracted=0,
         prepared=int(155.84 * GIB),  # with the test split, which is not needed here
         splits={"train": 1_281_167, "validation": 50_000},
-        task="",
+        labels=(),
     ),
     NYU: Recipe(
         origin="http://datasets.lids.mit.edu/fastdepth/data/",
@@ -61,7 +61,7 @@ RECIPES = {
         extracted=35_151_124_480,  # the same files in uncompressed tars: huggingface.co/datasets/sayakpaul/nyu_depth_v2
         prepared=int(74.03 * GIB),
         splits={"train": 47_584, "validation": 654},
-        task="depth",
+        labels=LABELS[NYU],
     ),
     COCO: Recipe(
         origin="http://images.cocodataset.org/",
@@ -74,7 +74,7 @@ RECIPES = {
         extracted=23 * 10**9,  # JPEGs do not shrink in a zip; the annotations are a zip of zips, unpacked twice
         prepared=int(19.63 * GIB),
         splits={"train": 118_287, "validation": 5_000},
-        task="panoptic",
+        labels=LABELS[COCO],
     ),
 }
 
@@ -136,7 +136,7 @@ def open_set(name: str, split: str) -> Source:
     recipe = _recipe(name)
     if recipe is None:
         return make_source(name, split, 32)  # TFDS sets keep their own resolution
-    source = make_dense_source(recipe.task, name, split, 32) if recipe.task else make_source(name, split, 32)
+    source = make_dense_source(recipe.labels, name, split, 32)
     if len(source) != recipe.splits[split]:
         raise ValueError(
             f"the prepared TFDS set {name!r} has {len(source):,} {split} items, not {recipe.splits[split]:,}: delete "

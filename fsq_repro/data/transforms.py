@@ -1,8 +1,8 @@
 """Resizing, cropping and flipping of single items, on the host with Pillow and NumPy.
 
-An item is a dict with `image` uint8 (h, w, 3) and perhaps dense labels of the same height and width (`depth` float32,
-`semantics` and `instances` int32, `crowd` bool). Every transform treats all of them alike, except that labels are never
-interpolated: they are resized to the nearest pixel.
+An item is a dict with `image` uint8 (h, w, 3) and perhaps dense labels, which are all arrays of the same height and
+width (h, w, ...). Every transform treats all of them alike, except that labels are never interpolated: they are resized
+to the nearest pixel.
 """
 
 import math
@@ -13,8 +13,6 @@ from PIL import Image
 
 Item = dict[str, np.ndarray]
 Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
-
-DENSE_KEYS = ("depth", "semantics", "instances", "crowd")
 
 
 def adm_resize(image: np.ndarray, resolution: int) -> np.ndarray:
@@ -181,8 +179,12 @@ def random_resized_crop(
 
 
 def flip(item: Item) -> Item:
-    """Mirrors image and labels left to right."""
-    return {k: v[:, ::-1] if k == "image" or k in DENSE_KEYS else v for k, v in item.items()}
+    """Mirrors image and labels left to right; what a label's values say stays."""
+    return {k: v[:, ::-1] if _is_dense(v, item) else v for k, v in item.items()}
+
+
+def _is_dense(value: np.ndarray, item: Item) -> bool:
+    return np.shape(value)[:2] == item["image"].shape[:2]
 
 
 def _crop_labels(item: Item, box: Box, resolution: int) -> Item:
@@ -191,4 +193,4 @@ def _crop_labels(item: Item, box: Box, resolution: int) -> Item:
     # Centre of output pixel i lies at (i + 0.5) * side / resolution of the box: integers, so no rounding differs.
     rows = top + (2 * np.arange(resolution) + 1) * (bottom - top) // (2 * resolution)
     columns = left + (2 * np.arange(resolution) + 1) * (right - left) // (2 * resolution)
-    return {k: v[np.ix_(rows, columns)] if k in DENSE_KEYS else v for k, v in item.items()}
+    return {k: v[np.ix_(rows, columns)] if k != "image" and _is_dense(v, item) else v for k, v in item.items()}

@@ -4,8 +4,9 @@ Stage I is given the true labels ("oracle": the best that stage II can do), stag
 that of the validation labels' codes; stage II's record repeats stage I's.
 """
 
+import dataclasses
+import functools
 import logging
-import pathlib
 from collections.abc import Sequence
 
 import numpy as np
@@ -16,10 +17,10 @@ from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
+from fsq_repro.metrics.table import MetricKey
 from fsq_repro.metrics.usage import CodebookUsage, saturation
-from fsq_repro.runtime import run_dir
-from fsq_repro.tasks.colorization_scoring import COLTRAN_PX, ListedColorization, split_colorization
-from fsq_repro.tasks.uvim_scoring import DepthScorer, Maps, PanopticScorer
+from fsq_repro.runtime.run_dir import Measured, RunDir, read_metrics
+from fsq_repro.tasks.base import EvaluationData, Maps
 from fsq_repro.visualization.grids import save_png
 
 log = logging.getLogger(__name__)
@@ -29,22 +30,22 @@ USAGE = ("usage", "entropy_bits", "tokens", "codes_used", "uniform_usage", "perp
 
 
 def evaluate_run(
-    path: pathlib.Path,
+    run: RunDir,
     *,
     stage1: str | None = None,
-    weights: str = "raw",
+    weights: str | None = None,
     step: int | None = None,
     networks: Sequence[str] | None = None,
     inception: str | None = None,
 ) -> dict:
-    """Measures the run and merges the figures into `record.json`.
+    """Measures the run and merges the metrics into its record.
 
     Args:
-      path: the run directory.
+      run: of either stage.
       stage1: see `load_label_predictor`; of no use for stage I.
-      weights: "raw"; UViM keeps no average.
-      step: a checkpoint's step; the last by default. Figures of another get "@raw,STEP" behind their name.
-      networks, inception: of colorization, as in `stage1_evaluation.evaluate_run`.
+      weights: "raw" or None, which is the same: UViM keeps no average.
+      step: a checkpoint's step; the last by default. The keys of another's metrics have "raw" weights and the step.
+      networks, inception: of colorization, as in `evaluation.autoencoder.evaluate_run`.
 
     Returns:
       The record.
@@ -52,16 +53,16 @@ def evaluate_run(
     Raises:
       UserError: no run or checkpoint there, or its data are missing or do not fit the task.
     """
-    config = run_dir.RunDir(path).config
-    if weights != "raw":
+    if weights not in (None, "raw"):
         raise UserError(f"--weights={weights} is not kept by UViM's trainers; --weights=raw is")
+    config = run.config.copy_and_resolve_references()
     usage, sampler = None, {}
     if config.trainer == "uvim_stage1":
-        coder = load_label_coder(path, step=step)
+        coder = load_label_coder(run, step=step)
         task, step = coder.task, coder.step
         usage = CodebookUsage(coder.model.quantizer.codebook_size)
     else:
-        predictor = load_label_predictor(path, stage1=stage1, step=step)
+        predictor = load_label_predictor(run, stage1=stage1, step=step)
         task, step = predictor.task, predictor.step
         temperature = config.sampler.temperature
         sampler = {"sampler": "autoregressive", "temperature": temperature} | ({"seed": SEED} if temperature else {})
@@ -75,22 +76,13 @@ def evaluate_run(
 
     config = scorer_factory.choose_networks(config, networks, inception)
     with explained():
-        e, train = config.eval, label_autoencoder_factory.build_source(config, "train")
-        source = label_autoencoder_factory.build_source(config, "validation")
-        batches = label_autoencoder_factory.build_eval_batches(config, task, source, processes=1)
-        more = {"crop": config.data.crop} if task.name == "depth" else {}
-        if task.name == "depth":
-            scorer = DepthScorer(train, source[0]["depth"].shape, e.baseline_images)
-        elif task.name == "panoptic":
-            scorer = PanopticScorer(train, e.baseline_images, config.data.resolution)
-        elif e.eval_names:
-            scorers = scorer_factory.build_scorers(config, COLTRAN_PX)
-            scorer = ListedColorization(source, e.eval_names, e.reference_names, scorers, e.batch_size)
-            source, more = scorer.source, {"list": pathlib.Path(e.eval_names).name}
-            batches = scorer.batches(config.data.resolution)
-        else:
-            resolution = config.data.resolution
-            scorer = split_colorization(train, source, scorer_factory.build_scorers(config, resolution), resolution)
+        sources = [label_autoencoder_factory.build_source(config, split) for split in ("train", "validation")]
+        make_scorers = functools.partial(scorer_factory.build_scorers, config)
+        evaluation = task.evaluation(
+            EvaluationData(*sources, config.data.to_dict(), config.eval.to_dict(), make_scorers)
+        )
+        scorer, source = evaluation.scorer, evaluation.source
+        batches = label_autoencoder_factory.build_eval_batches(config, evaluation.preparation, source, processes=1)
 
     first = 0
     for batch in explained_items(batches):
@@ -101,25 +93,29 @@ def evaluate_run(
     if first != len(source):
         raise ValueError(f"the evaluation saw {first} images, the split has {len(source)}.")
 
-    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"} | more
-    protocol |= {"images": first, "weights": "raw", "checkpoint": step}
-    figures = {
-        name: {"value": x, "protocol": protocol | ({} if "@" in name else sampler)}  # baselines are not sampled
-        for name, x in scorer.compute().items()
+    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
+    protocol |= evaluation.protocol | {"images": first, "weights": "raw", "checkpoint": step}
+    particular = scorer.protocols()
+    measured = {
+        # Baselines are not sampled.
+        key: Measured(value, protocol | ({} if key.baseline else sampler) | particular.get(key, {}))
+        for key, value in scorer.compute().items()
     }
-    for name, extra in scorer.protocols().items():
-        figures[name]["protocol"] = figures[name]["protocol"] | extra
     facts = {}
     if usage is not None:
-        figures |= {name: {"value": value, "protocol": protocol} for name, value in usage.compute().items()}
+        measured |= {MetricKey(name): Measured(value, protocol) for name, value in usage.compute().items()}
         if coder.levels:
             histograms = usage.level_histograms(coder.levels)
             facts = {"level_histograms": [h.tolist() for h in histograms], "saturation": saturation(histograms)}
     else:
-        theirs = run_dir.RunDir(pathlib.Path(stage1 or config.stage1)).record["figures"]
-        figures |= {name: theirs[name] for name in USAGE if name in theirs}
-        if "usage" not in theirs:
+        theirs = read_metrics(RunDir(stage1 or config.stage1).record)
+        usage_keys = [MetricKey(name) for name in USAGE]
+        measured |= {key: theirs[key] for key in usage_keys if key in theirs}
+        if MetricKey("usage") not in theirs:
             log.warning("no codebook usage: stage I in %s has not been evaluated", stage1 or config.stage1)
-    suffix, facts = ("", facts) if step == config.steps else (f"@raw,{step}", {})
-    save_png(path / "samples" / f"evaluation{suffix}.png", scorer.picture())
-    return run_dir.RunDir(path).update_record(figures={name + suffix: f for name, f in figures.items()}, **facts)
+    picture = "evaluation"
+    if step != config.steps:
+        measured = {dataclasses.replace(key, weights="raw", step=step): m for key, m in measured.items()}
+        picture, facts = f"evaluation@raw,{step}", {}
+    save_png(run.samples / f"{picture}.png", task.rows(scorer.shown.items, {"prediction": scorer.shown.maps}))
+    return run.update_record(measured, **facts)

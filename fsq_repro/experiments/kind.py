@@ -15,7 +15,7 @@ from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.factories.stage1_link import Stage1Need
 from fsq_repro.runtime.run_dir import RunDir
-from fsq_repro.tasks.uvim_tasks import Task
+from fsq_repro.tasks.base import Task
 from fsq_repro.trainers.loop import Trainer
 
 Shapes = Any  # pytree of jax.ShapeDtypeStruct

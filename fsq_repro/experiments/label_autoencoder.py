@@ -3,7 +3,6 @@
 from typing import Any
 
 import jax
-import numpy as np
 from ml_collections import ConfigDict
 
 from fsq_repro.data.pipeline import eval_batches
@@ -12,7 +11,7 @@ from fsq_repro.evaluation import uvim as evaluation
 from fsq_repro.experiments.kind import Kind
 from fsq_repro.factories import label_autoencoder
 from fsq_repro.runtime.run_dir import RunDir
-from fsq_repro.tasks.uvim_tasks import Task
+from fsq_repro.tasks.base import Task
 from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer
 from fsq_repro.trainers.loop import Trainer
 
@@ -33,12 +32,7 @@ class DenseLabelsKind(Kind):
         return label_autoencoder.build_eval_batches(config, task, items)
 
     def batch_shapes(self, config: ConfigDict, trainer: Trainer) -> dict[str, jax.ShapeDtypeStruct]:
-        """The shapes that the task's `prepare` gives, found with one empty image."""
-        side = config.data.resolution
-        maps = {"depth": np.float32, "semantics": np.int32, "instances": np.int32}
-        empty = {name: np.zeros((1, side, side), dtype) for name, dtype in maps.items()}
-        prepared = self.build_task(config).prepare(empty | {"image": np.zeros((1, side, side, 3), np.float32)})
-        return {k: jax.ShapeDtypeStruct((config.batch_size, *v.shape[1:]), v.dtype) for k, v in prepared.items()}
+        return self.build_task(config).prepared_shapes(config.batch_size, config.data.resolution)
 
     def evaluate(self, run: RunDir, **options: Any) -> dict:
         return evaluation.evaluate_run(run, **options)

@@ -9,17 +9,16 @@ from ml_collections import ConfigDict
 from fsq_repro.factories import common, stage1_link
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.models.augreg_vit import load_augreg_vit
-from fsq_repro.models.code_predictor import EncoderDecoderTransformer
+from fsq_repro.models.code_predictor import CodePredictor
 from fsq_repro.trainers.code_predictor import CodePredictorState, CodePredictorTrainer, FrozenLabelCoder
 
 
-def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> EncoderDecoderTransformer:
+def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> CodePredictor:
     m = config.model
-    embeddings = {field: m[field] for field in ("token_std", "position_scale")}
-    for field, value in embeddings.items():
-        if not 0 < value < float("inf"):
-            raise ValueError(f"model.{field} = {value} must be a finite number above 0")
-    model = EncoderDecoderTransformer(
+    for field in ("token_std", "position_scale"):
+        if not 0 < m[field] < float("inf"):
+            raise ValueError(f"model.{field} = {m[field]} must be a finite number above 0")
+    model = CodePredictor(
         codebook_size=codebook_size,
         num_codes=num_codes,
         image_size=config.data.resolution,
@@ -29,8 +28,9 @@ def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> Encod
         num_heads=m.num_heads,
         mlp_width=m.mlp_width,
         remat=m.remat,
+        token_std=m.token_std,
+        position_scale=m.position_scale,
         dtype=common.build_dtype(m),
-        **embeddings,
     )
     # Shapes only, of one layer: what the network refuses is refused here.
     images = jnp.zeros((1, config.data.resolution, config.data.resolution, 3))
@@ -43,7 +43,7 @@ def build_trainer(config: ConfigDict, coder: FrozenLabelCoder) -> CodePredictorT
     """Stage II over the codes of `coder`."""
     if not 0 <= config.sampler.temperature < float("inf"):
         raise ValueError(f"sampler.temperature = {config.sampler.temperature} must be a finite number >= 0")
-    label_autoencoder_factory.check_evaluation(config)
+    coder.task.check_evaluation(config.eval.to_dict())
     return CodePredictorTrainer(
         model=build_model(config, coder.model.quantizer.codebook_size, coder.model.code_grid**2),
         optimizer=label_autoencoder_factory.build_optimizer(config.optimizer, config.steps),

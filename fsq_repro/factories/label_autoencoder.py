@@ -7,37 +7,30 @@ import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fsq_repro.data import transforms
 from fsq_repro.data.dense_sources import make_dense_source
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.factories import common
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
-from fsq_repro.tasks.uvim_tasks import ColorizationTask, DepthTask, PanopticTask, Task
+from fsq_repro.tasks.base import Preparation, Task
+from fsq_repro.tasks.registry import TASKS
 from fsq_repro.trainers import big_vision_adafactor
 from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer
 from fsq_repro.trainers.loop import Trainer
 
-TASKS = {"depth": DepthTask, "colorization": ColorizationTask, "panoptic": PanopticTask}
-
 
 def build_task(c: ConfigDict) -> Task:
     """`config.task` -> task; its fields but `name` are the task's attributes."""
-    fields = c.to_dict()
-    kind = TASKS.get(c.name)
-    if kind is None:
+    if c.name not in TASKS:
         raise ValueError(f"task.name = {c.name!r} is not one of {', '.join(TASKS)}")
-    wanted = sorted(f.name for f in dataclasses.fields(kind))
+    kind, fields = TASKS[c.name], c.to_dict()
+    wanted = sorted(["name", *(f.name for f in dataclasses.fields(kind))])
     if sorted(fields) != wanted:
         raise ValueError(
             f"task.name = {c.name!r} needs the fields {', '.join(wanted)} of task, but the config has "
             f"{', '.join(sorted(fields))}; choose the task by its config file"
         )
-    for name, least in (("bins", 2), ("num_classes", 2), ("num_instances", 2)):
-        if fields.get(name, least) < least:
-            raise ValueError(f"task.{name} = {fields[name]} must be at least {least}")
-    if not 0 <= fields.get("min_fraction", 0.0) < 1:
-        raise ValueError(f"task.min_fraction = {c.min_fraction} must be in [0, 1)")
+    del fields["name"]
     return kind(**fields)
 
 
@@ -85,32 +78,18 @@ def build_trainer(config: ConfigDict) -> LabelAutoencoderTrainer:
     """Stage I."""
     task = build_task(config.task)
     model = build_model(config, task)
-    check_evaluation(config)
+    task.check_evaluation(config.eval.to_dict())
     return LabelAutoencoderTrainer(
         model, task, build_optimizer(config.optimizer, config.steps), config.accumulate_steps
     )
 
 
-def check_evaluation(config: ConfigDict) -> None:
-    """ValueError for what the evaluation would refuse only after the training."""
-    names = ("eval_names", "reference_names")
-    if config.task.name == "colorization" and bool(config.eval.eval_names) != bool(config.eval.reference_names):
-        told = " and ".join(f"eval.{name} = {config.eval[name]!r}" for name in names)
-        raise ValueError(f"{told} must both be given or both be empty")
-
-
 def build_source(config: ConfigDict, split: str) -> Source:
-    """The images with the task's labels; ValueError where the task's heads are too small for the source's classes."""
-    d = config.data
-    source = make_dense_source(
-        config.task.name, d.source, split, d.resolution, tfds_split=d.splits.get(split) or None, crop=d.crop
+    """The images with the task's labels; ValueError where the source's labels do not fit the task."""
+    task, d = build_task(config.task), config.data
+    return task.labelled(
+        make_dense_source(task.needs, d.source, split, d.resolution, tfds_split=d.splits[split] or None, crop=d.crop)
     )
-    if config.task.name == "panoptic" and source.num_semantics != config.task.num_classes:
-        raise ValueError(
-            f"task.num_classes = {config.task.num_classes}, but {source.name} has {source.num_semantics} classes, "
-            "void included"
-        )
-    return source
 
 
 def build_train_iterator(config: ConfigDict, task: Task, source: Source):
@@ -123,7 +102,12 @@ def build_train_iterator(config: ConfigDict, task: Task, source: Source):
         resolution=d.resolution,
         seed=config.seed,
         augmentation=Augmentation(
-            flip=d.flip, crop="inception", min_scale=d.min_scale, aspect=d.aspect, antialias=False
+            flip=d.flip,
+            mirror=task.flip,
+            crop="inception",
+            min_scale=d.min_scale,
+            aspect=d.aspect,
+            antialias=False,
         ),
         prepare=task.prepare,
         num_workers=d.num_workers,
@@ -132,7 +116,7 @@ def build_train_iterator(config: ConfigDict, task: Task, source: Source):
     )
 
 
-def build_eval_batches(config: ConfigDict, task: Task, source: Source, processes: int | None = None):
+def build_eval_batches(config: ConfigDict, task: Preparation, source: Source, processes: int | None = None):
     """This process's part of the prepared batches that cover `source` once; eval.batch_size is global.
 
     `processes` is their number, 1 where each goes through the whole source.
@@ -143,8 +127,7 @@ def build_eval_batches(config: ConfigDict, task: Task, source: Source, processes
         source,
         batch_size=config.eval.batch_size // jax.process_count(),
         resolution=config.data.resolution,
-        # Colour is scored by Frechet distances, whose references keep the aspect.
-        transform=transforms.center_crop if config.task.name == "colorization" else transforms.plain_resize,
+        transform=task.eval_transform,
         prepare=task.prepare,
         process_index=jax.process_index() if processes > 1 else 0,
         process_count=processes,

@@ -1,7 +1,7 @@
-"""`load_label_coder(run_dir)`: a trained stage I of UViM, which codes dense labels and decodes them.
+"""`load_label_coder(run)`: a trained stage I of UViM, which codes dense labels and decodes them.
 
 coder = load_label_coder("runs/depth_fsq_stage1")
-prediction, codes = coder.reconstruct(batch)      # a prepared batch, see `uvim_tasks`
+prediction, codes = coder.reconstruct(batch)      # a prepared batch, see `tasks.base`
 """
 
 import pathlib
@@ -18,7 +18,7 @@ from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
 from fsq_repro.runtime.run_dir import RunDir, open_run
-from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.label_autoencoder import reconstruct, variables_of
 
 NEEDED = stage1_link.Stage1Need("uvim_stage1", same=("task", "context"))

@@ -1,4 +1,4 @@
-"""`load_label_predictor(run_dir)`: the Python door to a trained stage II of UViM.
+"""`load_label_predictor(run)`: the Python door to a trained stage II of UViM.
 
 predictor = load_label_predictor("runs/depth_fsq")
 maps = predictor.predict([image])      # uint8 (h, w, 3), any sizes -> a dict of maps of the image's size for each
@@ -10,10 +10,8 @@ from typing import Any
 
 import jax
 import numpy as np
-from PIL import Image
 
-from fsq_repro.data.dense_labels import resize_nearest, to_grey, to_signed
-from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import plain_resize
 from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import code_predictor as code_predictor_factory
@@ -23,10 +21,8 @@ from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
 from fsq_repro.runtime.run_dir import RunDir, changed, open_run
 from fsq_repro.sampling.parallel_decoding import sample_keys
-from fsq_repro.tasks.uvim_tasks import Arrays
+from fsq_repro.tasks.base import Arrays, Maps
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
-
-Maps = dict[str, np.ndarray]
 
 
 class LabelPredictor:
@@ -67,9 +63,7 @@ class LabelPredictor:
         return {name: np.asarray(x) for name, x in maps.items()}
 
     def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
-        """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, image by image.
-
-        Colour comes as uint8 (h, w, 3).
+        """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, see `Task.resized`.
 
         Raises:
           ValueError: an image is smaller than a patch.
@@ -86,17 +80,9 @@ class LabelPredictor:
             part = images[start : start + self.batch_size]
             resized = np.stack([plain_resize({"image": image}, model.image_size)["image"] for image in part])
             unit = np.pad(to_unit_float(resized), [(0, self.batch_size - len(part)), (0, 0), (0, 0), (0, 0)])
-            context = to_signed(to_grey(unit) if self.task.name == "colorization" else unit)
-            maps = self.predict_prepared(context, start + np.arange(self.batch_size), seed=seed)
+            maps = self.predict_prepared(self.task.context(unit), start + np.arange(self.batch_size), seed=seed)
             for i, image in enumerate(part):
-                yield {name: at_size(x[i], image.shape[:2]) for name, x in maps.items()}
-
-
-def at_size(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Labels (H, W) at another size by their nearest pixels; a float picture (H, W, 3) as bytes, bicubic."""
-    if array.ndim == 2:
-        return resize_nearest(array, size)
-    return np.asarray(Image.fromarray(to_uint8(array)).resize(size[::-1], Image.Resampling.BICUBIC))
+                yield self.task.resized({name: x[i] for name, x in maps.items()}, image.shape[:2])
 
 
 def load_label_predictor(

@@ -1,4 +1,4 @@
-"""FID-5k of colorization: name lists, preprocessing and figures as ColTran's and UViM's published protocol has them.
+"""FID-5k of colorization: name lists, preprocessing and errors as ColTran's and UViM's published protocol has them.
 
 Follows google-research/big_vision `evaluators/proj/uvim/coltran_fid.py` (paper section 4.4, Table 2). The protocol has
 its own value range, bytes / 128 - 1, which is neither the [0, 1] of our batches nor the bytes / 127.5 - 1 that the
@@ -10,14 +10,12 @@ import math
 import os
 import pathlib
 from collections import Counter
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Iterable, Sequence
 
 import numpy as np
 
-from fsq_repro.metrics.frechet import Moments, frechet_distance
-
 GREY_WEIGHTS = (0.2989, 0.587, 0.114)  # of tf.image.rgb_to_grayscale; their sum is 0.9999
-FIGURES = ("mse", "colourfulness", "colourfulness_originals")  # one value an image
+METRICS = ("mse", "colourfulness", "colourfulness_originals")  # one value an image
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
@@ -173,33 +171,21 @@ def colourfulness(images_BxHxWx3: np.ndarray) -> np.ndarray:
     return np.hypot(*spread_2xB) + 0.3 * np.hypot(*mean_2xB)
 
 
-class ColorizationFigures:
-    """Features and errors of every colorized image seen, mergeable.
+class ColourErrors:
+    """Squared error and colourfulness of every colorized image seen."""
 
-    Attributes:
-      moments: of the predictions' features.
-    """
-
-    def __init__(self, features: Callable[[np.ndarray], np.ndarray]) -> None:
-        """`features` maps uint8 images (B, H, W, 3) to (B, D); the value range of its network is its own affair."""
-        self.moments = Moments()
-        self._features = features
+    def __init__(self) -> None:
         self._per_image: list[tuple[float, ...]] = []  # kept, so that no order of summing differs
 
-    def update(
-        self, predictions_BxHxWx3: np.ndarray, originals_BxHxWx3: np.ndarray, mask_B: np.ndarray | None = None
-    ) -> None:
+    def update(self, predictions_BxHxWx3: np.ndarray, originals_BxHxWx3: np.ndarray) -> None:
         """Measures a batch.
 
         Args:
           predictions_BxHxWx3: uint8, colorized.
           originals_BxHxWx3: uint8, the same images in their true colours.
-          mask_B: bool, False for the copies that fill up a batch (they go through `features` and are then left out);
-            all images count if None.
 
         Raises:
-          ValueError: not two uint8 arrays of one (B, H, W, 3) shape, a mask that is not bool (B,), or features that
-            `Moments.update` refuses.
+          ValueError: not two uint8 arrays of one (B, H, W, 3) shape.
         """
         a, b = np.asarray(predictions_BxHxWx3), np.asarray(originals_BxHxWx3)
         if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3 or a.shape != b.shape:
@@ -207,35 +193,21 @@ class ColorizationFigures:
                 "predictions and originals must be uint8 of one (B, H, W, 3) shape, got "
                 f"{a.dtype} {a.shape} and {b.dtype} {b.shape}."
             )
-        counted_B = np.ones(len(a), bool) if mask_B is None else np.asarray(mask_B)
-        if counted_B.dtype != bool or counted_B.shape != a.shape[:1]:
-            raise ValueError(f"mask must be bool of shape ({len(a)},), got {counted_B.dtype} {counted_B.shape}.")
-        self.moments.update(np.asarray(self._features(a))[counted_B])
-        a, b = a[counted_B], b[counted_B]
         error = (a.astype(np.float64) - b) / 255
         self._per_image += zip((error**2).mean(axis=(1, 2, 3)), colourfulness(a), colourfulness(b), strict=True)
 
-    def merge(self, other: "ColorizationFigures") -> None:
-        """Adds another accumulator's images, seen with the same features."""
-        self.moments.merge(other.moments)
-        self._per_image += other._per_image
-
-    def compute(self, reference: Moments) -> dict[str, float | int]:
-        """Figures of all images seen; only of the published images, sizes and network is the distance called FID-5k.
-
-        Args:
-          reference: moments of the reference images' features: other images than those colorized.
+    def compute(self) -> dict[str, float]:
+        """Means over the images seen.
 
         Returns:
-          frechet: Frechet distance of the predictions from the reference.
           mse: squared error of RGB / 255, averaged over channels and pixels, then images. Grey images do well on it.
-          colourfulness: of the predictions (`colourfulness`), averaged over images; grey images have 0.
+          colourfulness: of the predictions (`colourfulness`); grey images have 0.
           colourfulness_originals: of the same images in their true colours.
-          images: images seen.
 
         Raises:
-          ValueError: fewer than two images on a side, or features of different widths.
+          ValueError: no image was seen.
         """
-        distance, images = frechet_distance(self.moments, reference), len(self._per_image)
-        means = (math.fsum(column) / images for column in zip(*self._per_image, strict=True))
-        return {"frechet": distance} | dict(zip(FIGURES, means, strict=True)) | {"images": images}
+        if not self._per_image:
+            raise ValueError("errors of no images are not defined.")
+        means = (math.fsum(column) / len(self._per_image) for column in zip(*self._per_image, strict=True))
+        return dict(zip(METRICS, means, strict=True))

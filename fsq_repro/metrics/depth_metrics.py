@@ -12,7 +12,7 @@ import numpy as np
 
 from fsq_repro.data.dense_labels import MAX_DEPTH, MIN_DEPTH
 
-FIGURES = ("rmse", "abs_rel", "log10", "delta1", "delta2", "delta3")
+METRICS = ("rmse", "abs_rel", "log10", "delta1", "delta2", "delta3")
 
 
 def valid_depth(depth: np.ndarray) -> np.ndarray:
@@ -21,23 +21,22 @@ def valid_depth(depth: np.ndarray) -> np.ndarray:
 
 
 class DepthMetrics:
-    """Depth errors of every image seen, float64, mergeable.
+    """Depth errors of every image seen, float64.
 
     Attributes:
       skipped: images without a valid pixel, for which no error is defined.
     """
 
     def __init__(self) -> None:
-        self._figures: list[tuple[float, ...]] = []  # one an image; kept, so that no order of summing differs
+        self._per_image: list[tuple[float, ...]] = []  # kept, so that no order of summing differs
         self.skipped = 0
 
-    def update(self, predictions_BxHxW: np.ndarray, depth_BxHxW: np.ndarray, mask_B: np.ndarray | None = None) -> None:
+    def update(self, predictions_BxHxW: np.ndarray, depth_BxHxW: np.ndarray) -> None:
         """Measures a batch.
 
         Args:
           predictions_BxHxW: floats, metres, positive on valid pixels.
           depth_BxHxW: the ground truth, floats, metres; not within (0.001, 10) where nothing was measured.
-          mask_B: bool, False for the copies that fill up a batch; all images count if None.
 
         Raises:
           ValueError: shapes that differ, or a prediction on a valid pixel that is not positive and finite.
@@ -48,24 +47,18 @@ class DepthMetrics:
                 "predictions and depth must have one (B, H, W) shape, got "
                 f"{predictions_BxHxW.shape} and {depth_BxHxW.shape}."
             )
-        counted = np.ones(len(depth_BxHxW), bool) if mask_B is None else np.asarray(mask_B)
-        figures, skipped = [], 0
-        for prediction_HxW, depth_HxW in zip(predictions_BxHxW[counted], depth_BxHxW[counted], strict=True):
+        errors, skipped = [], 0
+        for prediction_HxW, depth_HxW in zip(predictions_BxHxW, depth_BxHxW, strict=True):
             valid = valid_depth(depth_HxW)
             if valid.any():
-                figures.append(_figures(prediction_HxW[valid].astype(np.float64), depth_HxW[valid].astype(np.float64)))
+                errors.append(_errors(prediction_HxW[valid].astype(np.float64), depth_HxW[valid].astype(np.float64)))
             else:
                 skipped += 1
-        self._figures += figures
+        self._per_image += errors
         self.skipped += skipped
 
-    def merge(self, other: "DepthMetrics") -> None:
-        """Adds another accumulator's images."""
-        self._figures += other._figures
-        self.skipped += other.skipped
-
     def compute(self) -> dict[str, float | int]:
-        """Figures averaged over the images measured.
+        """Errors averaged over the images measured.
 
         Returns:
           rmse: root of the mean squared error, metres.
@@ -79,15 +72,15 @@ class DepthMetrics:
         Raises:
           ValueError: no image with a valid pixel was seen.
         """
-        if not self._figures:
+        if not self._per_image:
             raise ValueError(f"depth errors of no images are not defined: {self.skipped} had no valid pixel.")
-        images = len(self._figures)
-        means = (math.fsum(column) / images for column in zip(*self._figures, strict=True))
-        return dict(zip(FIGURES, means, strict=True)) | {"images": images, "images_skipped": self.skipped}
+        images = len(self._per_image)
+        means = (math.fsum(column) / images for column in zip(*self._per_image, strict=True))
+        return dict(zip(METRICS, means, strict=True)) | {"images": images, "images_skipped": self.skipped}
 
 
-def _figures(prediction_P: np.ndarray, depth_P: np.ndarray) -> tuple[float, ...]:
-    """`FIGURES` of one image's valid pixels, float64."""
+def _errors(prediction_P: np.ndarray, depth_P: np.ndarray) -> tuple[float, ...]:
+    """`METRICS` of one image's valid pixels, float64."""
     if not (np.isfinite(prediction_P) & (prediction_P > 0)).all():
         raise ValueError(f"predictions must be positive and finite, got values down to {prediction_P.min()}.")
     error = np.abs(prediction_P - depth_P)

@@ -56,7 +56,7 @@ def panoptic_from_logits(
 
 
 class PanopticQuality:
-    """Matches of every class, float64 and int64, mergeable.
+    """Matches of every class, float64 and int64.
 
     Attributes:
       num_classes: number of classes C, void (0) included.
@@ -85,7 +85,6 @@ class PanopticQuality:
         instances_BxHxW: np.ndarray,
         *,
         crowd_BxHxW: np.ndarray | None = None,
-        mask_B: np.ndarray | None = None,
     ) -> None:
         """Matches the segments of a batch of images.
 
@@ -93,7 +92,6 @@ class PanopticQuality:
           predicted_semantics_BxHxW, semantics_BxHxW: integers, 0 for void, else the class.
           predicted_instances_BxHxW, instances_BxHxW: integers >= 0; ignored on void.
           crowd_BxHxW: bool, pixels of true segments that are groups not told apart; none if None.
-          mask_B: bool, False for the copies that fill up a batch; all images count if None.
 
         Raises:
           ValueError: shapes that differ, values out of range, or a true segment that is crowd in part.
@@ -107,8 +105,7 @@ class PanopticQuality:
                 f"predicted and true maps must have one (B, H, W) shape, got {predicted[0].shape} and {true[0].shape}."
             )
         crowd = np.zeros(true[0].shape, bool) if crowd_BxHxW is None else np.asarray(crowd_BxHxW, bool)
-        counted = np.ones(len(true[0]), bool) if mask_B is None else np.asarray(mask_B)
-        for i in np.flatnonzero(counted):
+        for i in range(len(true[0])):
             self._match([a[i] for a in predicted], [a[i] for a in true], crowd[i])
 
     def _match(self, predicted: Sequence[np.ndarray], true: Sequence[np.ndarray], crowd_HxW: np.ndarray) -> None:
@@ -140,21 +137,8 @@ class PanopticQuality:
         np.add.at(self.false_positives_C, classes_P[wrong_P], 1)
         self.images += 1
 
-    def merge(self, other: "PanopticQuality") -> None:
-        """Adds another accumulator's counts. ValueError if its classes are others."""
-        if (other.num_classes, other.things) != (self.num_classes, self.things):
-            raise ValueError(
-                f"classes differ: {self.num_classes} with things {self.things} and {other.num_classes} with things "
-                f"{other.things}."
-            )
-        self.iou_C += other.iou_C
-        self.true_positives_C += other.true_positives_C
-        self.false_positives_C += other.false_positives_C
-        self.false_negatives_C += other.false_negatives_C
-        self.images += other.images
-
     def compute(self) -> dict[str, float | int]:
-        """Figures averaged over the classes that occur, in the ground truth or as a counted prediction.
+        """Qualities averaged over the classes that occur, in the ground truth or as a counted prediction.
 
         Returns:
           pq, sq, rq: panoptic, segmentation and recognition quality in [0, 1], averaged over all classes; sq of a class
@@ -174,16 +158,16 @@ class PanopticQuality:
         sq = self.iou_C / np.maximum(tp, 1)
         rq = tp / np.maximum(tp + 0.5 * fp + 0.5 * fn, 0.5)  # 0.5: the least of a class that occurs
         is_thing = np.isin(np.arange(self.num_classes), self.things)
-        figures = {}
+        qualities = {}
         for suffix, group in (("", occurs), ("_things", occurs & is_thing), ("_stuff", occurs & ~is_thing)):
             if group.any():
-                figures |= {
+                qualities |= {
                     f"pq{suffix}": float((sq * rq)[group].mean()),
                     f"sq{suffix}": float(sq[group].mean()),
                     f"rq{suffix}": float(rq[group].mean()),
                     f"classes{suffix}": int(group.sum()),
                 }
-        return figures | {"images": self.images}
+        return qualities | {"images": self.images}
 
 
 def _segments(semantics_HxW: np.ndarray, instances_HxW: np.ndarray) -> tuple[np.ndarray, np.ndarray]:

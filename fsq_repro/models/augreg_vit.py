@@ -26,7 +26,7 @@ FILE_MODULES = {
 
 
 def file_name(parameter: str) -> str:
-    """The array's name in the file, of a parameter of `EncoderDecoderTransformer` that its encoder is made of."""
+    """The array's name in the file, of a parameter of `CodePredictor` that its encoder is made of."""
     first, *rest = parameter.split("/")
     if first == "pos_embedding_encoder":
         return POSITIONS
@@ -57,7 +57,7 @@ def resample_positions(positions_1xNxD: np.ndarray, num_patches: int) -> np.ndar
 
 
 def load_augreg_vit(path: str | os.PathLike, params: Any) -> dict[str, Any]:
-    """Reads the encoder of `EncoderDecoderTransformer` from an AugReg ViT's file.
+    """Reads the encoder of `CodePredictor` from an AugReg ViT's file.
 
     Args:
       path: the `.npz` file; its class token and head are not used.

@@ -160,7 +160,7 @@ class Decoder(nn.Module):
         return self.head(self.norm(x_Bx1xD)), updated
 
 
-class EncoderDecoderTransformer(nn.Module):
+class CodePredictor(nn.Module):
     """Codes given an image; encoder and decoder have the same sizes, by default those of UViM's configs.
 
     Code c has row c + 1 of the token embedding and logit c + 1, row 0 is that of `START`: V = codebook_size + 1.

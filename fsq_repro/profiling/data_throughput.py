@@ -121,6 +121,6 @@ def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
     source, task, preparing = TimedSource(kind.build_source(config, "train")), kind.build_task(config), None
     if task is not None:
         preparing = Stopwatch(task.prepare)
-        task = types.SimpleNamespace(prepare=preparing)
+        task = types.SimpleNamespace(flip=task.flip, prepare=preparing)
     iterator = kind.train_iterator(config, task, source)
     return measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)

@@ -1,22 +1,24 @@
 """Scores colorized images by Frechet distance: on a whole split, or on the published lists of images (FID-5k)."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
 from fsq_repro.data.dense_labels import to_grey, to_signed
 from fsq_repro.data.images import to_uint8, to_unit_float
-from fsq_repro.data.pipeline import Batch, eval_batches
+from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.transforms import Item, center_crop
 from fsq_repro.metrics import colorization
-from fsq_repro.metrics.colorization import ColorizationFigures
-from fsq_repro.metrics.frechet import Moments
+from fsq_repro.metrics.colorization import ColourErrors
+from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.scoring import Chosen, Scorer
-from fsq_repro.tasks.uvim_scoring import NUM_PICTURES, Maps
-from fsq_repro.visualization.dense_pictures import titled_rows
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.tasks.base import Maps, Shown
 
 COLTRAN_PX = 256  # of the images that are scored
+MEASURED = ("", "grey")  # the model, and the grey images themselves
 
 
 class ColorizationScorer:
@@ -24,15 +26,16 @@ class ColorizationScorer:
 
     Attributes:
       resolution: of the images that are scored.
+      shown: the first images, as they are scored.
     """
 
     def __init__(self, scorers: Sequence[Scorer], references: dict[tuple[str, str], Moments], resolution: int):
         """`references`: (network, name of the reference) -> moments of the reference images' features."""
         self.resolution = resolution
+        self.shown = Shown()
         self._scorers, self._references = {s.name: s for s in scorers}, references
-        self._figures = {s.name: ColorizationFigures(s.features) for s in scorers}
-        self._grey = {s.name: ColorizationFigures(s.features) for s in scorers}
-        self._rows: list[tuple[np.ndarray, ...]] = []
+        self._moments = {(s.name, baseline): Moments() for s in scorers for baseline in MEASURED}
+        self._errors = {baseline: ColourErrors() for baseline in MEASURED}
 
     def scored(self, color_BxHxWx3: np.ndarray, truths: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
         """Predictions in [0, 1] and items -> predicted and true images as they are scored, uint8 of one size."""
@@ -41,38 +44,35 @@ class ColorizationScorer:
 
     def update(self, maps: Maps, truths: Sequence[Item]) -> None:
         predicted, true = self.scored(maps["color"], truths)
-        grey = to_uint8(to_grey(to_unit_float(true)))
-        for figures in self._figures.values():
-            figures.update(predicted, true)
-        for figures in self._grey.values():
-            figures.update(grey, true)
-        self._rows += list(zip(grey, true, predicted, strict=True))[: NUM_PICTURES - len(self._rows)]
+        for baseline, images in zip(MEASURED, (predicted, to_uint8(to_grey(to_unit_float(true)))), strict=True):
+            self._errors[baseline].update(images, true)
+            for network, scorer in self._scorers.items():
+                self._moments[network, baseline].update(scorer.features(images))
+        self.shown.add(({"image": image} for image in true), {"color": predicted})
 
-    def compute(self) -> dict[str, float | int]:
-        figures = {}
+    def compute(self) -> dict[MetricKey, float | int]:
+        ours, grey = (self._errors[baseline].compute() for baseline in MEASURED)
+        errors = {
+            MetricKey("mse"): ours["mse"],
+            MetricKey("mse", baseline="grey"): grey["mse"],
+            MetricKey("colourfulness"): ours["colourfulness"],
+            MetricKey("colourfulness", baseline="truth"): ours["colourfulness_originals"],
+        }
+        measured = {}
         for (network, reference), moments in self._references.items():
-            ours, grey = (f[network].compute(moments) for f in (self._figures, self._grey))
-            figures |= {
-                f"cfd_{network}_{reference}": ours["frechet"],
-                f"cfd_{network}_{reference}@grey": grey["frechet"],
-                "mse": ours["mse"],
-                "mse@grey": grey["mse"],
-                "colourfulness": ours["colourfulness"],
-                "colourfulness@truth": ours["colourfulness_originals"],
-            }
-        return figures
+            for baseline in MEASURED:
+                distance = frechet_distance(self._moments[network, baseline], moments)
+                measured[MetricKey("colorization_fd", network, reference, baseline)] = distance
+            measured |= errors
+        return measured
 
-    def protocols(self) -> dict[str, dict]:
+    def protocols(self) -> dict[MetricKey, dict[str, Any]]:
         return {
-            f"cfd_{network}_{reference}{suffix}": self._scorers[network].protocol
+            MetricKey("colorization_fd", network, reference, baseline): self._scorers[network].protocol
             | {"scored_resolution": self.resolution, "reference": reference, "reference_count": moments.count}
             for (network, reference), moments in self._references.items()
-            for suffix in ("", "@grey")
+            for baseline in MEASURED
         }
-
-    def picture(self) -> np.ndarray:
-        grey, true, predicted = map(np.stack, zip(*self._rows, strict=True))
-        return titled_rows({"input": grey, "ground truth": true, "prediction": predicted})
 
 
 def split_colorization(
@@ -106,32 +106,24 @@ class ListedColorization(ColorizationScorer):
         positions = colorization.select_by_name((source[i]["file_name"] for i in range(len(source))), wanted)
         place = dict(zip(wanted, positions, strict=True))
         self.source, reference = (Chosen(source, [place[name] for name in names]) for names in lists)
-        self._batch_size = batch_size
         references = {}
         for scorer in scorers:
             moments = Moments()
             for start in range(0, len(reference), batch_size):
                 items = [reference[i] for i in range(start, min(start + batch_size, len(reference)))]
-                cropped = [colorization.coltran_crop(item["image"], COLTRAN_PX) for item in items]
-                moments.update(scorer.features(np.stack(cropped)))
+                moments.update(scorer.features(np.stack([self.eval_transform(x, COLTRAN_PX)["image"] for x in items])))
             references[scorer.name, "names"] = moments
         super().__init__(scorers, references, COLTRAN_PX)
 
     def scored(self, color_BxHxWx3: np.ndarray, truths: Sequence[Item]) -> tuple[np.ndarray, np.ndarray]:
-        true = [colorization.coltran_crop(truth["image"], COLTRAN_PX) for truth in truths]
+        true = [self.eval_transform(truth, COLTRAN_PX)["image"] for truth in truths]
         return colorization.coltran_prediction(to_signed(color_BxHxWx3), COLTRAN_PX), np.stack(true)
 
-    def batches(self, resolution: int) -> Iterable[Batch]:
-        """Prepared batches of `source` for a model of this resolution, as of `uvim_tasks` but in ColTran's range."""
+    def eval_transform(self, item: Item, resolution: int) -> Item:
+        """See `Preparation`: ColTran's crop."""
+        return {**item, "image": colorization.coltran_crop(item["image"], resolution)}
 
-        def prepare(batch: Batch) -> Batch:
-            images = colorization.to_coltran_range(to_uint8(batch["image"]))
-            return {"context": colorization.coltran_grey(images), "color": images}
-
-        return eval_batches(
-            self.source,
-            batch_size=self._batch_size,
-            resolution=resolution,
-            transform=lambda item, side: {**item, "image": colorization.coltran_crop(item["image"], side)},
-            prepare=prepare,
-        )
+    def prepare(self, batch: Batch) -> Batch:
+        """As of `ColorizationTask`, but in ColTran's range."""
+        images = colorization.to_coltran_range(to_uint8(batch["image"]))
+        return {"context": colorization.coltran_grey(images), "color": images}

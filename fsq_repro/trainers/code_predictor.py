@@ -18,11 +18,11 @@ from jax.sharding import Mesh
 
 from fsq_repro.losses.token_loss import is_likeliest
 from fsq_repro.metrics.usage import CodebookUsage
-from fsq_repro.models.code_predictor import START, EncoderDecoderTransformer
+from fsq_repro.models.code_predictor import START, CodePredictor
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
-from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.accumulation import accumulate
 
 
@@ -58,7 +58,7 @@ class CodePredictorTrainer:
       accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
-    model: EncoderDecoderTransformer
+    model: CodePredictor
     optimizer: optax.GradientTransformation
     coder: FrozenLabelCoder
     temperature: float
@@ -75,7 +75,7 @@ class CodePredictorTrainer:
         return CodePredictorState(step=jnp.zeros((), jnp.int32), params=params, opt_state=self.optimizer.init(params))
 
     def train_step(self, state: CodePredictorState, frozen: Any, batch: Arrays) -> tuple[Any, Arrays]:
-        """One step on a prepared batch (see `uvim_tasks`); returns the new state and float32 scalars."""
+        """One step on a prepared batch (see `tasks.base`); returns the new state and float32 scalars."""
 
         def gradients(batch: Arrays, _: int | jax.Array) -> tuple[Any, Any]:
             codes_BxS = self.coder.encode_with(frozen, batch)

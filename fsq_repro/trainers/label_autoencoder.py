@@ -18,7 +18,7 @@ from jax.sharding import Mesh
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.runtime import sharding
-from fsq_repro.tasks.uvim_tasks import Arrays, Task
+from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.accumulation import accumulate, update_codebook
 
 
@@ -68,7 +68,7 @@ class LabelAutoencoderTrainer:
         )
 
     def train_step(self, state: LabelAutoencoderState, frozen: Any, batch: Arrays) -> tuple[Any, Arrays]:
-        """One step on a prepared batch (see `uvim_tasks`); returns the new state and float32 scalars."""
+        """One step on a prepared batch (see `tasks.base`); returns the new state and float32 scalars."""
         dropout_key, quantizer_key = jax.random.split(jax.random.fold_in(state.rng, state.step))
         variables = variables_of(state)
         if self.model.code_dropout:

@@ -11,6 +11,7 @@ from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.transforms import plain_resize
 
 ID = np.array([1, 256, 65_536])
+DEPTH, PANOPTIC = ("depth",), ("semantics", "instances")
 
 
 def png(array):
@@ -127,7 +128,7 @@ def test_coco_without_tensorflow(data_dir):
     rng = np.random.default_rng(0)
     annotations = [annotation(rng, n) for n in (5, 0, 1, 9)]
     images = write_coco(data_dir, annotations)
-    source = make_dense_source("panoptic", "coco/2017_panoptic", "train", 512)
+    source = make_dense_source(PANOPTIC, "coco/2017_panoptic", "train", 512)
     assert len(source) == 4
     assert source.num_semantics == 134 and source.things == tuple(range(1, 81))
     for i, case in enumerate(annotations):
@@ -137,7 +138,7 @@ def test_coco_without_tensorflow(data_dir):
         assert_labels(item, coco_oracle(*case))
         dense_labels.check_panoptic(item["semantics"], item["instances"], source.num_semantics)
 
-    rest = make_dense_source("panoptic", "tfds:coco/2017_panoptic:1.1.0", "train", 512, tfds_split="train[1:]")
+    rest = make_dense_source(PANOPTIC, "tfds:coco/2017_panoptic:1.1.0", "train", 512, tfds_split="train[1:]")
     assert len(rest) == 3 and rest.fingerprint != source.fingerprint
     np.testing.assert_array_equal(rest[0]["image"], images[1])
 
@@ -153,14 +154,14 @@ def test_unusable_split_expressions(data_dir, split):
     rng = np.random.default_rng(0)
     write_coco(data_dir, [annotation(rng, 2) for _ in range(4)])
     with pytest.raises(ValueError, match="^data.splits has .* must ") as error:
-        make_dense_source("panoptic", "coco/2017_panoptic", "train", 512, tfds_split=split)
+        make_dense_source(PANOPTIC, "coco/2017_panoptic", "train", 512, tfds_split=split)
     assert repr(split) in str(error.value) and "\n" not in str(error.value)
 
 
 def test_coco_classes_in_another_order_are_refused(data_dir):
     write_coco(data_dir, [annotation(np.random.default_rng(0), 1)], names=[f"class {i}" for i in range(133)])
     with pytest.raises(ValueError, match=r"toothbrush and banner as numbers 79 and 80, got \['class 79', 'class 80'\]"):
-        make_dense_source("panoptic", "coco/2017_panoptic", "train", 512)
+        make_dense_source(PANOPTIC, "coco/2017_panoptic", "train", 512)
 
 
 def test_nyu_depth(data_dir):
@@ -177,19 +178,19 @@ def test_nyu_depth(data_dir):
     write_set(data_dir, "nyu_depth_v2", "0.0.1", features, [{"image": png(image), "depth": depth}])
     metres = depth.astype(np.float64)
     metres[60, 50:53] = 0
-    whole = make_dense_source("depth", "nyu_depth_v2", "train", 512)[0]
+    whole = make_dense_source(DEPTH, "nyu_depth_v2", "train", 512)[0]
     assert whole["depth"].dtype == np.float32 and whole["label"] == 0
     np.testing.assert_array_equal(whole["depth"], metres)
     np.testing.assert_array_equal(whole["image"], image)
     fingerprints = set()
     for crop, top in (("uvim", 54), ("eigen", 45)):
-        source = make_dense_source("depth", "tfds:nyu_depth_v2", "validation", 512, crop=crop)
+        source = make_dense_source(DEPTH, "tfds:nyu_depth_v2", "validation", 512, crop=crop)
         np.testing.assert_array_equal(source[0]["depth"], metres[top : top + 426, 41:601])
         np.testing.assert_array_equal(source[0]["image"], image[top : top + 426, 41:601])
         fingerprints.add(source.fingerprint)
     assert len(fingerprints) == 2
     with pytest.raises(ValueError, match="data.crop must be one of uvim, eigen, not 'none'"):
-        make_dense_source("depth", "nyu_depth_v2", "validation", 512, crop="none")
+        make_dense_source(DEPTH, "nyu_depth_v2", "validation", 512, crop="none")
 
 
 @pytest.mark.parametrize("named", [True, False])
@@ -203,7 +204,7 @@ def test_colorization_takes_any_image_set(data_dir, named):
         features["file_name"] = tfds.features.Text()
     examples = [{"image": png(image)} | ({"file_name": name} if named else {}) for name in names]
     write_set(data_dir, "my_pictures", "1.0.0", features, examples)
-    source = make_dense_source("colorization", "my_pictures", "train", 512, tfds_split="train[:2]")
+    source = make_dense_source((), "my_pictures", "train", 512, tfds_split="train[:2]")
     assert len(source) == 2
     np.testing.assert_array_equal(source[0]["image"], image)
     if named:
@@ -214,10 +215,10 @@ def test_colorization_takes_any_image_set(data_dir, named):
     assert batch.keys() == {"image", "label", "mask"}
 
 
-@pytest.mark.parametrize("task", ["depth", "colorization", "panoptic"])
-def test_scenes_serve_every_task(task, tmp_path, monkeypatch):
+@pytest.mark.parametrize("labels", [DEPTH, (), PANOPTIC])
+def test_scenes_serve_every_task(labels, tmp_path, monkeypatch):
     monkeypatch.setattr(scenes, "VALIDATION_SCENES", 2)
-    source = make_dense_source(task, "scenes", "validation", 16, cache_dir=tmp_path)
+    source = make_dense_source(labels, "scenes", "validation", 16, cache_dir=tmp_path)
     assert {"image", "depth", "semantics", "instances"} <= source[0].keys() and len(source) == 2
     assert source.num_semantics == 8 and source.things == (4, 5, 6, 7)
     assert {scenes.SEMANTIC_NAMES[i] for i in source.things} == set(scenes.SOLIDS)
@@ -226,12 +227,14 @@ def test_scenes_serve_every_task(task, tmp_path, monkeypatch):
 @pytest.mark.parametrize(
     "arguments, message",
     [
-        (("depth", "photos"), "data.source 'photos' has no labels for task depth, which needs scenes or nyu_depth_v2."),
-        (("panoptic", "nyu_depth_v2"), "'nyu_depth_v2' has no labels .* panoptic, which needs scenes or coco/2017_pan"),
-        (("panoptic", "folder:pictures"), "'folder:pictures' has no labels for task panoptic"),
-        (("segmentation", "scenes"), "task must be one of depth, colorization, panoptic, not 'segmentation'."),
-        (("panoptic", "coco/2017_panoptic"), "'coco/2017_panoptic' is not prepared"),
-        (("depth", "nyu_depth_v2"), "not prepared .* prepare it with: python scripts/prepare_data.py"),
+        ((DEPTH, "photos"), "data.source 'photos' lacks depth: the task needs scenes or nyu_depth_v2.$"),
+        (
+            (PANOPTIC, "tfds:nyu_depth_v2:0.0.1"),
+            "lacks semantics and instances: the task needs scenes or coco",
+        ),
+        ((PANOPTIC, "folder:pictures"), "'folder:pictures' lacks semantics and instances"),
+        ((PANOPTIC, "coco/2017_panoptic"), "'coco/2017_panoptic' is not prepared"),
+        ((DEPTH, "nyu_depth_v2"), "not prepared .* prepare it with: python scripts/prepare_data.py"),
     ],
 )
 def test_unusable_sources(data_dir, arguments, message):
@@ -242,10 +245,10 @@ def test_unusable_sources(data_dir, arguments, message):
 
 def test_unusable_arguments(data_dir):
     with pytest.raises(ValueError, match="not prepared .* prepare it with"):
-        make_dense_source("colorization", "imagenet2012", "train", 32, tfds_split="train[4096:]")
+        make_dense_source((), "imagenet2012", "train", 32, tfds_split="train[4096:]")
     with pytest.raises(ValueError, match=r"data.splits must be empty for data.source 'scenes'.* 'train\[4:\]'"):
-        make_dense_source("depth", "scenes", "train", 32, tfds_split="train[4:]")
+        make_dense_source(DEPTH, "scenes", "train", 32, tfds_split="train[4:]")
     with pytest.raises(ValueError, match="train, validation, not 'test'"):
-        make_dense_source("depth", "nyu_depth_v2", "test", 32)
+        make_dense_source(DEPTH, "nyu_depth_v2", "test", 32)
     with pytest.raises(ValueError, match="at least 8 pixels, not 4"):
-        make_dense_source("depth", "nyu_depth_v2", "train", 4)
+        make_dense_source(DEPTH, "nyu_depth_v2", "train", 4)

@@ -1,5 +1,6 @@
 """Evaluation of UViM's runs: what is recorded, and that it is the whole split, whatever the batches."""
 
+import dataclasses
 import json
 import shutil
 from types import SimpleNamespace
@@ -12,13 +13,15 @@ from fsq_repro.errors import UserError
 from fsq_repro.evaluation import uvim
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.metrics import scoring
-from fsq_repro.runtime import run_dir
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.evaluation.test_maskgit import ToyScorer
 from tests.inference.test_label_predictor import random_depth_runs
 from tests.tiny import DenseNoiseSource, tiny_uvim
 
 IMAGES = 30  # no multiple of a batch
-USAGE = set(uvim.USAGE)
+USAGE = {MetricKey(name) for name in uvim.USAGE}
+RMSE, PQ, MSE = map(MetricKey, ("rmse", "pq", "mse"))
 
 
 class NamedNoise(DenseNoiseSource):
@@ -26,7 +29,7 @@ class NamedNoise(DenseNoiseSource):
         return super().__getitem__(index) | {"file_name": np.str_(f"p{index}")}
 
 
-def make_source(task, name, split, resolution, **_):
+def make_source(labels, name, split, resolution, **_):
     return NamedNoise(IMAGES, resolution, split)
 
 
@@ -58,13 +61,13 @@ def perfect(tmp_path, monkeypatch):
     def evaluate(task, edit=lambda config: None, **coder):
         config = tiny_uvim(1, task=task)
         edit(config)
-        path = tmp_path / "run"
-        run_dir.RunDir(path).write_config(config)
-        run_dir.RunDir(path).update_record(run="run")
-        monkeypatch.setattr(uvim, "load_label_coder", lambda path, step: PerfectCoder(config, **coder))
-        record = uvim.evaluate_run(path, networks=["toy"] if task == "colorization" else None)
-        assert record == json.loads((path / "record.json").read_text())
-        return path, record
+        run = RunDir(tmp_path / "run")
+        run.write_config(config)
+        run.update_record(run="run")
+        monkeypatch.setattr(uvim, "load_label_coder", lambda run, step: PerfectCoder(config, **coder))
+        record = uvim.evaluate_run(run, networks=["toy"] if task == "colorization" else None)
+        assert record == run.record == json.loads((run.path / "record.json").read_text())
+        return run, record
 
     return evaluate
 
@@ -75,28 +78,30 @@ def items():
 
 
 def test_perfect_depth_and_its_protocols(perfect):
-    path, record = perfect("depth")
-    figures = record["figures"]
+    run, record = perfect("depth")
+    measured = read_metrics(record)
     depth = np.stack([item["depth"] for item in items()])
     centres = dense_labels.bins_to_depth(dense_labels.depth_to_bins(depth, 8), 8)
     # The first row has no depth.
     expected = np.sqrt(np.mean((centres - depth)[:, 1:].astype(np.float64) ** 2, axis=(1, 2))).mean()
-    assert figures["rmse"]["value"] == pytest.approx(expected, rel=1e-6)
-    assert figures["images"]["value"] == IMAGES and figures["rmse@mean_depth"]["value"] > 3 * expected
+    assert measured[RMSE].value == pytest.approx(expected, rel=1e-6)
+    assert measured[MetricKey("images")].value == IMAGES
+    assert measured[MetricKey("rmse", baseline="mean_depth")].value > 3 * expected
     shared = {"data": "scenes", "resolution": 16, "split": "validation", "crop": "none", "images": IMAGES}
     shared |= {"weights": "raw", "checkpoint": 8}
-    for name, figure in figures.items():
-        assert figure["protocol"] == shared | ({"training_images": 16} if "@" in name else {})
-    assert (path / "samples" / "evaluation.png").exists()
+    for key, m in measured.items():
+        assert m.protocol == shared | ({"training_images": 16} if key.baseline else {})
+    assert (run.samples / "evaluation.png").exists()
 
 
 def test_usage_is_that_of_the_whole_split(perfect):
     _, record = perfect("depth")
     contexts = np.stack([item["image"] for item in items()]).astype(np.float32) / 127.5 - 1
     codes = codes_of(contexts)
-    assert record["figures"].keys() >= USAGE
-    assert record["figures"]["tokens"]["value"] == 4 * IMAGES
-    assert record["figures"]["codes_used"]["value"] == len(np.unique(codes))
+    measured = read_metrics(record)
+    assert measured.keys() >= USAGE
+    assert measured[MetricKey("tokens")].value == 4 * IMAGES
+    assert measured[MetricKey("codes_used")].value == len(np.unique(codes))
     digits = [codes % 5, codes // 5 % 5, codes // 25]  # the first level is the fastest
     expected = [np.bincount(d.ravel(), minlength=n).tolist() for d, n in zip(digits, (5, 5, 3), strict=True)]
     assert record["level_histograms"] == expected and len(record["saturation"]) == 3
@@ -104,18 +109,25 @@ def test_usage_is_that_of_the_whole_split(perfect):
 
 def test_perfect_segments_of_a_learned_codebook(perfect):
     _, record = perfect("panoptic", levels=None)
-    assert record["figures"]["pq"]["value"] == 1 and record["figures"]["images"]["value"] == IMAGES
-    assert record["figures"]["pq@majority_map"]["protocol"]["training_images"] == 16
-    assert "crop" not in record["figures"]["pq"]["protocol"] and "level_histograms" not in record
+    measured = read_metrics(record)
+    assert measured[PQ].value == 1 and measured[MetricKey("images")].value == IMAGES
+    assert measured[MetricKey("pq", baseline="majority_map")].protocol["training_images"] == 16
+    assert "crop" not in measured[PQ].protocol and "level_histograms" not in record
+
+
+def distance(reference, baseline=""):
+    return MetricKey("colorization_fd", "toy", reference, baseline)
 
 
 def test_perfect_colours(perfect):
-    _, record = perfect("colorization")
-    figures = record["figures"]
-    assert figures["mse"]["value"] < 1e-12 and abs(figures["cfd_toy_validation"]["value"]) < 1e-6
-    assert figures["cfd_toy_train"]["value"] > 1e-6 < figures["cfd_toy_validation@grey"]["value"]
-    assert figures["cfd_toy_train"]["protocol"]["reference_count"] == IMAGES
-    assert figures["mse"]["protocol"]["images"] == IMAGES and "feature_network" not in figures["mse"]["protocol"]
+    run, record = perfect("colorization")
+    measured = read_metrics(record)
+    assert measured[MSE].value < 1e-12 and abs(measured[distance("validation")].value) < 1e-6
+    assert measured[distance("train")].value > 1e-6 < measured[distance("validation", "grey")].value
+    assert measured[distance("train")].protocol["reference_count"] == IMAGES
+    assert measured[MSE].protocol["images"] == IMAGES and "feature_network" not in measured[MSE].protocol
+    # What the evaluation was told is not taken for what the run was trained with.
+    assert run.config.eval.networks == RunDir(run.path).config.eval.networks == ("alexnet",)
 
 
 def test_listed_colours(perfect, tmp_path):
@@ -125,21 +137,24 @@ def test_listed_colours(perfect, tmp_path):
             config.eval[name] = str(tmp_path / f"{name}.txt")
 
     _, record = perfect("colorization", name_lists)
-    figures = record["figures"]
-    protocol = figures["cfd_toy_names"]["protocol"]
+    measured = read_metrics(record)
+    protocol = measured[distance("names")].protocol
     assert (protocol["images"], protocol["reference_count"], protocol["list"]) == (11, 5, "eval_names.txt")
-    assert figures["tokens"]["value"] == 44
+    assert measured[MetricKey("tokens")].value == 44
     # 16 px enlarged to 256: the model's resolution loses nothing, its range is ColTran's.
-    assert figures["mse"]["value"] < 1e-12 < figures["mse@grey"]["value"]
+    assert measured[MSE].value < 1e-12 < measured[MetricKey("mse", baseline="grey")].value
 
 
-def test_figures_of_another_checkpoint_stand_beside_those_of_the_last(perfect):
-    path, record = perfect("panoptic", step=4)
-    assert record["figures"] and all(name.endswith("@raw,4") for name in record["figures"])
-    assert record["figures"]["pq@raw,4"]["protocol"]["checkpoint"] == 4
-    assert "level_histograms" not in record and (path / "samples" / "evaluation@raw,4.png").exists()
-    _, both = perfect("panoptic")
-    assert both["figures"]["pq"]["value"] == both["figures"]["pq@raw,4"]["value"] and both["level_histograms"]
+def test_metrics_of_another_checkpoint_stand_beside_those_of_the_last(perfect):
+    run, record = perfect("panoptic", step=4)
+    measured, other = read_metrics(record), MetricKey("pq", weights="raw", step=4)
+    assert measured and all((key.weights, key.step) == ("raw", 4) for key in measured)
+    assert MetricKey("pq", baseline="majority_map", weights="raw", step=4) in measured
+    assert measured[other].protocol["checkpoint"] == 4
+    assert "level_histograms" not in record and (run.samples / "evaluation@raw,4.png").exists()
+    _, record = perfect("panoptic")
+    both = read_metrics(record)
+    assert both[PQ].value == both[other].value and record["level_histograms"]
 
 
 def test_a_lost_batch_is_noticed(perfect, monkeypatch):
@@ -158,14 +173,19 @@ def test_more_segments_than_heads_is_one_sentence(perfect):
 
 
 def test_no_averaged_weights(perfect):
-    path, _ = perfect("depth")
+    run, _ = perfect("depth")
     with pytest.raises(UserError, match="^--weights=ema is not kept by UViM's trainers; --weights=raw is$"):
-        uvim.evaluate_run(path, weights="ema")
+        uvim.evaluate_run(run, weights="ema")
 
 
-def values(record, suffix=""):
-    names = [name for name in record["figures"] if name.endswith(suffix)]
-    return {name.removesuffix(suffix): record["figures"][name]["value"] for name in names}
+def values(record, **at):
+    """Of the checkpoint that the fields `at` of the keys tell, under the keys without them."""
+    wanted = {"weights": "", "step": None} | at
+    return {
+        dataclasses.replace(key, weights="", step=None): m.value
+        for key, m in read_metrics(record).items()
+        if (key.weights, key.step) == (wanted["weights"], wanted["step"])
+    }
 
 
 def test_both_stages_whatever_the_batches(tmp_path, tmp_path_factory):
@@ -175,26 +195,28 @@ def test_both_stages_whatever_the_batches(tmp_path, tmp_path_factory):
         shutil.copytree(path, to)
 
     def edit(path, **changes):
-        config = run_dir.RunDir(path).config
+        config = RunDir(path).config
         config.update_from_flattened_dict({key.replace("__", "."): value for key, value in changes.items()})
-        run_dir.RunDir(path).write_config(config)
+        RunDir(path).write_config(config)
 
     edit(stage2, sampler__temperature=1.0, stage1=str(stage1))
-    first = uvim.evaluate_run(stage1)
-    second = uvim.evaluate_run(stage2)
-    assert first["level_histograms"] and values(first)["tokens"] == 4 * IMAGES
+    first = uvim.evaluate_run(RunDir(stage1))
+    second = uvim.evaluate_run(RunDir(stage2))
+    assert first["level_histograms"] and values(first)[MetricKey("tokens")] == 4 * IMAGES
     # An oracle that is given the labels, and a predictor that is not, each with weights that mean nothing.
-    assert 0.5 < values(first)["rmse"] != values(second)["rmse"] > 0.5
-    assert {name: second["figures"][name] for name in USAGE} == {name: first["figures"][name] for name in USAGE}
+    assert 0.5 < values(first)[RMSE] != values(second)[RMSE] > 0.5
+    oracle, predicted = read_metrics(first), read_metrics(second)
+    assert {key: predicted[key] for key in USAGE} == {key: oracle[key] for key in USAGE}
     sampler = {"sampler": "autoregressive", "temperature": 1.0, "seed": 0}
-    assert sampler.items() <= second["figures"]["rmse"]["protocol"].items() and "level_histograms" not in second
-    assert "sampler" not in first["figures"]["rmse"]["protocol"]
+    assert sampler.items() <= predicted[RMSE].protocol.items() and "level_histograms" not in second
+    assert "sampler" not in predicted[MetricKey("rmse", baseline="mean_depth")].protocol
+    assert "sampler" not in oracle[RMSE].protocol
 
-    # Longer runs, so that the figures get names of their own.
+    # Longer runs, so that the metrics get keys of their own.
     edit(stage1, eval__batch_size=12, steps=16)
     edit(stage2, eval__batch_size=12, steps=16, stage1="nowhere")
-    again = uvim.evaluate_run(stage1)
-    assert values(again, "@raw,8") == values(first)
-    again = uvim.evaluate_run(stage2, stage1=str(stage1))
-    shown = values(again, "@raw,8")
-    assert shown == {name: value for name, value in values(second).items() if name in shown} and "rmse" in shown
+    again = uvim.evaluate_run(RunDir(stage1), weights="raw")
+    assert values(again, weights="raw", step=8) == values(first)
+    again = uvim.evaluate_run(RunDir(stage2), stage1=str(stage1))
+    shown = values(again, weights="raw", step=8)
+    assert shown == {key: value for key, value in values(second).items() if key in shown} and RMSE in shown

@@ -11,7 +11,8 @@ from PIL import Image
 from fsq_repro.data.transforms import bilinear_resize
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_predictor import LabelPredictor, load_label_predictor
-from fsq_repro.tasks.uvim_tasks import ColorizationTask, DepthTask
+from fsq_repro.tasks.colorization import ColorizationTask
+from fsq_repro.tasks.depth import DepthTask
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
 from fsq_repro.trainers.label_autoencoder import LabelAutoencoderTrainer
 from tests.tiny import make_dense_noise, save_untrained_uvim, tiny_uvim

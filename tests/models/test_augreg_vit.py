@@ -7,7 +7,7 @@ import pytest
 from flax.traverse_util import flatten_dict
 
 from fsq_repro.models.augreg_vit import load_augreg_vit, resample_positions
-from fsq_repro.models.code_predictor import EncoderDecoderTransformer
+from fsq_repro.models.code_predictor import CodePredictor
 
 D, HEADS, MLP, LAYERS, PATCH = 8, 2, 12, 2, 4
 
@@ -49,7 +49,7 @@ def save(path, arrays):
 
 def model_params(grid=3, **fields):
     sizes = {"width": D, "num_layers": LAYERS, "num_heads": HEADS, "mlp_width": MLP, "patch_size": PATCH} | fields
-    model = EncoderDecoderTransformer(16, 4, grid * sizes["patch_size"], **sizes)
+    model = CodePredictor(16, 4, grid * sizes["patch_size"], **sizes)
     images = jnp.zeros((1, model.image_size, model.image_size, 3))
     return model, jax.eval_shape(lambda: model.init(jax.random.key(0), images, jnp.zeros((1, 4), jnp.int32)))["params"]
 

@@ -9,14 +9,14 @@ import numpy as np
 import pytest
 from flax.traverse_util import flatten_dict, unflatten_dict
 
-from fsq_repro.models.code_predictor import START, EncoderDecoderTransformer
+from fsq_repro.models.code_predictor import START, CodePredictor
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.parallel_decoding import sample_keys
 from tests.conftest import ROOT, load_golden
 
 B, S, K, LAYERS, D = 3, 4, 16, 2, 32  # the golden file's network: 32 px, patch 8
 SIZES = {"image_size": 32, "patch_size": 8, "width": D, "num_layers": LAYERS, "num_heads": 4, "mlp_width": 64}
-Tiny = functools.partial(EncoderDecoderTransformer, K, S, **SIZES)
+Tiny = functools.partial(CodePredictor, K, S, **SIZES)
 
 
 def abstract_params(model):
@@ -50,18 +50,18 @@ def test_logits_equal_the_published_ones(golden):
 
 def test_initial_embeddings_have_the_deviations_asked_for():
     images, codes = jnp.zeros((1, 32, 32, 3)), jnp.zeros((1, 16), jnp.int32)
-    init = jax.jit(EncoderDecoderTransformer(400, 16, **SIZES, token_std=0.1, position_scale=5.0).init)
+    init = jax.jit(CodePredictor(400, 16, **SIZES, token_std=0.1, position_scale=5.0).init)
     params = init(jax.random.key(0), images, codes)["params"]
     assert np.std(params["decoder"]["EmbedTargets"]["embedding"]) == pytest.approx(0.1, rel=0.05)
     for name in ("pos_embedding_encoder", "pos_embedding_decoder"):
         assert np.std(params[name]) == pytest.approx(5 / np.sqrt(D), rel=0.15)
-    model = EncoderDecoderTransformer(4096)  # as published
+    model = CodePredictor(4096)  # as published
     assert (model.token_std, model.position_scale) == (1.0, 1.0)
 
 
 def test_parameter_names_and_shapes_at_paper_scale_are_the_published_ones():
     trees = json.loads((ROOT / "tests" / "golden" / "published_trees.json").read_text())
-    params = abstract_params(EncoderDecoderTransformer(4096))
+    params = abstract_params(CodePredictor(4096))
     shapes = {name: list(x.shape) for name, x in flatten_dict(params, sep="/").items()}
     assert shapes == trees["uvim_stage2"]
 
@@ -77,7 +77,7 @@ def test_parameter_names_and_shapes_at_paper_scale_are_the_published_ones():
 
 
 def test_weights_start_as_the_published_ones():
-    model = EncoderDecoderTransformer(127, 64, 32, 4, width=64, num_layers=1, num_heads=4, mlp_width=256)
+    model = CodePredictor(127, 64, 32, 4, width=64, num_layers=1, num_heads=4, mlp_width=256)
     images, codes = jnp.ones((1, 32, 32, 3)), jnp.zeros((1, 64), jnp.int32)
     params = flatten_dict(jax.jit(model.init)(jax.random.key(0), images, codes)["params"], sep="/")
     deviations = {"decoder/EmbedTargets/embedding": 1, "pos_embedding_encoder": 1 / 8, "pos_embedding_decoder": 1 / 8}

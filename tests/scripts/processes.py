@@ -32,8 +32,8 @@ from tests.tiny import make_dense_noise
 
 jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it
 opened = label_autoencoder_factory.make_dense_source
-label_autoencoder_factory.make_dense_source = lambda task, name, *a, **k: (
-    make_dense_noise if name == "scenes" else opened)(task, name, *a, **k)
+label_autoencoder_factory.make_dense_source = lambda labels, name, *a, **k: (
+    make_dense_noise if name == "scenes" else opened)(labels, name, *a, **k)
 
 def run(argv):
     sys.argv, code = argv, 0

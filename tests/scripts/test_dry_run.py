@@ -50,7 +50,7 @@ def test_figures_and_tables(tmp_path):
     parameters = sum(found["compiled"]["parameters"].values())
     assert 0 <= compiled["collectives"]["bytes"]["all-reduce"] - 4 * parameters < 200
     text = outputs["compiled"][1]
-    for words in ("experiment", "2 devices, fsdp 1", f"{parameters:,}", "all-reduce a step", "TPU v4 at 30% of peak"):
+    for words in ("experiment", "2 devices, fsdp 1", f"{parameters:,}", "all-reduce per step", "TPU v4 at 30% of peak"):
         assert words in text
     assert found["maskgit"]["tokens_per_example"] == 16 and found["maskgit"]["compiled"] is None
     assert found["maskgit"]["memory"]["frozen"] == 0  # tokens are made once
