@@ -10,7 +10,8 @@ import numpy as np
 from fsq_repro.conversion.published_weights import import_run, published_tree
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.runtime.run_dir import load_record
+from fsq_repro.metrics.table import MetricKey
+from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.conftest import golden_weights
 from tests.scripts.processes import run_all
 from tests.scripts.test_uvim_scripts import picture
@@ -81,7 +82,7 @@ def test_published_weights_are_evaluated_and_predict_and_bad_input_writes_nothin
 
     code, printed = results["good"]
     assert code == 0 and "Traceback" not in printed, printed
-    record = load_record(stage2)
+    record = RunDir(stage2).record
     assert f"SHA-256 {record['imported']['sha256']}" in printed
     assert f"evaluate with: python scripts/evaluate.py --workdir={stage2}" in printed
     assert record["imported"]["file"] == "II.npz" and record["stage1"]["run"] == "stage1"
@@ -98,5 +99,5 @@ def test_published_weights_are_evaluated_and_predict_and_bad_input_writes_nothin
     }
     results = run_all(use, tmp_path / "use")
     assert all(code == 0 for code, _ in results.values()), results
-    assert np.isfinite(load_record(stage2)["figures"]["rmse"]["value"])
+    assert np.isfinite(read_metrics(RunDir(stage2).record)[MetricKey("rmse")].value)
     assert np.load(out / "a_depth.npy").shape == (8, 9)
