@@ -11,7 +11,6 @@ from fsq_repro.data.sources import Source
 from fsq_repro.evaluation import autoencoder as evaluation
 from fsq_repro.experiments.kind import Kind
 from fsq_repro.factories import autoencoder, common
-from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 
 
@@ -19,14 +18,9 @@ class AutoencoderKind(Kind):
     def build_trainer(self, config: ConfigDict, stage1: None) -> AutoencoderTrainer:
         return autoencoder.build_trainer(config)
 
-    def num_tokens(self, trainer: AutoencoderTrainer) -> int:
-        return autoencoder.num_tokens(trainer)
-
-    def facts(self, config: ConfigDict, trainer: AutoencoderTrainer) -> dict:
-        return autoencoder.run_facts(config, trainer)
-
-    def build_source(self, config: ConfigDict, split: str) -> Source:
-        return common.build_source(config, split)
+    num_tokens = staticmethod(autoencoder.num_tokens)
+    facts = staticmethod(autoencoder.run_facts)
+    build_source = staticmethod(common.build_source)
 
     def train_iterator(self, config: ConfigDict, task: None, items: Source) -> Any:
         return common.build_train_iterator(config, items)
@@ -37,8 +31,7 @@ class AutoencoderKind(Kind):
     def batch_shapes(self, config: ConfigDict, trainer: AutoencoderTrainer) -> dict[str, jax.ShapeDtypeStruct]:
         return image_shapes(config)
 
-    def evaluate(self, run: RunDir, **options: Any) -> dict:
-        return evaluation.evaluate_run(run, **options)
+    evaluate = staticmethod(evaluation.evaluate_run)
 
 
 def image_shapes(config: ConfigDict) -> dict[str, jax.ShapeDtypeStruct]:

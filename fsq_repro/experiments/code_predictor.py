@@ -25,15 +25,9 @@ class AbstractLabelCoder(LabelCoder):
 
 class CodePredictorKind(DenseLabelsKind):
     needs = label_coder.NEEDED
-
-    def load_stage1(self, config: ConfigDict, *, fingerprint: str | None = None) -> LabelCoder:
-        return label_coder.load_stage1_coder(config, fingerprint=fingerprint)
-
-    def abstract_stage1(self, trainer: LabelAutoencoderTrainer) -> AbstractLabelCoder:
-        return AbstractLabelCoder(trainer)
-
-    def build_trainer(self, config: ConfigDict, stage1: LabelCoder) -> CodePredictorTrainer:
-        return code_predictor.build_trainer(config, stage1)
+    load_stage1 = staticmethod(label_coder.load_stage1_coder)
+    abstract_stage1 = AbstractLabelCoder
+    build_trainer = staticmethod(code_predictor.build_trainer)
 
     def start_from(self, config: ConfigDict, trainer: CodePredictorTrainer) -> Callable[[Any], Any]:
         if not config.model.encoder_init:
@@ -46,5 +40,4 @@ class CodePredictorKind(DenseLabelsKind):
     def num_tokens(self, trainer: CodePredictorTrainer) -> int:
         return trainer.model.num_codes
 
-    def facts(self, config: ConfigDict, trainer: CodePredictorTrainer) -> dict:
-        return code_predictor.run_facts(config, trainer)
+    facts = staticmethod(code_predictor.run_facts)

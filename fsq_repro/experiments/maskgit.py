@@ -17,7 +17,6 @@ from fsq_repro.experiments.kind import Kind, Shapes
 from fsq_repro.factories import maskgit
 from fsq_repro.inference import tokenizer
 from fsq_repro.inference.tokenizer import Tokenizer
-from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
 from fsq_repro.trainers.maskgit import MaskGITTrainer
 
@@ -34,15 +33,9 @@ class AbstractTokenizer(Tokenizer):
 
 class MaskGITKind(Kind):
     needs = tokenizer.NEEDED
-
-    def load_stage1(self, config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
-        return tokenizer.load_stage1_tokenizer(config, fingerprint=fingerprint)
-
-    def abstract_stage1(self, trainer: AutoencoderTrainer) -> AbstractTokenizer:
-        return AbstractTokenizer(trainer)
-
-    def build_trainer(self, config: ConfigDict, stage1: Tokenizer) -> MaskGITTrainer:
-        return maskgit.build_trainer(config, stage1)
+    load_stage1 = staticmethod(tokenizer.load_stage1_tokenizer)
+    abstract_stage1 = AbstractTokenizer
+    build_trainer = staticmethod(maskgit.build_trainer)
 
     def frozen_shapes(self, trainer: MaskGITTrainer) -> Shapes:
         return trainer.tokenizer.variables if trainer.encode else {}
@@ -50,14 +43,9 @@ class MaskGITKind(Kind):
     def num_tokens(self, trainer: MaskGITTrainer) -> int:
         return trainer.generator.grid**2
 
-    def facts(self, config: ConfigDict, trainer: MaskGITTrainer) -> dict:
-        return maskgit.run_facts(config, trainer)
-
-    def build_source(self, config: ConfigDict, split: str) -> Source:
-        return maskgit.build_source(config, split)
-
-    def trains_on_tokens(self, config: ConfigDict) -> bool:
-        return maskgit.trains_on_tokens(config)
+    facts = staticmethod(maskgit.run_facts)
+    build_source = staticmethod(maskgit.build_source)
+    trains_on_tokens = staticmethod(maskgit.trains_on_tokens)
 
     def build_items(
         self, config: ConfigDict, stage1: Tokenizer, source: Source, progress: Progress
@@ -79,5 +67,4 @@ class MaskGITKind(Kind):
         tokens = jax.ShapeDtypeStruct((config.batch_size, self.num_tokens(trainer)), jnp.int32)
         return {"tokens": tokens, "label": images["label"]}
 
-    def evaluate(self, run: RunDir, **options: Any) -> dict:
-        return evaluation.evaluate_run(run, **options)
+    evaluate = staticmethod(evaluation.evaluate_run)

@@ -203,9 +203,9 @@ def test_samples_do_not_depend_on_devices_or_batch_size(stage1, generator, monke
     tokens, images = [], []
     for devices, batch_size in ((4, 8), (4, 4), (1, 5)):
         monkeypatch.setattr(jax, "local_devices", lambda n=devices: jax.devices()[:n])
-        sampler = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
-        tokens.append(np.concatenate(list(sampler.token_batches(labels, seed=3, guidance=0.5))))
-        images.append(sampler.images(labels, seed=3, guidance=0.5).astype(int))
+        image_generator = ImageGenerator(trainer.generator, params, trainer.tokenizer, step=0, batch_size=batch_size)
+        tokens.append(np.concatenate(list(image_generator.token_batches(labels, seed=3, guidance=0.5))))
+        images.append(image_generator.images(labels, seed=3, guidance=0.5).astype(int))
     for other_tokens, other_images in zip(tokens[1:], images[1:], strict=True):
         np.testing.assert_array_equal(tokens[0], other_tokens)
         assert np.abs(images[0] - other_images).max() <= 1  # bytes of images that agree within 1e-5
@@ -213,10 +213,10 @@ def test_samples_do_not_depend_on_devices_or_batch_size(stage1, generator, monke
     split, whole = decode(tokens[0]), np.concatenate([decode(tokens[0][i : i + 3]) for i in range(0, 12, 3)])
     assert len(split.sharding.device_set) == 4  # 12 images over four devices, 3 on one
     np.testing.assert_allclose(split, whole, atol=1e-5)
-    plain = np.concatenate(list(sampler.token_batches(labels, seed=3)))
+    plain = np.concatenate(list(image_generator.token_batches(labels, seed=3)))
     assert plain.shape == (12, 4, 4) and (plain != tokens[0]).any()
     with pytest.raises(ValueError, match="label 2 is out of range; the run's classes are 0 .. 1"):
-        sampler.images(np.array([0, 2]), seed=0)
+        image_generator.images(np.array([0, 2]), seed=0)
 
 
 def test_wrong_stage1_is_named(stage1, tmp_path):
