@@ -9,7 +9,6 @@ coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization N
 import pathlib
 
 import numpy as np
-import tqdm
 from absl import flags
 from PIL import Image
 
@@ -17,6 +16,7 @@ from fsq_repro.data.folder import load_image
 from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.label_predictor import load_label_predictor
+from fsq_repro.progress import track
 from fsq_repro.runtime import cli, startup
 from fsq_repro.visualization.dense_pictures import colour_depth, colour_panoptic
 from fsq_repro.visualization.grids import save_png
@@ -40,7 +40,7 @@ def main(files: list[str]) -> None:
     predictor = load_label_predictor(FLAGS.workdir, stage1=FLAGS.stage1, step=FLAGS.checkpoint)
     with explained():
         predictions = predictor.predict(images, seed=FLAGS.seed)
-        for name, maps in zip(names, tqdm.tqdm(predictions, total=len(files), disable=None), strict=True):
+        for name, maps in zip(names, track(predictions, "predicting", len(files)), strict=True):
             for file in write(pathlib.Path(FLAGS.out) / name, maps):
                 print(file)
 

@@ -10,7 +10,6 @@ from typing import Literal
 import numpy as np
 
 from fsq_repro.data import dense_labels
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.sources import Source, Split, check_request, make_source
 from fsq_repro.data.tfds_source import TfdsSource, items_fingerprint, open_items, rgb
 
@@ -31,7 +30,6 @@ def make_dense_source(
     tfds_split: str | None = None,
     crop: str = "uvim",
     cache_dir: str | os.PathLike | None = None,
-    progress: Progress = iter,
 ) -> Source:
     """Opens a source with the labels that a UViM task needs.
 
@@ -45,7 +43,6 @@ def make_dense_source(
         colorization on `train[4096:]`); for TFDS sets only.
       crop: part of NYU's validation items that is kept, see `dense_labels.NYU_EVAL_CROPS`.
       cache_dir: where `photos` and `scenes` keep what they make.
-      progress: wraps the loop of a build.
 
     Raises:
       ValueError: unknown task, source, split, split expression or crop, a source without the task's labels, a TFDS set
@@ -62,7 +59,7 @@ def make_dense_source(
     if name in ("photos", "scenes") or name.startswith("folder:"):
         if tfds_split is not None:
             raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
-        return make_source(name, split, resolution, cache_dir=cache_dir, progress=progress)
+        return make_source(name, split, resolution, cache_dir=cache_dir)
     if task == "depth":
         return NyuDepth(tfds_name, split, tfds_split=tfds_split, crop=crop)
     if task == "panoptic":

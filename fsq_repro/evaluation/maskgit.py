@@ -7,7 +7,6 @@ from collections.abc import Iterable, Sequence
 
 import jax
 import numpy as np
-import tqdm
 
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.data.sources import Source
@@ -25,6 +24,7 @@ from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics
 from fsq_repro.metrics.scoring import POOL, SPATIAL, Scorer
 from fsq_repro.metrics.usage import CodebookUsage
+from fsq_repro.progress import track
 from fsq_repro.runtime import run_dir
 from fsq_repro.visualization.grids import class_grid, save_png
 from fsq_repro.visualization.representation import iid_grids
@@ -148,7 +148,7 @@ def draw_samples(
     batches = sampler.token_batches(labels_N, seed=SEED, guidance=guidance)
     total = -(-len(labels_N) // sampler.batch_size)
     labels = iter(labels_N.tolist())
-    for tokens in tqdm.tqdm(batches, total=total, disable=None, leave=False):  # silent where no one is watching
+    for tokens in track(batches, "drawing samples", total):
         images = sampler.decode(tokens)
         for scorer in scorers:
             drawn[scorer.name].update(scorer.outputs(images))

@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import factory, stage1_link
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
@@ -32,13 +31,12 @@ class Experiment:
     start_from: Callable[[Any], Any] = lambda state: state  # a new run's state -> that with published weights in it
 
 
-def build_experiment(config: ConfigDict, path: pathlib.Path, progress: Progress = iter) -> Experiment:
+def build_experiment(config: ConfigDict, path: pathlib.Path) -> Experiment:
     """Builds and checks everything; writes nothing but caches of data.
 
     Args:
       config: as resolved.
       path: the run directory; a run there must be one of this config.
-      progress: wraps the loop that encodes the data of stage II, e.g. `tqdm.tqdm`.
 
     Raises:
       ValueError, FileNotFoundError, UserError: one sentence that names the field, its value and what is allowed.
@@ -47,10 +45,10 @@ def build_experiment(config: ConfigDict, path: pathlib.Path, progress: Progress 
         raise ValueError(f"trainer = {config.trainer!r} is not one of {', '.join(BUILDERS)}")
     factory.check_inception(config)
     factory.check_devices(config)
-    return BUILDERS[config.trainer](config, path, progress)
+    return BUILDERS[config.trainer](config, path)
 
 
-def _autoencoder(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+def _autoencoder(config: ConfigDict, path: pathlib.Path) -> Experiment:
     trainer = factory.build_trainer(config)
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
@@ -67,14 +65,14 @@ def _autoencoder(config: ConfigDict, path: pathlib.Path, progress: Progress) -> 
     )
 
 
-def _maskgit(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+def _maskgit(config: ConfigDict, path: pathlib.Path) -> Experiment:
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
     tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(path))
     trainer = maskgit_factory.build_trainer(config, tokenizer)
     sources = {split: maskgit_factory.build_source(config, split) for split in ("train", "validation")}
-    iterator = maskgit_factory.build_train_iterator(config, trainer, sources["train"], progress)
-    validation = maskgit_factory.build_tokens(config, tokenizer, sources["validation"], progress)
+    iterator = maskgit_factory.build_train_iterator(config, trainer, sources["train"])
+    validation = maskgit_factory.build_tokens(config, tokenizer, sources["validation"])
     return Experiment(
         trainer,
         loop_config,
@@ -84,7 +82,7 @@ def _maskgit(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Expe
     )
 
 
-def _uvim_stage1(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+def _uvim_stage1(config: ConfigDict, path: pathlib.Path) -> Experiment:
     trainer = label_autoencoder_factory.build_trainer(config)
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
@@ -95,7 +93,7 @@ def _uvim_stage1(config: ConfigDict, path: pathlib.Path, progress: Progress) -> 
     return Experiment(trainer, loop_config, *_dense_data(config, trainer.task), facts)
 
 
-def _uvim_stage2(config: ConfigDict, path: pathlib.Path, progress: Progress) -> Experiment:
+def _uvim_stage2(config: ConfigDict, path: pathlib.Path) -> Experiment:
     loop_config = factory.build_loop(config)
     run_dir.check_resumable(path, config)
     coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(path))

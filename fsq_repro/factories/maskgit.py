@@ -7,7 +7,6 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import token_eval_batches, token_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource, encode_source
@@ -129,9 +128,7 @@ def build_source(config: ConfigDict, split: str) -> Source:
     return source
 
 
-def build_tokens(
-    config: ConfigDict, tokenizer: FrozenTokenizer, source: Source, progress: Progress = iter
-) -> TokenSource:
+def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source) -> TokenSource:
     """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
     factory.check_eval_batch(config)
     return encode_source(
@@ -144,16 +141,15 @@ def build_tokens(
         batch_size=config.eval.batch_size // jax.process_count(),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        progress=progress,
     )
 
 
-def build_train_iterator(config: ConfigDict, trainer: MaskGITTrainer, source: Source, progress: Progress = iter):
+def build_train_iterator(config: ConfigDict, trainer: MaskGITTrainer, source: Source):
     """This process's part of the training batches, as a grain iterator: of tokens, or of images to be encoded."""
     if trainer.encode:
         return factory.build_train_iterator(config, source)
     factory.check_batch(config)
-    tokens = build_tokens(config, trainer.tokenizer, source, progress)
+    tokens = build_tokens(config, trainer.tokenizer, source)
     return token_iterator(tokens, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
 
 

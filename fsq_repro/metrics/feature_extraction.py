@@ -3,7 +3,6 @@
 import dataclasses
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -16,10 +15,10 @@ from fsq_repro.metrics.inception_score import InceptionScore
 from fsq_repro.metrics.resize import clean_resize
 from fsq_repro.models.feature_networks import FeatureNetwork, load_feature_network
 from fsq_repro.models.inception import SIDE, InceptionNetwork, InceptionOutputs
+from fsq_repro.progress import track
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[..., Iterable[np.ndarray]]
 CLEAN_WORDS = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
 
 
@@ -110,22 +109,13 @@ class Measured:
     pixels_sha256: str
 
 
-def silent(batches: Iterable[np.ndarray], *, total: int) -> Iterable[np.ndarray]:
-    """The batches as they are: no progress is shown."""
-    del total
-    return batches
-
-
-def measure(
-    images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False, progress: Progress = silent
-) -> Measured:
+def measure(images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False) -> Measured:
     """One pass over a set; images that are not RGB are told of in one line of the log.
 
     Args:
       images: the set.
       extractor: makes the features.
       keep_features: precision and recall need them; 400 MB for 50,000 images and Inception.
-      progress: wraps the loop over batches, called as `tqdm.tqdm(batches, total=number)`.
 
     Raises:
       ValueError: an image that cannot be read, features that are not finite, or a set that gave another number of
@@ -137,7 +127,7 @@ def measure(
     pool, spatial, score = Moments(), Moments(), InceptionScore()
     kept, digest = [], hashlib.sha256()
     batches = images.batches(extractor.batch_size)
-    for batch in progress(batches, total=-(-len(images) // extractor.batch_size)):
+    for batch in track(batches, f"features of {images.name}", -(-len(images) // extractor.batch_size)):
         digest.update(np.ascontiguousarray(batch))
         features = extractor(batch)
         pool.update(features["pool"])

@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from fsq_repro.metrics.feature_extraction import FeatureExtractor, Measured, Progress, measure, silent
+from fsq_repro.metrics.feature_extraction import FeatureExtractor, Measured, measure
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.image_sets import ImageSet, NpzImages, open_image_set
 from fsq_repro.metrics.precision_recall import precision_recall
@@ -35,7 +35,6 @@ def compare(
     extractor: FeatureExtractor | None,
     *,
     with_precision_recall: bool = False,
-    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Figures of two sets.
 
@@ -43,7 +42,6 @@ def compare(
       reference, samples: as `open_side` gives them.
       extractor: makes the features; None for two reference files.
       with_precision_recall: also precision and recall (k = 3), which need images on both sides.
-      progress: wraps the loops over batches.
 
     Returns:
       name, value: the Frechet distance, named by `distance_name` after the number of samples.
@@ -70,10 +68,7 @@ def compare(
             images[role] = NpzImages(side.path)
     if images and extractor is None:
         raise ValueError("a feature network must be named to compare images, only reference files go without.")
-    measured = {
-        role: measure(x, extractor, keep_features=with_precision_recall, progress=progress)
-        for role, x in images.items()
-    }
+    measured = {role: measure(x, extractor, keep_features=with_precision_recall) for role, x in images.items()}
     statistics = {
         role: side if isinstance(side, ReferenceStatistics) else measured[role] for role, side in sides.items()
     }
