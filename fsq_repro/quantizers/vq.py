@@ -41,7 +41,7 @@ class VectorQuantizer(nn.Module):
     def num_channels(self) -> int:
         return self.embedding_dim
 
-    def setup(self):
+    def setup(self) -> None:
         check_codebook(self.codebook_size, self.embedding_dim)
         for name in ("commitment_cost", "codebook_cost", "entropy_ratio"):
             if not 0 <= getattr(self, name) < float("inf"):
