@@ -62,6 +62,7 @@ benchmark-uvim: $(VENV)/ready
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
+	$(BIN)/mypy
 
 # What the embedded data do without: building TFDS sets, TensorBoard.
 tfds: $(VENV)/ready

@@ -12,13 +12,11 @@ reference files hold `mu` and `sigma` (ADM suite, pytorch-fid, `reference_stats.
 matters to all metrics but the distances; a reference file is, unless both are.
 """
 
-import functools
 import json
 import sys
 import warnings
 from typing import Any
 
-import tqdm
 from absl import flags
 
 from fsq_repro.errors import UserError, explained
@@ -50,13 +48,7 @@ def main(paths: list[str]) -> None:
             extractor = load_extractor(
                 FLAGS.features, path=FLAGS.weights, resize=FLAGS.resize, batch_size=FLAGS.batch_size
             )
-        result = compare(
-            reference,
-            samples,
-            extractor,
-            with_precision_recall=FLAGS.precision_recall,
-            progress=functools.partial(tqdm.tqdm, unit="batch", disable=None),
-        )
+        result = compare(reference, samples, extractor, with_precision_recall=FLAGS.precision_recall)
     result["protocol"] |= {"versions": startup.versions(), "revision": startup.git_revision()}
     print(json.dumps(result, indent=1) if FLAGS.json else text(result))
 

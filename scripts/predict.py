@@ -9,13 +9,13 @@ coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization N
 import pathlib
 
 import numpy as np
-import tqdm
 from absl import flags
 from PIL import Image
 
 from fsq_repro.data.folder import load_image
 from fsq_repro.errors import UserError, explained
 from fsq_repro.inference.label_predictor import load_label_predictor
+from fsq_repro.progress import track
 from fsq_repro.runtime import cli, startup
 
 flags.DEFINE_string("workdir", None, "Run directory of UViM's stage II.", required=True)
@@ -37,7 +37,7 @@ def main(files: list[str]) -> None:
     predictor = load_label_predictor(FLAGS.workdir, stage1=FLAGS.stage1, step=FLAGS.checkpoint)
     with explained():
         predictions = predictor.predict(images, seed=FLAGS.seed)
-        for name, maps in zip(names, tqdm.tqdm(predictions, total=len(files), disable=None), strict=True):
+        for name, maps in zip(names, track(predictions, "predicting", len(files)), strict=True):
             for file in predictor.task.write(pathlib.Path(FLAGS.out) / name, maps):
                 print(file)
 

@@ -13,7 +13,6 @@ are read without TensorFlow; what must be downloaded by hand, and how much room 
 import os
 import pathlib
 
-import tqdm
 from absl import flags
 
 from fsq_repro.data import prepare
@@ -43,11 +42,7 @@ def main() -> None:
             name = name.removeprefix("tfds:")
             prepare.prepare_set(name, manual_dir=FLAGS.manual_dir)
         for split in SPLITS:
-            bar = lambda items, split=split: tqdm.tqdm(items, desc=f"{name} {split}", mininterval=0.5)  # noqa: E731
-            if is_tfds:
-                source = prepare.open_set(name, split)
-            else:
-                source = make_source(name, split, FLAGS.resolution, progress=bar)
+            source = prepare.open_set(name, split) if is_tfds else make_source(name, split, FLAGS.resolution)
             height, width = source[0]["image"].shape[:2]
             size = f"first {height} x {width} pixels"
             print(f"{name} {split}: {len(source):,} images, {size}, classes: {source.num_classes}", flush=True)

@@ -9,11 +9,9 @@ The file holds `mu` and `sigma` of all images of the split, of Inception also `m
 resolution by the ADM suite's crop.
 """
 
-import functools
 import sys
 import warnings
 
-import tqdm
 from absl import flags
 
 from fsq_repro.data.sources import SPLITS, make_source
@@ -46,8 +44,7 @@ def main() -> None:
         source = make_source(FLAGS.data, FLAGS.split, FLAGS.resolution)
         images = SourceImages(source, FLAGS.resolution)
         extractor = load_extractor(FLAGS.features, path=FLAGS.weights, resize=FLAGS.resize, batch_size=FLAGS.batch_size)
-        progress = functools.partial(tqdm.tqdm, unit="batch", disable=None)
-        statistics, pixels_sha256 = measure(images, extractor, progress=progress)
+        statistics, pixels_sha256 = measure(images, extractor)
         kept = min(FLAGS.images, len(source))
         chosen = Chosen(source, [i * len(source) // kept for i in range(kept)])
         write_reference(

@@ -10,7 +10,6 @@ batch size and number of devices.
 import pathlib
 
 import numpy as np
-import tqdm
 from absl import flags
 
 from fsq_repro.errors import UserError, explained
@@ -48,9 +47,7 @@ def main() -> None:
     guidance = config.sampler.guidance_weight if FLAGS.guidance is None else FLAGS.guidance
     repeated = np.repeat(labels, FLAGS.per_label)
     with explained():
-        images = generator.images(
-            repeated, seed=FLAGS.seed, guidance=guidance, progress=lambda x: tqdm.tqdm(x, disable=None)
-        )
+        images = generator.images(repeated, seed=FLAGS.seed, guidance=guidance)
     if FLAGS.out:
         save_png(pathlib.Path(FLAGS.out), image_grid(images))
     if FLAGS.npz:

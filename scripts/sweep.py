@@ -16,7 +16,6 @@ from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.terminal import format_header, format_row
 from fsq_repro.runtime import cli
-from fsq_repro.sweeps.launch import queued_jobs, slurm_executor, submit
 from fsq_repro.sweeps.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
@@ -74,8 +73,12 @@ def check_config(task: Task) -> None:
 
 
 def submit_jobs(tasks: list[Task], workdir: pathlib.Path, name: str) -> None:
-    executor = slurm_executor(workdir / "slurm", settings("slurm"), name=name)
-    jobs = submit(tasks, executor, queued_jobs())
+    try:
+        from fsq_repro.sweeps import launch
+    except ModuleNotFoundError as e:
+        raise UserError(f"--launcher=slurm needs a package that is not installed, {e.name}") from e
+    executor = launch.slurm_executor(workdir / "slurm", settings("slurm"), name=name)
+    jobs = launch.submit(tasks, executor, launch.queued_jobs())
     print(f"{len(jobs)} runs are in SLURM's queue, {len(tasks) - len(jobs)} were evaluated before")
     for task_name, job in jobs.items():
         print(f"  {job:12s} {task_name:40s} {executor.folder / f'{job}_0_log.out'}")

@@ -9,10 +9,8 @@
 import pathlib
 import sys
 import time
-from collections.abc import Iterable
 
 import jax
-import tqdm
 from absl import flags
 from ml_collections import config_flags
 
@@ -30,16 +28,12 @@ flags.mark_flags_as_required(["config", "workdir"])
 FLAGS = flags.FLAGS
 
 
-def encoding_bar(items: Iterable) -> Iterable:
-    return tqdm.tqdm(items, desc="encoding the images", disable=None, leave=False)
-
-
 def main() -> int:
     run = RunDir(pathlib.Path(FLAGS.workdir))
     config = FLAGS.config
     startup.start()
     with explained():
-        experiment = build_experiment(config, run, progress=encoding_bar)
+        experiment = build_experiment(config, run)
 
     is_main = jax.process_index() == 0
     if is_main:

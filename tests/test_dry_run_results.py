@@ -9,8 +9,12 @@ from fsq_repro.quantizers import nearest
 from fsq_repro.sweeps.sweep import ROOT
 from tests.scripts.processes import run_all
 
-CACHE = ROOT / "results/dry_run"
-RUNS = sorted(str(path.parent.relative_to(CACHE)) for path in CACHE.glob("*/*/fsdp64.json"))
+FOUND = {
+    f"{file.stem}/{run}": found
+    for file in (ROOT / "results/dry_run").glob("*.json")
+    for run, found in json.loads(file.read_text()).items()
+}
+RUNS = sorted(run.removesuffix("/fsdp64") for run in FOUND if run.endswith("/fsdp64"))
 STAGE1 = [run for run in RUNS if not run.endswith(("_maskgit", "_ar")) and not run.startswith("uvim")]
 TRACED_AGAIN = {
     "tradeoff/fsq_10": "tradeoff_autoencoder.py:quantizer=fsq,bits=10",
@@ -40,7 +44,7 @@ PARAMETERS = {
 
 
 def found(run, layout):
-    return json.loads((CACHE / run / f"{layout}.json").read_text())
+    return FOUND[f"{run}/{layout}"]
 
 
 def collectives(run, layout):
@@ -53,6 +57,8 @@ def parameter_bytes(run, prefix=""):
 
 def test_all_sweeps_are_there():
     assert {run.split("/")[0] for run in RUNS} == {"tradeoff", "guidance", "uvim"} and len(RUNS) == 61
+    layouts = ("dp1", "dp8", "dp64", "fsdp8", "fsdp64")
+    assert FOUND.keys() == {f"{run}/{layout}" for run in RUNS for layout in layouts}
 
 
 @pytest.mark.parametrize("run", PARAMETERS)

@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import sys
 
 import pytest
 
@@ -10,12 +11,13 @@ ROOT = pathlib.Path(__file__).resolve().parent.parent
 ALLOWED = {
     "files": set(),
     "errors": set(),
+    "progress": set(),
     "quantizers": set(),
     "sampling": set(),
     "models": {"quantizers"},
     "losses": {"models"},
-    "data": {"files"},
-    "metrics": {"files", "errors", "data", "models"},
+    "data": {"files", "progress"},
+    "metrics": {"files", "errors", "progress", "data", "models"},
     "visualization": {"files", "data", "metrics"},
     "tasks": {"files", "data", "losses", "metrics", "visualization"},
     "runtime": {"files", "errors", "data", "metrics"},
@@ -49,8 +51,15 @@ def test_arrows(file):
     ours = {n.split(".")[1] for n in names if n.startswith("fsq_repro.")}
     assert ours <= ALLOWED[part] | {part}
     assert not {n for n in names if n.split(".")[0] in ("configs", "scripts", "tests")}
+    others = {n.split(".")[0] for n in names} - sys.stdlib_module_names - {"fsq_repro"}
     if part == "reporting":
-        assert not {n for n in names if n.split(".")[0] in ("jax", "flax", "optax")}
+        assert not {
+            n for n in names if n.startswith("fsq_repro.metrics") and not n.startswith("fsq_repro.metrics.table")
+        }
+    if part == "reporting" or file == ROOT / "fsq_repro/metrics/table.py":
+        assert not others & {"jax", "flax", "optax"}
+    if part == "quantizers":  # used by themselves, these need no more than pyproject.toml's `dependencies`
+        assert others <= {"jax", "flax", "numpy"}
 
 
 def test_only_the_factories_and_the_run_directory_know_config_dicts():

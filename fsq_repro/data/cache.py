@@ -6,13 +6,12 @@ import os
 import pathlib
 import shutil
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
 
-Progress = Callable[[Iterable], Iterable]  # wraps the loop of a build, as `tqdm.tqdm` does
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
 

@@ -10,7 +10,6 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsq_repro.data import dense_labels
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.sources import Source, Split, check_request, make_source
 from fsq_repro.data.tfds_source import TfdsSource, items_fingerprint, open_items, rgb
 
@@ -33,7 +32,6 @@ def make_dense_source(
     tfds_split: str | None = None,
     crop: str = "uvim",
     cache_dir: str | os.PathLike | None = None,
-    progress: Progress = iter,
 ) -> Source:
     """Opens a source with the labels that a UViM task needs.
 
@@ -47,7 +45,6 @@ def make_dense_source(
         colorization on `train[4096:]`); for TFDS sets only.
       crop: part of NYU's validation items that is kept, see `dense_labels.NYU_EVAL_CROPS`.
       cache_dir: where `photos` and `scenes` keep what they make.
-      progress: wraps the loop of a build.
 
     Raises:
       ValueError: unknown source, split, split expression or crop, a source without the labels, a TFDS set that is not
@@ -63,7 +60,7 @@ def make_dense_source(
     if name in ("photos", "scenes") or name.startswith("folder:"):
         if tfds_split is not None:
             raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
-        return make_source(name, split, resolution, cache_dir=cache_dir, progress=progress)
+        return make_source(name, split, resolution, cache_dir=cache_dir)
     if not labels:
         return TfdsSource(tfds_name, split, tfds_split=tfds_split)
     if kind == NYU:

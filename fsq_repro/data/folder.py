@@ -24,7 +24,7 @@ from absl import logging
 from PIL import Image, ImageOps
 
 from fsq_repro.data import cache
-from fsq_repro.data.cache import Progress
+from fsq_repro.progress import track
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
 VALIDATION_SHARE = 0.05
@@ -55,7 +55,6 @@ class Folder:
         split: str,
         *,
         cache_dir: str | os.PathLike | None = None,
-        progress: Progress = iter,
     ):
         """Lists and checks the images.
 
@@ -71,7 +70,7 @@ class Folder:
         )
         if not names:
             raise ValueError(f"data.source 'folder:{path}' holds no image ({', '.join(EXTENSIONS)}).")
-        readable = _readable(root, names, cache_dir, progress)
+        readable = _readable(root, names, cache_dir)
         self.num_unreadable = len(names) - len(readable)
         splits = _split(root, readable)
         if not splits[split]:
@@ -115,9 +114,7 @@ def _split(root: pathlib.Path, names: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _readable(
-    root: pathlib.Path, names: list[str], cache_dir: str | os.PathLike | None, progress: Progress
-) -> list[str]:
+def _readable(root: pathlib.Path, names: list[str], cache_dir: str | os.PathLike | None) -> list[str]:
     """Returns the names of images that decode, by the cached verdicts of files that did not change."""
     directory = cache.cache_dir() if cache_dir is None else pathlib.Path(cache_dir)
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
@@ -137,7 +134,7 @@ def _readable(
         return None
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, reason in zip(progress(names), pool.map(check, names), strict=True):
+        for name, reason in zip(track(names, f"reading {root}"), pool.map(check, names), strict=True):
             verdicts[name] = [*stamps[name], reason]
     if verdicts != known:
         directory.mkdir(parents=True, exist_ok=True)

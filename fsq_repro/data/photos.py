@@ -28,7 +28,8 @@ import pathlib
 import numpy as np
 from PIL import Image
 
-from fsq_repro.data.cache import Progress, cached_arrays, fingerprint
+from fsq_repro.data.cache import cached_arrays, fingerprint
+from fsq_repro.progress import track
 
 PHOTOGRAPHS = (
     "astronaut.png",
@@ -119,7 +120,6 @@ class Photos:
         *,
         size: int | None = None,
         cache_dir: str | os.PathLike | None = None,
-        progress: Progress = iter,
     ):
         """Opens the crops, making them on first use.
 
@@ -128,7 +128,6 @@ class Photos:
           resolution: side of the crops in pixels.
           size: number of crops; `default_size(split, resolution)` if None.
           cache_dir: where the crops are kept.
-          progress: wraps the loop over the photographs.
         """
         self.split = split
         size = default_size(split, resolution) if size is None else size
@@ -136,13 +135,12 @@ class Photos:
         self.fingerprint = fingerprint(key)
         specs = {"image": ((size, resolution, resolution, 3), "uint8")}
         name = f"photos-{split}-{resolution}px"
-        self._images = cached_arrays(name, key, specs, lambda arrays: self._fill(arrays["image"], progress), cache_dir)[
-            "image"
-        ]
+        arrays = cached_arrays(name, key, specs, lambda arrays: self._fill(arrays["image"]), cache_dir)
+        self._images = arrays["image"]
 
-    def _fill(self, images: np.ndarray, progress: Progress) -> None:
+    def _fill(self, images: np.ndarray) -> None:
         resolution = images.shape[1]
-        for label in progress(range(self.num_classes)):
+        for label in track(range(self.num_classes), f"cutting photos, {self.split}"):
             photograph = load_photograph(PHOTOGRAPHS[label])
             size = photograph.height, photograph.width
             cells = validation_cells(label, *size)

@@ -20,7 +20,8 @@ import os
 import numpy as np
 
 from fsq_repro.data import raycast
-from fsq_repro.data.cache import Progress, cached_arrays, fingerprint
+from fsq_repro.data.cache import cached_arrays, fingerprint
+from fsq_repro.progress import track
 
 SOLIDS = ("sphere", "box", "cylinder", "cone")
 SEMANTIC_NAMES = ("void", "floor", "wall", "ceiling", *SOLIDS)
@@ -102,7 +103,6 @@ class Scenes:
         *,
         size: int | None = None,
         cache_dir: str | os.PathLike | None = None,
-        progress: Progress = iter,
     ):
         """Opens the scenes, rendering them on first use.
 
@@ -111,7 +111,6 @@ class Scenes:
           resolution: side of the pictures in pixels.
           size: number of scenes; 8,000 for training and 1,000 for validation if None.
           cache_dir: where the scenes are kept.
-          progress: wraps the loop over the scenes.
         """
         self.split = split
         if size is None:
@@ -128,7 +127,7 @@ class Scenes:
         }
 
         def fill(arrays: dict[str, np.ndarray]) -> None:
-            for i in progress(range(size)):
+            for i in track(range(size), f"rendering scenes, {split}"):
                 for field, value in render_item(make_scene(SEED, split, i), resolution).items():
                     arrays[field][i] = value
 

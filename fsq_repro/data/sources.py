@@ -6,8 +6,6 @@ from typing import Literal, Protocol
 
 import numpy as np
 
-from fsq_repro.data.cache import Progress
-
 Split = Literal["train", "validation"]
 SPLITS = ("train", "validation")
 
@@ -38,7 +36,6 @@ def make_source(
     resolution: int,
     *,
     cache_dir: str | os.PathLike | None = None,
-    progress: Progress = iter,
 ) -> Source:
     """Opens a data source by name.
 
@@ -48,7 +45,6 @@ def make_source(
       resolution: side in pixels at which `photos` and `scenes` are made; the others give their images as they are,
         and the pipeline brings them to the resolution.
       cache_dir: where `photos` and `scenes` keep what they make; by default `fsq_repro.data.cache.cache_dir()`.
-      progress: wraps the loop of a build or of a folder's check, e.g. `tqdm.tqdm`.
 
     Raises:
       ValueError: unknown name or split, resolution out of range, folder without a readable image, TFDS set that is
@@ -60,15 +56,15 @@ def make_source(
     if name == "photos":
         from fsq_repro.data.photos import Photos
 
-        return Photos(split, resolution, cache_dir=cache_dir, progress=progress)
+        return Photos(split, resolution, cache_dir=cache_dir)
     if name == "scenes":
         from fsq_repro.data.scenes import Scenes
 
-        return Scenes(split, resolution, cache_dir=cache_dir, progress=progress)
+        return Scenes(split, resolution, cache_dir=cache_dir)
     if name.startswith("folder:"):
         from fsq_repro.data.folder import Folder
 
-        return Folder(name.removeprefix("folder:"), split, cache_dir=cache_dir, progress=progress)
+        return Folder(name.removeprefix("folder:"), split, cache_dir=cache_dir)
     from fsq_repro.data.tfds_source import TfdsSource
 
     return TfdsSource(name.removeprefix("tfds:"), split)

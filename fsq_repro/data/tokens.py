@@ -10,8 +10,9 @@ from collections.abc import Callable
 import numpy as np
 
 from fsq_repro.data import transforms
-from fsq_repro.data.cache import Progress, cached_arrays
+from fsq_repro.data.cache import cached_arrays
 from fsq_repro.data.sources import Source
+from fsq_repro.progress import track
 
 VERSION = 1  # raise when a token changes
 
@@ -54,7 +55,6 @@ def encode_source(
     process_index: int = 0,
     process_count: int = 1,
     cache_dir: str | os.PathLike | None = None,
-    progress: Progress = iter,
 ) -> TokenSource:
     """Returns the tokens of this process's share of a source, encoding it if that was never done.
 
@@ -69,7 +69,6 @@ def encode_source(
       batch_size: images a call.
       process_index, process_count: item i belongs to process i mod `process_count`.
       cache_dir: where the tokens are kept, by default `fsq_repro.data.cache.cache_dir()`.
-      progress: wraps the loop over batches.
     """
     mine = range(process_index, len(source), process_count)
     variants = 2 if mirrored else 1
@@ -84,7 +83,7 @@ def encode_source(
     specs = {"tokens": ((len(mine), variants, num_tokens), "int32"), "labels": ((len(mine),), "int32")}
 
     def fill(arrays: dict[str, np.ndarray]) -> None:
-        for start in progress(range(0, len(mine), batch_size)):
+        for start in track(range(0, len(mine), batch_size), f"encoding {source.name}, {source.split}"):
             rows = slice(start, min(start + batch_size, len(mine)))
             items = [transforms.center_crop(source[i], resolution) for i in mine[rows]]
             arrays["labels"][rows] = [item["label"] for item in items]

@@ -4,7 +4,6 @@ import pathlib
 from collections.abc import Sequence
 
 import numpy as np
-import tqdm
 
 from fsq_repro.data.sources import Source
 from fsq_repro.inference.image_generator import ImageGenerator
@@ -15,6 +14,7 @@ from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics
 from fsq_repro.metrics.scoring import Scorer
 from fsq_repro.metrics.table import MetricKey
+from fsq_repro.progress import track
 from fsq_repro.runtime.run_dir import Measured, Measurements
 
 NEIGHBOURS = 3  # of precision and recall, as the ADM suite
@@ -40,7 +40,7 @@ def draw_samples(
     batches = image_generator.token_batches(labels_N, seed=SEED, guidance=guidance)
     total = -(-len(labels_N) // image_generator.batch_size)
     labels = iter(labels_N.tolist())
-    for tokens in tqdm.tqdm(batches, total=total, disable=None, leave=False):  # silent where no one is watching
+    for tokens in track(batches, "drawing samples", total):
         images = image_generator.decode(tokens)
         for scorer in scorers:
             outputs = scorer.outputs(images)

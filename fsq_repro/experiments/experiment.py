@@ -8,7 +8,6 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common, scorers, stage1_link
@@ -28,13 +27,12 @@ class Experiment:
     start_from: Callable[[Any], Any]  # a new run's state -> that with published weights in it
 
 
-def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir, progress: Progress = iter) -> Experiment:
+def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Experiment:
     """Builds and checks everything; writes nothing but caches of data.
 
     Args:
       config: as resolved.
       run: the run directory; a run there must be one of this config.
-      progress: wraps the loop that encodes the data of stage II, e.g. `tqdm.tqdm`.
 
     Raises:
       ValueError, FileNotFoundError, UserError: one sentence that names the field, its value and what is allowed.
@@ -50,7 +48,7 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir, progr
     trainer = kind.build_trainer(config, stage1)
     task = kind.build_task(config)
     sources = [kind.build_source(config, split) for split in ("train", "validation")]
-    train, validation = (kind.build_items(config, stage1, source, progress) for source in sources)
+    train, validation = (kind.build_items(config, stage1, source) for source in sources)
     iterator = kind.train_iterator(config, task, train)
     trainer.load_frozen()  # a missing file is told now
     return Experiment(

@@ -10,7 +10,6 @@ from typing import Any
 import jax
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.factories.stage1_link import Stage1Need
@@ -78,8 +77,8 @@ class Kind(abc.ABC):
         """Whether stage I makes tokens of all images before training, so that no image is read in it."""
         return False
 
-    def build_items(self, config: ConfigDict, stage1: Any, source: Source, progress: Progress) -> Any:
-        """What batches are made of: the source, or its tokens; `progress` wraps the loop that makes them."""
+    def build_items(self, config: ConfigDict, stage1: Any, source: Source) -> Any:
+        """What batches are made of: the source, or its tokens."""
         return source
 
     @abc.abstractmethod

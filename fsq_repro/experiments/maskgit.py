@@ -7,7 +7,6 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
@@ -47,12 +46,10 @@ class MaskGITKind(Kind):
     build_source = staticmethod(maskgit.build_source)
     trains_on_tokens = staticmethod(maskgit.trains_on_tokens)
 
-    def build_items(
-        self, config: ConfigDict, stage1: Tokenizer, source: Source, progress: Progress
-    ) -> Source | TokenSource:
+    def build_items(self, config: ConfigDict, stage1: Tokenizer, source: Source) -> Source | TokenSource:
         if source.split == "train" and not self.trains_on_tokens(config):
             return source
-        return maskgit.build_tokens(config, stage1, source, progress)
+        return maskgit.build_tokens(config, stage1, source)
 
     def train_iterator(self, config: ConfigDict, task: None, items: Source | TokenSource) -> Any:
         return maskgit.build_train_iterator(config, items)

@@ -8,7 +8,6 @@ import jax
 import optax
 from ml_collections import ConfigDict
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.pipeline import token_eval_batches, token_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource, encode_source
@@ -130,9 +129,7 @@ def build_source(config: ConfigDict, split: str) -> Source:
     return source
 
 
-def build_tokens(
-    config: ConfigDict, tokenizer: FrozenTokenizer, source: Source, progress: Progress = iter
-) -> TokenSource:
+def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source) -> TokenSource:
     """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
     common.check_eval_batch(config)
     return encode_source(
@@ -145,7 +142,6 @@ def build_tokens(
         batch_size=config.eval.batch_size // jax.process_count(),
         process_index=jax.process_index(),
         process_count=jax.process_count(),
-        progress=progress,
     )
 
 

@@ -11,12 +11,12 @@ from typing import Any
 import jax
 import numpy as np
 
-from fsq_repro.data.cache import Progress
 from fsq_repro.data.images import to_uint8
 from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.inference.tokenizer import WEIGHTS, Tokenizer, load_stage1_tokenizer
+from fsq_repro.progress import track
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
 from fsq_repro.runtime.run_dir import RunDir, changed, open_run
@@ -74,12 +74,11 @@ class ImageGenerator:
             parts.append(to_uint8(np.asarray(self.tokenizer.decode(padded))[: len(part)]))
         return np.concatenate(parts)
 
-    def images(
-        self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0, progress: Progress = iter
-    ) -> np.ndarray:
+    def images(self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0) -> np.ndarray:
         """Decoded samples, uint8 (N, H, W, 3); arguments and errors as of `token_batches`."""
         batches = self.token_batches(labels_N, seed=seed, guidance=guidance)
-        return np.concatenate([self.decode(tokens) for tokens in progress(batches)])
+        total = -(-len(labels_N) // self.batch_size)
+        return np.concatenate([self.decode(tokens) for tokens in track(batches, "drawing samples", total)])
 
 
 def load_image_generator(

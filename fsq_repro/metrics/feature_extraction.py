@@ -2,7 +2,6 @@
 
 import hashlib
 import logging
-from collections.abc import Callable, Iterable
 
 import jax
 import numpy as np
@@ -14,10 +13,10 @@ from fsq_repro.metrics.image_sets import ImageSet
 from fsq_repro.metrics.resize import clean_resize
 from fsq_repro.models.feature_networks import FeatureNetwork, load_feature_network
 from fsq_repro.models.inception import SIDE, InceptionNetwork, InceptionOutputs
+from fsq_repro.progress import track
 
 log = logging.getLogger(__name__)
 
-Progress = Callable[..., Iterable[np.ndarray]]
 CLEAN_WORDS = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
 
 
@@ -94,14 +93,8 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
     return FeatureExtractor(network, batch_size=batch_size, clean=clean)
 
 
-def silent(batches: Iterable[np.ndarray], *, total: int) -> Iterable[np.ndarray]:
-    """The batches as they are: no progress is shown."""
-    del total
-    return batches
-
-
 def measure(
-    images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False, progress: Progress = silent
+    images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False
 ) -> tuple[FeatureStatistics, str]:
     """One pass over a set; images that are not RGB are told of in one line of the log.
 
@@ -109,7 +102,6 @@ def measure(
       images: the set.
       extractor: makes the features.
       keep_features: as of `FeatureStatistics`.
-      progress: wraps the loop over batches, called as `tqdm.tqdm(batches, total=number)`.
 
     Returns:
       The statistics, and the SHA-256 of the RGB bytes of all images in order: the same for a folder and an .npz of the
@@ -124,7 +116,7 @@ def measure(
         log.warning("%s: images that are not RGB are made so, transparency is dropped: %s", images.name, kinds)
     statistics, digest = FeatureStatistics(keep_features=keep_features), hashlib.sha256()
     batches = images.batches(extractor.batch_size)
-    for batch in progress(batches, total=-(-len(images) // extractor.batch_size)):
+    for batch in track(batches, f"features of {images.name}", -(-len(images) // extractor.batch_size)):
         digest.update(np.ascontiguousarray(batch))
         statistics.update(extractor(batch))
     if statistics.pool.count != len(images):

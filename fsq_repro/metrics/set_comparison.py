@@ -8,7 +8,7 @@ import os
 from collections.abc import Iterable
 from typing import Any
 
-from fsq_repro.metrics.feature_extraction import FeatureExtractor, Progress, measure, silent
+from fsq_repro.metrics.feature_extraction import FeatureExtractor, measure
 from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.image_sets import ImageSet, NpzImages, open_image_set
@@ -36,7 +36,6 @@ def compare(
     extractor: FeatureExtractor | None,
     *,
     with_precision_recall: bool = False,
-    progress: Progress = silent,
 ) -> dict[str, Any]:
     """Metrics of two sets.
 
@@ -44,7 +43,6 @@ def compare(
       reference, samples: as `open_side` gives them.
       extractor: makes the features; None for two reference files.
       with_precision_recall: also precision and recall (k = 3), which need images on both sides.
-      progress: wraps the loops over batches.
 
     Returns:
       name, value: the Frechet distance, named by `distance_name` after the number of samples.
@@ -71,10 +69,7 @@ def compare(
             images[role] = NpzImages(side.path)
     if images and extractor is None:
         raise ValueError("a feature network must be named to compare images, only reference files go without.")
-    measured = {
-        role: measure(x, extractor, keep_features=with_precision_recall, progress=progress)
-        for role, x in images.items()
-    }
+    measured = {role: measure(x, extractor, keep_features=with_precision_recall) for role, x in images.items()}
     a, b = (side if isinstance(side, ReferenceStatistics) else measured[role][0] for role, side in sides.items())
     name = distance_name(protocol, b.pool.count)
     value = frechet_distance(a.pool, b.pool)

@@ -16,27 +16,37 @@ LAYER_NORM_EPSILON = 1e-12
 INITIALIZER = nn.initializers.truncated_normal(0.02)
 
 
-class Embed(nn.Module):
+class Layer(nn.Module):
+    """What the layers share: the rate of dropout, whether it is switched off, and the dtype of the computation."""
+
+    dropout: float
+    deterministic: bool
+    dtype: Any
+
+    @property
+    def shared(self) -> dict[str, Any]:
+        """These fields, for a layer inside this one."""
+        return {"dropout": self.dropout, "deterministic": self.deterministic, "dtype": self.dtype}
+
+
+class Embed(Layer):
     """Ids (B, T) and their positions (T,) -> (vectors (B, T, width), word embeddings float32 (V, width))."""
 
     vocabulary_size: int
     num_positions: int
     width: int
-    dropout: float
-    deterministic: bool
-    dtype: Any
 
     @nn.compact
     def __call__(self, ids_BxT: Array, positions_T: Array) -> tuple[Array, Array]:
-        shared = {"features": self.width, "embedding_init": INITIALIZER, "dtype": self.dtype}
-        words = nn.Embed(self.vocabulary_size, **shared, name="word_embeddings")
-        positions = nn.Embed(self.num_positions, **shared, name="position_embeddings")
+        embed = {"features": self.width, "embedding_init": INITIALIZER, "dtype": self.dtype}
+        words = nn.Embed(self.vocabulary_size, **embed, name="word_embeddings")
+        positions = nn.Embed(self.num_positions, **embed, name="position_embeddings")
         x = words(ids_BxT) + positions(positions_T[None, :])
         x = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name="embeddings_ln")(x)
         return nn.Dropout(self.dropout)(x, deterministic=self.deterministic), words.embedding
 
 
-class Attention(nn.Module):
+class Attention(Layer):
     """Self-attention, dropout, residual and LayerNorm: (B, T, width) -> (B, T, width).
 
     `mask` is boolean (1, 1, T, L), True where position t may look at position l, or None. With `position` (int32
@@ -45,9 +55,6 @@ class Attention(nn.Module):
     """
 
     num_heads: int
-    dropout: float
-    deterministic: bool
-    dtype: Any
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, mask: Array | None, position: Array | None) -> Array:
@@ -88,36 +95,30 @@ class Attention(nn.Module):
         return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name="attention_output_ln")(y + x_BxTxD)
 
 
-class Mlp(nn.Module):
+class Mlp(Layer):
     """Two dense layers with GELU (the tanh form), dropout, residual and LayerNorm: (B, T, width) -> (B, T, width)."""
 
     mlp_width: int
-    dropout: float
-    deterministic: bool
-    dtype: Any
 
     @nn.compact
     def __call__(self, x_BxTxD: Array) -> Array:
-        shared = {"kernel_init": INITIALIZER, "dtype": self.dtype}
-        y = nn.gelu(nn.Dense(self.mlp_width, **shared, name="intermediate_output")(x_BxTxD))
-        y = nn.Dense(x_BxTxD.shape[-1], **shared, name="layer_output")(y)
+        dense = {"kernel_init": INITIALIZER, "dtype": self.dtype}
+        y = nn.gelu(nn.Dense(self.mlp_width, **dense, name="intermediate_output")(x_BxTxD))
+        y = nn.Dense(x_BxTxD.shape[-1], **dense, name="layer_output")(y)
         y = nn.Dropout(self.dropout)(y, deterministic=self.deterministic)
         return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name="layer_output_ln")(y + x_BxTxD)
 
 
-class TransformerLayer(nn.Module):
+class TransformerLayer(Layer):
     """Attention, then MLP; arguments as of `Attention`."""
 
     num_heads: int
     mlp_width: int
-    dropout: float
-    deterministic: bool
-    dtype: Any
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, mask: Array | None, position: Array | None) -> Array:
-        x = Attention(self.num_heads, self.dropout, self.deterministic, self.dtype)(x_BxTxD, mask, position)
-        return Mlp(self.mlp_width, self.dropout, self.deterministic, self.dtype)(x)
+        x = Attention(num_heads=self.num_heads, **self.shared)(x_BxTxD, mask, position)
+        return Mlp(mlp_width=self.mlp_width, **self.shared)(x)
 
 
 class Bias(nn.Module):
@@ -210,10 +211,12 @@ class TokenTransformer(nn.Module):
             raise ValueError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
         shared = {"dropout": self.dropout, "deterministic": not train, "dtype": self.dtype}
         positions_T = jnp.arange(ids_BxT.shape[1]) if position is None else position[None]
-        embed = Embed(self.vocabulary_size, num_positions, self.width, **shared)
+        embed = Embed(vocabulary_size=self.vocabulary_size, num_positions=num_positions, width=self.width, **shared)
         x_BxTxD, embeddings_VxD = embed(ids_BxT, positions_T)
         layer_class = nn.remat(TransformerLayer) if self.remat else TransformerLayer
         for i in range(self.num_layers):
-            layer = layer_class(self.num_heads, self.mlp_width, **shared, name=f"TransformerLayer_{i}")
+            layer = layer_class(
+                num_heads=self.num_heads, mlp_width=self.mlp_width, **shared, name=f"TransformerLayer_{i}"
+            )
             x_BxTxD = layer(x_BxTxD, mask, position)
         return MlmLayer(self.dtype)(x_BxTxD, embeddings_VxD)

@@ -39,7 +39,9 @@ def straight_through(z: jax.Array, quantized: jax.Array) -> jax.Array:
 
 
 @straight_through.defjvp
-def _straight_through_jvp(primals, tangents):
+def _straight_through_jvp(
+    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
+) -> tuple[jax.Array, jax.Array]:
     return straight_through(*primals), tangents[0]
 
 

@@ -67,7 +67,7 @@ class EmaVectorQuantizer(nn.Module):
     def ablation(self) -> str:
         return "" if self.splitting else "no_splitting"
 
-    def setup(self):
+    def setup(self) -> None:
         check_codebook(self.codebook_size, self.embedding_dim)
         for name, below in (("momentum", 1), ("perturbation", 1), ("min_count", 1), ("commitment_cost", float("inf"))):
             if not 0 <= getattr(self, name) < below:
@@ -157,11 +157,13 @@ def split_codes(
     Returns (sums, counts, number of splits int32).
     """
 
-    def unfinished(state):
+    State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
+
+    def unfinished(state: State) -> jax.Array:
         _, _, counts_K, _ = state
         return jnp.any(counts_K < min_count) & (jnp.max(counts_K) >= 2 * min_count)
 
-    def split(state):
+    def split(state: State) -> State:
         key, sums_KxD, counts_K, splits = state
         key, noise_key = jax.random.split(key)
         most, least = jnp.argmax(counts_K), jnp.argmin(counts_K)

@@ -36,13 +36,13 @@ def level_sets(
     most = math.floor((bits + tolerance_bits) / math.log2(min_level))
     sets = []
     for d in range(2, min(most, max_dimensions or most) + 1):
-        best = {}
+        best: dict[int, tuple[tuple[bool, float, int], tuple[int, ...]]] = {}
         for candidate in _candidates(bits, d, min_level):
             error = abs(math.log2(math.prod(candidate)) - bits)
             if error > tolerance_bits or math.prod(candidate) >= 2**31:
                 continue
             smallest = min(candidate[-1], MAX_SMALLEST + 1)
-            own = candidate == PAPER_LEVELS.get(bits)
+            own = bits in PAPER_LEVELS and candidate == PAPER_LEVELS[int(bits)]
             rank = (not own, round(error, 9), candidate[0] - candidate[-1])
             best[smallest] = min(best.get(smallest, (rank, candidate)), (rank, candidate))
         sets += [best[smallest][1] for smallest in sorted(best, reverse=True)]

@@ -4,8 +4,6 @@ A distance matrix of 131,072 tokens and 2^16 codes has 32 GiB in float32. Here n
 longer than one chunk, forward or backward; a batch that fits one chunk is computed in one piece.
 """
 
-from collections.abc import Callable
-
 import jax
 import jax.numpy as jnp
 
@@ -53,7 +51,7 @@ def entropy_loss(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) 
         entropy_sum, p_sum_K = one_chunk(x_NxD, codebook_KxD, jnp.ones(N, jnp.float32))
     else:
         # Recomputed in the backward pass, so that no chunk's matrices are kept for it.
-        recomputed: Callable = jax.checkpoint(one_chunk)
+        recomputed = jax.checkpoint(one_chunk)
         mask = (jnp.arange(_padded(N, chunks)) < N).astype(jnp.float32)
         entropies, p_sums = jax.lax.map(
             lambda chunk: recomputed(chunk[0], codebook_KxD, chunk[1]), (_split(x_NxD, chunks), _split(mask, chunks))

@@ -47,7 +47,7 @@ class VectorQuantizer(nn.Module):
     def ablation(self) -> str:
         return "" if self.entropy_ratio else "no_entropy"
 
-    def setup(self):
+    def setup(self) -> None:
         check_codebook(self.codebook_size, self.embedding_dim)
         for name in ("commitment_cost", "codebook_cost", "entropy_ratio"):
             if not 0 <= getattr(self, name) < float("inf"):

@@ -1,5 +1,6 @@
 """How the scripts start: what a user can mend is printed as one sentence, with exit code 2 and no traceback."""
 
+import pathlib
 import re
 import sys
 from collections.abc import Callable
@@ -13,7 +14,10 @@ def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
     """Parses the flags and calls `main`; its return value is the exit code.
 
     With `arguments`, what stands on the command line besides flags is given to `main` as a list; else it is refused.
+    The script lies in a folder of the checkout, whose root is put on `sys.path` before a config file is read: configs
+    import each other as `configs.x`, and are not installed.
     """
+    sys.path.insert(0, str(pathlib.Path(sys.argv[0]).resolve().parents[1]))
 
     def parse(argv: list[str]) -> list[str]:
         try:

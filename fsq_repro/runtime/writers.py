@@ -1,80 +1,50 @@
-"""Metric writers: one JSON line a write, always; TensorBoard through clu where TensorFlow is installed."""
+"""A run's metrics: one JSON line a write, always; TensorBoard through clu where TensorFlow is installed."""
 
 import importlib.util
 import json
 import logging
 import pathlib
 from collections.abc import Mapping
+from typing import Any
 
 import numpy as np
 
 log = logging.getLogger(__name__)
 
 
-class JsonlWriter:
-    """Appends {"step": ..., name: value, ...} to `metrics.jsonl`; reports and resumed runs read it back."""
+class MetricWriter:
+    """Appends {"step": ..., name: value, ...} to `metrics.jsonl`, which reports and resumed runs read back.
 
-    def __init__(self, path: pathlib.Path):
-        self._file = open(path, "a", buffering=1)  # noqa: SIM115 (lives as long as the writer)
+    Other processes than the first write nothing. TensorBoard's events, in `tensorboard/`, have the pictures too.
+    """
 
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._file.write(json.dumps({"step": step, **{k: float(v) for k, v in scalars.items()}}) + "\n")
-
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """Pictures lie in `samples/`; a line of numbers has no place for them."""
-
-    def close(self) -> None:
-        self._file.close()
-
-
-class TensorBoardWriter:
-    """clu's TensorBoard writer (imports TensorFlow)."""
-
-    def __init__(self, directory: pathlib.Path):
-        from clu import metric_writers
-
-        self._writer = metric_writers.SummaryWriter(str(directory))
+    def __init__(self, run_path: pathlib.Path, *, is_main_process: bool):
+        self._lines = self._events = None
+        if is_main_process:
+            self._lines = open(run_path / "metrics.jsonl", "a", buffering=1)  # noqa: SIM115 (lives as long as this)
+            self._events = _tensorboard(run_path / "tensorboard")
 
     def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        self._writer.write_scalars(step, scalars)
+        if self._lines:
+            self._lines.write(json.dumps({"step": step, **{k: float(v) for k, v in scalars.items()}}) + "\n")
+        if self._events:
+            self._events.write_scalars(step, scalars)
 
     def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        """images: name -> uint8 (H, W, 3)."""
-        self._writer.write_images(step, {k: v[None] for k, v in images.items()})
+        """Name -> uint8 (H, W, 3); a line of numbers has no place for them."""
+        if self._events:
+            self._events.write_images(step, images)
 
     def close(self) -> None:
-        self._writer.flush()
-        self._writer.close()
+        for file in filter(None, (self._lines, self._events)):
+            file.close()
 
 
-class MultiWriter:
-    """Writes to all of its writers."""
+def _tensorboard(directory: pathlib.Path) -> Any:
+    """clu's writer; None without TensorFlow, which `clu.metric_writers` needs to be imported at all."""
+    if not all(importlib.util.find_spec(m) for m in ("tensorflow", "tensorboard")):
+        log.info("TensorFlow is not installed: metrics go to metrics.jsonl only (`make tfds` adds TensorBoard)")
+        return None
+    from clu import metric_writers
 
-    def __init__(self, *writers: JsonlWriter | TensorBoardWriter):
-        self._writers = writers
-
-    def write_scalars(self, step: int, scalars: Mapping[str, float]) -> None:
-        for w in self._writers:
-            w.write_scalars(step, scalars)
-
-    def write_images(self, step: int, images: Mapping[str, np.ndarray]) -> None:
-        for w in self._writers:
-            w.write_images(step, images)
-
-    def close(self) -> None:
-        for w in self._writers:
-            w.close()
-
-
-def make_writer(run_path: pathlib.Path, *, is_main_process: bool) -> MultiWriter:
-    """Writers of a run directory; other processes than the first write nothing."""
-    if not is_main_process:
-        return MultiWriter()
-    writers = [JsonlWriter(run_path / "metrics.jsonl")]
-    if all(importlib.util.find_spec(m) for m in ("tensorflow", "tensorboard")):
-        writers.append(TensorBoardWriter(run_path / "tensorboard"))
-    else:
-        log.info(
-            "TensorFlow is not installed: metrics go to metrics.jsonl only (requirements-tfds.txt adds TensorBoard)"
-        )
-    return MultiWriter(*writers)
+    return metric_writers.SummaryWriter(str(directory))

@@ -45,7 +45,7 @@ def autoregressive_decode(
         if temperature == 0:
             return jnp.argmax(logits_BxK, axis=1).astype(jnp.int32)
         keys_at_position_B = jax.vmap(jax.random.fold_in, in_axes=(0, None))(keys_B, position)
-        tokens_Bx1, _ = jax.vmap(categorical)(keys_at_position_B, logits_BxK[:, None] / temperature)
+        tokens_Bx1 = jax.vmap(categorical)(keys_at_position_B, logits_BxK[:, None] / temperature)
         return tokens_Bx1[:, 0]
 
     def step(carry: tuple[Any, Array], position: Array) -> tuple[tuple[Any, Array], Array]:

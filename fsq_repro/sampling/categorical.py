@@ -11,7 +11,7 @@ from jax import Array
 BLOCK = 64  # codes summed at once: shorter sums than K, so faster and with less rounding
 
 
-def categorical(key: Array, logits_SxK: Array) -> tuple[Array, Array]:
+def categorical(key: Array, logits_SxK: Array) -> Array:
     """Samples by inverting the cumulative distribution: first the block of codes, then the code in it.
 
     Args:
@@ -19,15 +19,13 @@ def categorical(key: Array, logits_SxK: Array) -> tuple[Array, Array]:
       logits_SxK: float32. Probabilities are resolved to 2^-23, the spacing of the uniform numbers.
 
     Returns:
-      tokens int32 (S,) in 0..K-1, and their log-probabilities float32 (S,).
+      int32 (S,), tokens in 0..K-1.
     """
     S, K = logits_SxK.shape
-    top_S = jnp.max(logits_SxK, axis=1)
-    weights_SxK = jnp.exp(logits_SxK - top_S[:, None])
+    weights_SxK = jnp.exp(logits_SxK - jnp.max(logits_SxK, axis=1, keepdims=True))
     weights_SxNxB = jnp.pad(weights_SxK, ((0, 0), (0, -K % BLOCK))).reshape(S, -1, BLOCK)
     blocks_SxN = jnp.cumsum(jnp.sum(weights_SxNxB, axis=2), axis=1)
-    total_S = blocks_SxN[:, -1]
-    target_S = jax.random.uniform(key, (S,), jnp.float32) * total_S
+    target_S = jax.random.uniform(key, (S,), jnp.float32) * blocks_SxN[:, -1]
 
     block_S = jnp.sum(blocks_SxN <= target_S[:, None], axis=1).clip(max=blocks_SxN.shape[1] - 1)
     within_SxB = jnp.take_along_axis(weights_SxNxB, block_S[:, None, None], axis=1)[:, 0]
@@ -36,6 +34,4 @@ def categorical(key: Array, logits_SxK: Array) -> tuple[Array, Array]:
     sums_SxB = before_S[:, None] + jnp.cumsum(within_SxB, axis=1)
     last_S = BLOCK - 1 - jnp.argmax(within_SxB[:, ::-1] > 0, axis=1)
     inner_S = jnp.minimum(jnp.sum(sums_SxB <= target_S[:, None], axis=1), last_S)
-    tokens_S = (block_S * BLOCK + inner_S).astype(jnp.int32)
-    logit_S = jnp.take_along_axis(logits_SxK, tokens_S[:, None], axis=1)[:, 0]
-    return tokens_S, logit_S - top_S - jnp.log(total_S)
+    return (block_S * BLOCK + inner_S).astype(jnp.int32)

@@ -70,7 +70,7 @@ def parallel_decode(
         if 0 <= mask_id < logits_BxSxK.shape[-1]:
             raise ValueError(f"mask_id must not be a code 0..{logits_BxSxK.shape[-1] - 1}, got {mask_id}.")
         keys_2xB = jax.vmap(lambda key: jax.random.split(jax.random.fold_in(key, t)), out_axes=1)(keys_B)
-        sampled_BxS, log_p_BxS = jax.vmap(categorical)(keys_2xB[0], logits_BxSxK)
+        sampled_BxS = jax.vmap(categorical)(keys_2xB[0], logits_BxSxK)
         unknown_BxS = tokens_BxS == mask_id
         tokens_BxS = jnp.where(unknown_BxS, sampled_BxS, tokens_BxS)
 

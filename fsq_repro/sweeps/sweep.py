@@ -190,7 +190,7 @@ def is_evaluated(path: pathlib.Path) -> bool:
         record = json.loads((path / "record.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return record.get("status") == "finished" and bool(record.get("figures"))
+    return record.get("status") == "finished" and bool(record.get("metrics"))
 
 
 def _one_core() -> dict[str, str]:

@@ -38,14 +38,6 @@ def scale_by_adafactor() -> optax.GradientTransformation:
     )
 
 
-def warmup_cosine(steps: int, warmup_steps: int) -> optax.Schedule:
-    """Linear from 0 at step 0 to 1 at `warmup_steps`, then a cosine to 0 at `steps`."""
-    cosine = optax.cosine_decay_schedule(1.0, steps - warmup_steps)
-    if not warmup_steps:
-        return cosine
-    return optax.join_schedules([optax.linear_schedule(0.0, 1.0, warmup_steps), cosine], [warmup_steps])
-
-
 def scale_groups(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
     """Multiplies the update of each parameter by the factor of the first pattern that matches its whole name.
 
@@ -56,25 +48,20 @@ def scale_groups(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTr
     Raises ValueError at `init` where a pattern is not the first match of any parameter.
     """
 
-    def first_match(path):
+    def group(path: Any, _: Any) -> int:
         name = jax.tree_util.keystr(path, simple=True, separator="/")
-        return next((i for i, (pattern, _) in enumerate(multipliers) if re.fullmatch(pattern, name)), None)
+        return next((i for i, (pattern, _) in enumerate(multipliers) if re.fullmatch(pattern, name)), len(multipliers))
 
-    def init(params):
-        matched = {first_match(path) for path, _ in jax.tree_util.tree_leaves_with_path(params)}
-        for i, (pattern, _) in enumerate(multipliers):
-            if i not in matched:
-                raise ValueError(f"multipliers has the pattern {pattern!r}, but it must match some parameter first.")
-        return optax.EmptyState()
+    def groups(params: Any) -> Any:
+        labels = jax.tree_util.tree_map_with_path(group, params)
+        unused = set(range(len(multipliers))) - set(jax.tree.leaves(labels))
+        if unused:
+            pattern = multipliers[min(unused)][0]
+            raise ValueError(f"multipliers has the pattern {pattern!r}, but it must match some parameter first.")
+        return labels
 
-    def scale(path, update):
-        i = first_match(path)
-        return update if i is None else multipliers[i][1] * update
-
-    def update(updates, state, params=None):
-        return jax.tree_util.tree_map_with_path(scale, updates), state
-
-    return optax.GradientTransformation(init, update)
+    scales = [optax.scale(factor) for _, factor in multipliers]
+    return optax.partition(dict(enumerate([*scales, optax.identity()])), groups)
 
 
 def kernels(params: Any) -> Any:
@@ -119,6 +106,6 @@ def build(
         optax.scale(learning_rate),
         scale_groups(multipliers),
         optax.add_decayed_weights(weight_decay, mask=kernels),
-        optax.scale_by_schedule(warmup_cosine(steps, warmup_steps)),
+        optax.scale_by_schedule(optax.warmup_cosine_decay_schedule(0.0, 1.0, warmup_steps, steps)),
         optax.scale(-1.0),
     )

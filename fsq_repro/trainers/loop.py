@@ -20,7 +20,7 @@ from fsq_repro.errors import UserError, explained_items
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.processes import StopSignal
-from fsq_repro.runtime.writers import make_writer
+from fsq_repro.runtime.writers import MetricWriter
 from fsq_repro.trainers.compiled_step import init_state, lower_step, place_state
 from fsq_repro.visualization.grids import save_png
 
@@ -116,7 +116,7 @@ def train(
 
     # ---- Step, log, evaluate, save
     evaluate = trainer.make_evaluator(mesh)
-    writer = make_writer(run_path, is_main_process=is_main)
+    writer = MetricWriter(run_path, is_main_process=is_main)
     window = _Window(config.steps, config.batch_size, step)
     pending = None
     with StopSignal() as stop:

@@ -16,7 +16,7 @@ def prepare(tmp_path, monkeypatch):
     )
 
 
-def test_a_folder_is_checked_with_a_progress_bar(prepare, tmp_path):
+def test_a_folder_is_checked(prepare, tmp_path):
     pictures = tmp_path / "pictures"
     pictures.mkdir()
     for i in range(20):
@@ -24,7 +24,7 @@ def test_a_folder_is_checked_with_a_progress_bar(prepare, tmp_path):
     (pictures / "broken.png").write_text("no image")
     result = prepare(f"--data=folder:{pictures}")
     assert result.returncode == 0, result.stderr
-    assert "21/21" in result.stderr and "broken.png" in result.stderr
+    assert "broken.png" in result.stderr
     assert "1 unreadable image" in result.stdout and "train: 1" in result.stdout
 
 

@@ -39,7 +39,7 @@ while step < steps:
         sys.exit(130)
 if path.parent.name == "broken":
     sys.exit("out of luck")
-(path / "record.json").write_text(json.dumps({"status": "finished", "figures": {}}))
+(path / "record.json").write_text(json.dumps({"status": "finished", "metrics": []}))
 """
 FAKE_EVALUATE = """
 import json, os, pathlib, sys
@@ -47,7 +47,7 @@ path = pathlib.Path(sys.argv[1])
 assert os.environ["JAX_NUM_PROCESSES"] == "1"
 with open(path.parent.parent / "events.txt", "a") as events:
     print("evaluated", path.parent.name, file=events)
-(path / "record.json").write_text(json.dumps({"status": "finished", "figures": {"x": 1}}))
+(path / "record.json").write_text(json.dumps({"status": "finished", "metrics": [{"metric": "usage"}]}))
 """
 
 
@@ -62,7 +62,7 @@ def fake_task(workdir: pathlib.Path, name: str, needs: tuple[str, ...] = (), *, 
 
 def set_evaluated(task: Task) -> None:
     task.path.mkdir(parents=True)
-    (task.path / "record.json").write_text(json.dumps({"status": "finished", "figures": {"x": 1}}))
+    (task.path / "record.json").write_text(json.dumps({"status": "finished", "metrics": [{"metric": "usage"}]}))
 
 
 def events(workdir: pathlib.Path) -> list[str]:
@@ -240,3 +240,13 @@ def test_the_script_refuses_before_anything_starts(tmp_path, flag, message):
     done = subprocess.run([sys.executable, *command, flag], cwd=ROOT, capture_output=True, text=True)
     assert done.returncode == 2 and message in done.stderr and done.stderr.count("\n") == 1, done.stderr
     assert not (tmp_path / "runs").exists()
+
+
+def test_only_the_launcher_for_slurm_needs_submitit(tmp_path):
+    without = "import runpy, sys; sys.modules['submitit'] = None; sys.argv = sys.argv[1:]; "
+    without += "runpy.run_path(sys.argv[0], run_name='__main__')"
+    sweep = "--sweep=configs/sweeps/tradeoff.py:scale=smoke"
+    command = [sys.executable, "-c", without, "scripts/sweep.py", sweep, f"--workdir={tmp_path / 'runs'}"]
+    for flag, message in (("--only=none", "matches no run"), ("--launcher=slurm", "not installed, submitit")):
+        done = subprocess.run([*command, flag], cwd=ROOT, capture_output=True, text=True)
+        assert done.returncode == 2 and message in done.stderr, done.stderr

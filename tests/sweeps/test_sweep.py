@@ -17,7 +17,8 @@ calls.open("a").write(f"{sys.argv[0]} {path.parent.name}/{path.name}\\n")
 if path.parent.name == "broken":
     sys.exit("out of luck")
 evaluated = "evaluate" in sys.argv[0]
-(path / "record.json").write_text(json.dumps({"status": "finished", "figures": {"x": 1} if evaluated else {}}))
+metrics = [{"metric": "usage"}] if evaluated else []
+(path / "record.json").write_text(json.dumps({"status": "finished", "metrics": metrics}))
 """
 
 
