@@ -6,7 +6,6 @@ CPU time, not wall time: it holds for one core however many threads work, and wa
 import dataclasses
 import math
 import time
-import types
 from collections.abc import Callable, Iterator
 from typing import Any
 
@@ -18,6 +17,7 @@ from fsq_repro.data.sources import Source
 from fsq_repro.errors import UserError
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.runtime.run_dir import changed
+from fsq_repro.tasks.base import Task
 
 BATCH_SIZE = 32  # the cost of an image hardly depends on it, the memory of the batches read ahead does
 
@@ -51,6 +51,17 @@ class TimedSource:
 
     def __getattr__(self, name: str) -> Any:
         return getattr(self._source, name)
+
+
+class TimedTask:
+    """A task that prepares batches by a stopwatch; else the same."""
+
+    def __init__(self, task: Task):
+        self._task = task
+        self.prepare = Stopwatch(task.prepare)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._task, name)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -118,9 +129,8 @@ def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
             "config of stage I"
         )
     config = changed(config, {"data.num_workers": 0, "batch_size": devices * -(-BATCH_SIZE // devices)})
-    source, task, preparing = TimedSource(kind.build_source(config, "train")), kind.build_task(config), None
-    if task is not None:
-        preparing = Stopwatch(task.prepare)
-        task = types.SimpleNamespace(flip=task.flip, prepare=preparing)
-    iterator = kind.train_iterator(config, task, source)
+    source, task = TimedSource(kind.build_source(config, "train")), kind.build_task(config)
+    timed = TimedTask(task) if task is not None else None
+    iterator = kind.train_iterator(config, timed, source)
+    preparing = timed.prepare if timed else None
     return measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)

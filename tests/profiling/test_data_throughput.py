@@ -3,9 +3,11 @@ import types
 
 import pytest
 
+from fsq_repro.errors import UserError
+from fsq_repro.factories import common, label_autoencoder
 from fsq_repro.profiling import data_throughput
-from fsq_repro.profiling.data_throughput import Cost, Stopwatch, TimedSource, measure
-from tests.tiny import NoiseSource
+from fsq_repro.profiling.data_throughput import Cost, Stopwatch, TimedSource, measure, measure_pipeline
+from tests.tiny import NoiseSource, make_dense_noise, tiny_config, tiny_stage2, tiny_uvim
 
 
 def test_each_stage_gets_its_own_cpu_time(monkeypatch):
@@ -51,3 +53,18 @@ def test_workers_for_a_rate():
     cost = Cost(read=1 / 128, augment=1 / 256, prepare=1 / 256)
     assert cost.images_per_second == 64
     assert [cost.workers(rate) for rate in (1, 64, 65, 640)] == [1, 1, 2, 10]
+
+
+@pytest.mark.parametrize("config", [tiny_config(), tiny_uvim(1)], ids=lambda c: c.trainer)
+def test_the_pipeline_is_the_kinds_own(config, monkeypatch):
+    monkeypatch.setattr(common, "make_source", lambda name, split, resolution: NoiseSource(64, resolution))
+    monkeypatch.setattr(label_autoencoder, "make_dense_source", make_dense_noise)
+    workers = config.data.num_workers
+    cost = measure_pipeline(config, batches=2)
+    assert cost.read > 0 and (cost.prepare > 0) == (config.trainer == "uvim_stage1")
+    assert config.data.num_workers == workers and config.batch_size == 8
+
+
+def test_tokens_have_no_pipeline():
+    with pytest.raises(UserError, match="data.crop = 'none' makes stage II train on tokens"):
+        measure_pipeline(tiny_stage2(""), batches=1)
