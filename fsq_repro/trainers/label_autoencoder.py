@@ -112,7 +112,7 @@ class LabelAutoencoderTrainer:
             outputs, indices_BxS = reconstruct(self.model, self.task, variables_of(state), batch)
             return self.task.loss(outputs, batch)[1], indices_BxS, batch["mask"]
 
-        # Replicated outputs: each process then holds the figures of the global batch.
+        # Replicated outputs: each process then holds the values of the global batch.
         measure = jax.jit(measure, out_shardings=sharding.replicated(mesh))
 
         def evaluate(state: LabelAutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
