@@ -54,7 +54,8 @@ def full_size_trainer(name: str):
     if stage == "1":
         return label_autoencoder_factory.build_trainer(config)
     codebook = SimpleNamespace(codebook_size=config.quantizer.codebook_size)
-    coder = SimpleNamespace(model=SimpleNamespace(quantizer=codebook, code_grid=16))
+    task = label_autoencoder_factory.build_task(config.task)
+    coder = SimpleNamespace(model=SimpleNamespace(quantizer=codebook, code_grid=16), task=task)
     return code_predictor_factory.build_trainer(config, coder)
 
 
