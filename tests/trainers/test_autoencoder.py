@@ -99,7 +99,7 @@ def test_generator_and_discriminator_gradients_are_disjoint():
 
 
 def test_r1_penalty_equals_the_published_squared_gradient():
-    from fsq_repro.trainers import gan
+    from fsq_repro.losses import gan
 
     params = {"w": jnp.arange(12.0).reshape(2, 2, 3)}
     images_2 = np.random.default_rng(0).random((2, 2, 2, 3), np.float32)
@@ -112,7 +112,7 @@ def test_r1_penalty_equals_the_published_squared_gradient():
 
 
 def test_gan_losses_by_hand():
-    from fsq_repro.trainers import gan
+    from fsq_repro.losses import gan
 
     real, fake = jnp.array([[2.0], [-1.0]]), jnp.array([[0.5], [3.0]])
     sigmoid = lambda x: 1 / (1 + np.exp(-np.asarray(x, np.float64)))  # noqa: E731
