@@ -120,7 +120,7 @@ def test_one_layer_equals_the_masked_network_on_each_prefix(params, batch):
         embed["position_embeddings"] = {"embedding": embed["position_embeddings"]["embedding"][:length]}
         masked = MaskedTransformer(K, CLASSES, length - 1, **(SIZES | {"num_layers": 1}))
         variables = {"params": params | {"Embed_0": embed}}
-        apply = jax.jit(functools.partial(masked.apply, train=False, method="logits_of_sequence"))
+        apply = jax.jit(functools.partial(masked.apply, num_positions=length, train=False, method="network"))
         expected = apply(variables, ids[:, :length])[:, -1]
         np.testing.assert_allclose(logits[:, length - 1], expected, rtol=1e-5, atol=1e-5)
 

@@ -54,7 +54,7 @@ def test_logits_equal_the_published_ones(golden):
     arrays, variables = golden
     model = Tiny()
     ids = np.where(arrays["input_ids"] < 0, model.mask_id, arrays["input_ids"])
-    sequence = run(model, variables, ids, train=False, method="logits_of_sequence")
+    sequence = run(model, variables, ids, num_positions=ids.shape[1], train=False, method="network")
     np.testing.assert_allclose(sequence, arrays["logits"], rtol=1e-4, atol=1e-5)
     logits = run(model, variables, ids[:, 1:], ids[:, 0] - model.codebook_size)
     np.testing.assert_allclose(logits, arrays["logits"][:, 1:], rtol=1e-4, atol=1e-5)
@@ -64,7 +64,7 @@ def test_the_label_after_the_last_puts_the_mask_into_the_class_slot(golden, batc
     tokens, labels = batch
     ids = np.concatenate([np.array([[16], [19], [20]], np.int32), tokens], axis=1)
     assert Tiny().mask_id == 20 == Tiny().vocabulary_size - 1
-    sequence = run(Tiny(), golden[1], ids, train=False, method="logits_of_sequence")
+    sequence = run(Tiny(), golden[1], ids, num_positions=ids.shape[1], train=False, method="network")
     np.testing.assert_array_equal(run(Tiny(), golden[1], tokens, labels), sequence[:, 1:])
 
 
@@ -150,8 +150,3 @@ def test_bad_arguments_are_refused(fields, shape, labels, message):
         jax.eval_shape(
             lambda: Tiny(**fields).init(jax.random.key(0), jnp.zeros(shape, jnp.int32), jnp.zeros(labels, jnp.int32))
         )
-
-
-def test_a_sequence_of_another_length_is_refused(golden):
-    with pytest.raises(ValueError, match=r"input_ids have the shape \(2, 16\), but must have \(batch, 17\)"):
-        Tiny().apply(golden[1], jnp.zeros((2, 16), jnp.int32), train=False, method="logits_of_sequence")
