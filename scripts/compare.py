@@ -3,7 +3,7 @@
 python scripts/compare.py --runs=runs/depth_fsq,runs/depth_vq,runs/depth_vq_nosplit --out=edges.png   # Fig. 6
 
 Columns: the image, the ground truth, each run's prediction from the image, and what each run's stage I makes of the
-true labels. Images are spread evenly over the validation split of the first run.
+true labels. Images are chosen from the validation split of the first run by a permutation.
 """
 
 import pathlib
@@ -12,6 +12,7 @@ from collections.abc import Sequence
 import numpy as np
 from absl import flags
 
+from fsq_repro.data.choice import some_items
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
 from fsq_repro.errors import UserError, explained
@@ -21,7 +22,7 @@ from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.run_dir import RunDir
-from fsq_repro.tasks.base import Maps, evenly
+from fsq_repro.tasks.base import Maps
 from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
@@ -43,7 +44,7 @@ def main() -> None:
     with explained():
         side = predictors[0].trainer.model.image_size
         validation = label_autoencoder_factory.build_source(configs[0], "validation")
-        items = [plain_resize(item, side) for item in evenly(validation, FLAGS.images)]
+        items = [plain_resize(item, side) for item in some_items(validation, FLAGS.images)]
         images = [item["image"] for item in items]
         named = list(zip(titles, predictors, strict=True))
         columns = {name: list(p.predict(images)) for name, p in named}

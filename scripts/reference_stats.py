@@ -5,8 +5,8 @@
     python scripts/reference_stats.py --data=photos --resolution=32 --features=alexnet --out=photos32.npz
 
 The file holds `mu` and `sigma` of all images of the split, of Inception also `mu_s` and `sigma_s` (sFID), `count`,
-`protocol` (JSON), and `arr_0`, images spread evenly over the split for precision and recall. Images are brought to the
-resolution by the ADM suite's crop.
+`protocol` (JSON), and `arr_0`, images of the split, chosen by a permutation, for precision and recall. Images are
+brought to the resolution by the ADM suite's crop.
 """
 
 import sys
@@ -14,12 +14,12 @@ import warnings
 
 from absl import flags
 
+from fsq_repro.data.choice import CHOICE, some_items
 from fsq_repro.data.sources import SPLITS, make_source
 from fsq_repro.errors import UserError, explained
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.image_sets import SourceImages
 from fsq_repro.metrics.reference_statistics import write_reference
-from fsq_repro.metrics.scoring import Chosen
 from fsq_repro.runtime import cli, startup
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
@@ -45,8 +45,8 @@ def main() -> None:
         images = SourceImages(source, FLAGS.resolution)
         extractor = load_extractor(FLAGS.features, path=FLAGS.weights, resize=FLAGS.resize, batch_size=FLAGS.batch_size)
         statistics, pixels_sha256 = measure(images, extractor)
-        kept = min(FLAGS.images, len(source))
-        chosen = Chosen(source, [i * len(source) // kept for i in range(kept)])
+        chosen = some_items(source, FLAGS.images)
+        kept = len(chosen)
         write_reference(
             FLAGS.out,
             statistics.pool,
@@ -58,6 +58,7 @@ def main() -> None:
                 "split": FLAGS.split,
                 "fingerprint": source.fingerprint,
                 "resolution": FLAGS.resolution,
+                "images_chosen": CHOICE,
                 "pixels_sha256": pixels_sha256,
                 "versions": startup.versions(),
                 "revision": startup.git_revision(),

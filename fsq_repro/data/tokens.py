@@ -11,6 +11,7 @@ import numpy as np
 
 from fsq_repro.data import transforms
 from fsq_repro.data.cache import cached_arrays
+from fsq_repro.data.choice import chosen_indices
 from fsq_repro.data.sources import Source
 from fsq_repro.progress import track
 
@@ -41,6 +42,17 @@ class TokenSource:
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         return {"tokens": self.tokens_NxVxS[index], "label": self.labels_N[index]}
+
+    def some_items(self, count: int) -> "TokenSource":
+        """`count` items of all processes together, or all of them, see `choice.some_items`."""
+        mine = -(-count // self.process_count)
+        rows = chosen_indices(len(self), mine)
+        return dataclasses.replace(
+            self,
+            tokens_NxVxS=self.tokens_NxVxS[rows],
+            labels_N=self.labels_N[rows],
+            total=min(self.total, mine * self.process_count),
+        )
 
 
 def encode_source(

@@ -3,6 +3,7 @@
 import jax
 import numpy as np
 
+from fsq_repro.data.choice import CHOICE, chosen_indices
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.inference.image_generator import ImageGenerator
 from fsq_repro.metrics import lossless_coder
@@ -33,8 +34,7 @@ def compression_metrics(
     if not np.isfinite(bits_NxS).all():
         raise ValueError("a token's cost in bits is not finite; the weights of this checkpoint are broken")
 
-    # Spread over the split, so that a split that is ordered by class gives all classes.
-    some = np.unique(np.linspace(0, len(tokens_NxS) - 1, min(coder_images, len(tokens_NxS))).astype(int))
+    some = chosen_indices(len(tokens_NxS), coder_images)
     program = jax.jit(generator.logits)
     logits_fn = lambda tokens, labels: np.asarray(program(image_generator.params, tokens, labels))  # noqa: E731
     order = {"groups": generator.groups, "mask_id": generator.model.mask_id, "batch_size": batch_size}
@@ -46,7 +46,7 @@ def compression_metrics(
 
     of_split = protocol | {"split": "validation", "images": len(tokens_NxS)}
     schedule = generator.compression_protocol()
-    of_coder = protocol | {"split": "validation", "images": len(some)} | schedule
+    of_coder = protocol | {"split": "validation", "images": len(some), "images_chosen": CHOICE} | schedule
     measured = {
         "compression_bits": Measured(float(bits_NxS.mean()), of_split | schedule),
         "coder_bits": Measured(32 * len(words) / (len(some) * num_tokens), of_coder),

@@ -6,6 +6,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsq_repro.data.choice import SEED
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.data.sources import Source
 from fsq_repro.data.transforms import center_crop
@@ -108,8 +109,8 @@ def class_picture(
 ) -> np.ndarray:
     """A row for each label: training images, what stage I makes of them, samples."""
     real: dict[int, list] = {label: [] for label in samples}
-    # Items of a class are found by looking, from the start; data sets come shuffled or interleaved by class.
-    for i in range(len(train)):
+    # Items of a class are found by looking; in an order of their own, since those of a class may lie together.
+    for i in np.random.default_rng(SEED).permutation(len(train)).tolist():
         item = train[i]
         mine = real.get(int(item["label"]))
         if mine is not None and len(mine) < NUM_REAL:

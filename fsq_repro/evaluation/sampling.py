@@ -5,6 +5,7 @@ from collections.abc import Sequence
 
 import numpy as np
 
+from fsq_repro.data.choice import CHOICE
 from fsq_repro.data.sources import Source
 from fsq_repro.inference.image_generator import ImageGenerator
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
@@ -90,7 +91,7 @@ def sampling_metrics(
     chosen = scorer.image_features(file.path) if against_file else scorer.reference_features(train, num_references)
     pair = precision_recall(chosen, drawn.features_NxD, neighbours=NEIGHBOURS)
     of_manifolds = {"reference": in_words["file" if against_file else "train"], "reference_count": len(chosen)}
-    of_manifolds |= {"neighbours": NEIGHBOURS}
+    of_manifolds |= {"neighbours": NEIGHBOURS} | ({} if against_file else {"reference_chosen": CHOICE})
     for metric, value in zip(("precision", "recall"), pair, strict=True):
         measured[MetricKey(metric, network=scorer.name)] = Measured(value, protocol | of_manifolds)
     return measured

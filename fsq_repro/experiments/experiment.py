@@ -1,14 +1,16 @@
 """From a config to all that the loop needs, whatever the kind of experiment."""
 
 import dataclasses
-import itertools
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
 
 from ml_collections import ConfigDict
 
+from fsq_repro.data.choice import Chosen, some_items
 from fsq_repro.data.pipeline import Batch
+from fsq_repro.data.sources import Source
+from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common, scorers, stage1_link
 from fsq_repro.runtime.run_dir import RunDir, open_run
@@ -49,13 +51,19 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     task = kind.build_task(config)
     sources = [kind.build_source(config, split) for split in ("train", "validation")]
     train, validation = (kind.build_items(config, stage1, source) for source in sources)
+    checked = _some_items(validation, config.eval.batches * config.eval.batch_size)
     iterator = kind.train_iterator(config, task, train)
     trainer.load_frozen()  # a missing file is told now
     return Experiment(
         trainer,
         loop_config,
         iterator,
-        lambda: itertools.islice(kind.eval_batches(config, task, validation), config.eval.batches),
+        lambda: kind.eval_batches(config, task, checked),
         kind.facts(config, trainer),
         kind.start_from(config, trainer),
     )
+
+
+def _some_items(items: Source | TokenSource, count: int) -> Chosen | TokenSource:
+    """What the check during training looks at, of a source that may be ordered by class."""
+    return items.some_items(count) if isinstance(items, TokenSource) else some_items(items, count)

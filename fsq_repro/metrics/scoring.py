@@ -7,6 +7,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from fsq_repro.data.cache import cache_dir
+from fsq_repro.data.choice import SEED, some_items
 from fsq_repro.data.sources import Source
 from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
@@ -73,11 +74,10 @@ class Scorer:
         return reference
 
     def reference_features(self, source: Source, count: int) -> np.ndarray:
-        """Features float32 (count, D) of images spread evenly over a split (all of them, if it has fewer)."""
-        count = min(count, len(source))
-        file = cache_dir() / "reference_features" / f"{self._key(source)}-{count}.npy"
+        """Features float32 (count, D) of some images of a split (all of them, if it has fewer), see `some_items`."""
+        chosen = some_items(source, count)
+        file = cache_dir() / "reference_features" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npy"
         if not file.exists():
-            chosen = Chosen(source, [i * len(source) // count for i in range(count)])
             statistics = self._measure(chosen, keep_features=True)
             with atomic_path(file) as temporary, open(temporary, "wb") as f:
                 np.save(f, statistics.features_NxD)
@@ -115,17 +115,3 @@ def make_scorers(
         )
     more = {"inception": {"weights": inception, "resize": inception_resize}}
     return [Scorer(n, resolution=resolution, batch_size=batch_size, **more.get(n, {})) for n in networks]
-
-
-class Chosen:
-    """Some items of a source."""
-
-    def __init__(self, source: Source, indices: Sequence[int]) -> None:
-        self.name = source.name
-        self._source, self._indices = source, indices
-
-    def __len__(self) -> int:
-        return len(self._indices)
-
-    def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return self._source[self._indices[index]]

@@ -10,7 +10,7 @@ each label: int32 classes (B, H, W), or float32 (B, H, W, C) values in [-1, 1].
 import abc
 import dataclasses
 import pathlib
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any, ClassVar, Protocol
 
 import jax
@@ -224,12 +224,6 @@ def check_least(field: str, value: int, least: int) -> None:
 def mean_by_image(x: jax.Array) -> jax.Array:
     """(B, ...) -> (B,)."""
     return jnp.mean(x, axis=range(1, x.ndim))
-
-
-def evenly(source: Source, count: int) -> Iterator[Item]:
-    """`count` items spread evenly over a source, or all of them if it has fewer."""
-    count = min(count, len(source))
-    return (source[i * len(source) // count] for i in range(count))
 
 
 def stacked(items: Sequence[Item | Maps], name: str) -> np.ndarray:

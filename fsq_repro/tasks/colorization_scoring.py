@@ -5,6 +5,7 @@ from typing import Any
 
 import numpy as np
 
+from fsq_repro.data.choice import Chosen
 from fsq_repro.data.dense_labels import to_grey, to_signed
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.data.pipeline import Batch
@@ -13,7 +14,7 @@ from fsq_repro.data.transforms import Item, center_crop
 from fsq_repro.metrics import colorization
 from fsq_repro.metrics.colorization import ColourErrors
 from fsq_repro.metrics.frechet import Moments, frechet_distance
-from fsq_repro.metrics.scoring import Chosen, Scorer
+from fsq_repro.metrics.scoring import Scorer
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.tasks.base import Maps, Shown
 

@@ -10,6 +10,7 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
+from fsq_repro.data.choice import some_items
 from fsq_repro.data.dense_labels import bins_to_depth, depth_to_bins, resize_nearest
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
@@ -25,7 +26,6 @@ from fsq_repro.tasks.base import (
     Shown,
     Task,
     check_least,
-    evenly,
     mean_by_image,
     stacked,
 )
@@ -96,7 +96,7 @@ class DepthScorer:
     def __init__(self, train: Source, size: tuple[int, int], baseline_images: int):
         """`size` is that of the maps to be scored."""
         self._seen = {"training_images": min(baseline_images, len(train))}
-        depths = lambda: (item["depth"] for item in evenly(train, baseline_images))  # noqa: E731 - read twice
+        depths = lambda: (item["depth"] for item in some_items(train, baseline_images))  # noqa: E731 - read twice
         self._mean = mean_valid_depth(depths())
         self._metrics = DepthMetrics()
         self._baselines = {"mean_depth": DepthMetrics()}

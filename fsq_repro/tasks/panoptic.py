@@ -9,6 +9,7 @@ import jax
 import numpy as np
 import optax
 
+from fsq_repro.data.choice import some_items
 from fsq_repro.data.dense_labels import panoptic_labels, resize_nearest
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
@@ -24,7 +25,6 @@ from fsq_repro.tasks.base import (
     Shown,
     Task,
     check_least,
-    evenly,
     mean_by_image,
     stacked,
 )
@@ -118,7 +118,7 @@ class PanopticScorer:
         self._seen = {"training_images": min(baseline_images, len(train))}
         self._quality = PanopticQuality(train.num_semantics, train.things)
         self._baseline = PanopticQuality(train.num_semantics, train.things)
-        maps = (plain_resize(item, resolution)["semantics"][None] for item in evenly(train, baseline_images))
+        maps = (plain_resize(item, resolution)["semantics"][None] for item in some_items(train, baseline_images))
         self._majority = majority_class_map(maps, train.num_semantics)
         self.shown = Shown()
 

@@ -7,6 +7,7 @@ import jax
 import numpy as np
 import pytest
 
+from fsq_repro.data.choice import chosen_indices
 from fsq_repro.evaluation import maskgit, sampling
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common
@@ -37,7 +38,7 @@ class ToyScorer:
         return Moments.of(self.features(images))
 
     def reference_features(self, source, count):
-        return self.features(np.stack([source[i * len(source) // count]["image"] for i in range(count)]))
+        return self.features(np.stack([source[i]["image"] for i in chosen_indices(len(source), count).tolist()]))
 
     def reference_moments(self, source):
         return self.moments(np.stack([source[i]["image"] for i in range(len(source))]))

@@ -3,6 +3,7 @@
 import numpy as np
 import pytest
 
+from fsq_repro.data.choice import chosen_indices
 from fsq_repro.evaluation.sampling import sampling_metrics
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments, frechet_distance
@@ -37,10 +38,11 @@ def test_metrics_of_samples(scorer, tmp_path):  # noqa: F811
     score = InceptionScore()
     score.update(x["logits"])
     assert plain["inception_score", ""].value == pytest.approx(score.compute()["inception_score"], rel=1e-12)
-    expected = precision_recall(real[POOL][::2], x[POOL])
+    expected = precision_recall(real[POOL][chosen_indices(len(real[POOL]), 20)], x[POOL])
     assert (plain["precision", ""].value, plain["recall", ""].value) == expected
     assert plain["recall", ""].protocol["reference"] == "noise/train"
     assert plain["recall", ""].protocol["reference_count"] == 20
+    assert plain["precision", ""].protocol["reference_chosen"] == "by a permutation, seed 0"
 
     np.savez(tmp_path / "x.npz", images_of(train)[:25])
     write_reference(
@@ -57,3 +59,4 @@ def test_metrics_of_samples(scorer, tmp_path):  # noqa: F811
     expected = precision_recall(real[POOL][:25], x[POOL])
     assert (with_file["precision", ""].value, with_file["recall", ""].value) == expected
     assert with_file["recall", ""].protocol["reference"] == "ref.npz"
+    assert "reference_chosen" not in with_file["recall", ""].protocol

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsq_repro.data.choice import chosen_indices
 from fsq_repro.data.folder import Folder
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.metrics.frechet import Moments, frechet_distance
@@ -88,7 +89,7 @@ def test_sets_and_reference_files(root, tmp_path):
     with np.load(out) as file:
         assert set(file.files) == {"mu", "sigma", "arr_0", "count", "protocol"}
         assert file["count"] == len(train) and file["arr_0"].shape == (10, 16, 16, 3)
-        np.testing.assert_array_equal(file["arr_0"], train[[i * len(train) // 10 for i in range(10)]])
+        np.testing.assert_array_equal(file["arr_0"], train[chosen_indices(len(train), 10)])
         np.testing.assert_allclose(file["mu"], moments["train"].mean, rtol=1e-4, atol=1e-5)
         written = json.loads(str(file["protocol"]))
     assert written["split"] == "train" and written["resolution"] == 16 and written["feature_network"] == "alexnet"
