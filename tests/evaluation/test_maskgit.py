@@ -15,6 +15,7 @@ from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
+from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
@@ -44,12 +45,22 @@ class ToyScorer:
         return self.moments(np.stack([source[i]["image"] for i in range(len(source))]))
 
 
+class Split(NoiseSource):
+    """Splits of different images and sizes."""
+
+    def __init__(self, split: str, resolution: int):
+        super().__init__(32 if split == "train" else 24, resolution, split=split)
+
+    def __getitem__(self, index):
+        return super().__getitem__(index + 1000 * (self.split == "validation"))
+
+
 @pytest.fixture(scope="module")
 def evaluated(tmp_path_factory):
     """An untrained run, evaluated: its directory, its metrics and its image generator."""
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(common, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
+        patch.setattr(common, "make_source", lambda name, split, resolution: Split(split, resolution))
         patch.setattr(scoring, "Scorer", ToyScorer)
         patch.setenv("FSQ_REPRO_CACHE", str(root / "cache"))
         config = tiny_stage2(save_untrained(root / "stage1", tiny_config()))
@@ -73,6 +84,28 @@ def evaluated(tmp_path_factory):
     return run, measured, image_generator, {key: m for key, m in raw.items() if key not in measured}
 
 
+def test_cost_and_usage_are_those_of_the_validation_images_with_their_labels(evaluated):
+    _, measured, image_generator, _ = evaluated
+    generator = image_generator.generator
+
+    def tokens_and_cost(split: str, label) -> tuple[np.ndarray, float]:
+        items = [source[i] for source in [Split(split, 16)] for i in range(len(source))]
+        images = np.stack([item["image"] for item in items]).astype(np.float32) / 255
+        tokens = np.asarray(image_generator.tokenizer.encode(images)).reshape(len(images), -1)
+        labels = np.array([label(item) for item in items], np.int32)
+        return tokens, float(np.mean(jax.jit(generator.token_bits)(image_generator.params, tokens, labels)))
+
+    tokens, expected = tokens_and_cost("validation", lambda item: item["label"])
+    cost = measured[MetricKey("compression_bits")].value
+    assert cost == pytest.approx(expected, rel=1e-6)
+    for split, label in (("train", lambda i: i["label"]), ("validation", lambda i: 1 - i["label"])):
+        assert abs(tokens_and_cost(split, label)[1] / cost - 1) > 1e-5
+    assert abs(tokens_and_cost("validation", lambda item: 0)[1] / cost - 1) > 1e-5
+    usage = CodebookUsage(240)
+    usage.update(tokens)
+    assert {name: measured[MetricKey(name)].value for name in USAGE} == usage.compute()
+
+
 SAMPLING = {MetricKey("sampling_fd", "toy", "train"), MetricKey("precision", "toy"), MetricKey("recall", "toy")}
 CLASSES = {name: MetricKey(f"class_fd_{name}", "toy") for name in ("own", "other", "soup", "marginal_soup")}
 COSTS = {MetricKey(name) for name in ("compression_bits", "coder_bits", "coder_expected_bits")}
@@ -94,7 +127,7 @@ def test_metrics_carry_keys_and_protocols(evaluated):
     plain, guided = (measured[dataclasses.replace(main, guidance=w)] for w in (0.0, 0.5))
     assert measured[main] == plain and plain.value != guided.value
     tokens = measured[MetricKey("tokens")]
-    assert tokens.value == 32 * 16 == 16 * tokens.protocol["images"]
+    assert tokens.value == 24 * 16 == 16 * tokens.protocol["images"]
     assert (run.samples / "classes.png").exists()
 
 
