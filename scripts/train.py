@@ -41,9 +41,16 @@ def main() -> int:
         file = config_flags.get_config_filename(FLAGS["config"])
         run.write_config(config, file=file, command=sys.argv, **software)
         facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
-        run.update_record(status="training", device=startup.device_description(), **facts, **software)
+        facts |= software | {"device": startup.device_description()}
+        run.start_record(status="training", **facts)
 
-    started = time.monotonic()
+    before, started = run.record.get("wall_time_s", 0.0) if is_main else 0.0, time.monotonic()
+
+    def note_time(**facts: str) -> None:
+        """Also where a run is killed, its record has the time up to the last checkpoint."""
+        if is_main:
+            run.update_record(wall_time_s=before + time.monotonic() - started, **facts)
+
     status = "failed"
     try:
         loop.train(
@@ -53,15 +60,14 @@ def main() -> int:
             run.path,
             experiment.loop_config,
             experiment.start_from,
+            note_time,
         )
         status = "finished"
     except loop.Interrupted as e:
         print(e, file=sys.stderr)
         status = "interrupted"
     finally:
-        if is_main:
-            before = run.record.get("wall_time_s", 0.0)
-            run.update_record(status=status, wall_time_s=before + time.monotonic() - started)
+        note_time(status=status)
     return 0 if status == "finished" else 130
 
 

@@ -57,7 +57,7 @@ def evaluate_run(
         train, validation = (maskgit_factory.build_source(config, split) for split in ("train", "validation"))
         scorers = scorer_factory.build_scorers(config, config.data.resolution)
         files = scorer_factory.build_reference_files(config, scorers)
-        validation_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, validation)
+        validation_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, validation, processes=1)
     common = {
         "data": config.data.source,
         "resolution": config.data.resolution,
@@ -84,7 +84,7 @@ def evaluate_run(
             title = "samples" + (f", guidance {guidance:g}" if guidance else "")
             save_png(run.samples / f"classes{suffix}.png", class_picture(image_generator, pictures, title, train))
             if config.eval.class_distances:
-                train_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, train)
+                train_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, train, processes=1)
                 for scorer in scorers:
                     measured |= class_metrics(
                         image_generator,

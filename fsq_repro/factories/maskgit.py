@@ -129,9 +129,15 @@ def build_source(config: ConfigDict, split: str) -> Source:
     return source
 
 
-def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source) -> TokenSource:
-    """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
+def build_tokens(
+    config: ConfigDict, tokenizer: FrozenTokenizer, source: Source, processes: int | None = None
+) -> TokenSource:
+    """This process's share of a source as tokens, mirrored too where training flips; encoded on first use.
+
+    `processes` is the number that share it, by default all; 1 where each goes through the whole source.
+    """
     common.check_eval_batch(config)
+    processes = jax.process_count() if processes is None else processes
     return encode_source(
         source,
         tokenizer.encode,
@@ -140,8 +146,8 @@ def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source)
         resolution=tokenizer.resolution,
         mirrored=config.data.flip and source.split == "train",
         batch_size=config.eval.batch_size // jax.process_count(),
-        process_index=jax.process_index(),
-        process_count=jax.process_count(),
+        process_index=jax.process_index() if processes > 1 else 0,
+        process_count=processes,
     )
 
 

@@ -23,7 +23,7 @@ from fsq_repro.quantizers.base import (
 )
 from fsq_repro.quantizers.nearest import nearest_codes
 
-COUNT_FLOOR = 1e-12  # counts and sums below are not decayed any further
+COUNT_FLOOR = 1e-12  # of counts: where decay goes below, the code keeps its direction
 
 
 class EmaVectorQuantizer(nn.Module):
@@ -115,7 +115,9 @@ class EmaVectorQuantizer(nn.Module):
         Returns:
           Metrics: shares of the codes that went unused, of the tokens that the most used code got, and the splits.
         """
-        decay_K = jnp.where(self.counts.value < COUNT_FLOOR, 1.0, self.momentum)
+        # With momentum 0 an unused code would be 0 / 0 after one step, with 0.995 after 20,000.
+        unused_K = (batch_counts_K == 0) & (self.momentum * self.counts.value < COUNT_FLOOR)
+        decay_K = jnp.where(unused_K, COUNT_FLOOR / self.counts.value, self.momentum)
         counts_K = decay_K * self.counts.value + batch_counts_K
         sums_KxD = decay_K[:, None] * self.dictionary.value + batch_sums_KxD
         metrics = {

@@ -19,8 +19,8 @@ from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.table import MetricKey
 
-# What a resumed run may change: how long and how often, and how the batch is spread, not what is trained; and where
-# stage I lies, since its weights are compared.
+# What a resumed run may change: how long (at a constant learning rate) and how often, and how the batch is spread, not
+# what is trained; and where stage I lies, since its weights are compared.
 RESUMABLE_CHANGES = (
     "steps",
     "log_every",
@@ -134,6 +134,8 @@ class RunDir:
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
         ]
+        if old["steps"] != new["steps"] and new.get("optimizer.schedule") != "constant":
+            differ.append(f"steps: {old['steps']} -> {new['steps']}, at which the learning rate's schedule ends")
         if differ:
             raise UserError(
                 f"{self.path} holds a run with another config ({'; '.join(differ)}); resume it as it was, or choose "
@@ -144,6 +146,21 @@ class RunDir:
         """Writes `config.json`: the resolved config, and where it came from (file, command, versions, revision)."""
         write_json(self.path / "config.json", {"config": config_as_json(config), **origin})
         self.__dict__.pop("config", None)
+
+    def start_record(self, **facts: Any) -> dict:
+        """`update_record` when training starts or goes on.
+
+        A run keeps the revision and the versions that it was started with; other revisions that went on with it are
+        listed in `later_revisions`. Those that only found it finished are not.
+        """
+        old = _read(self.path / "record.json") if (self.path / "record.json").exists() else {}
+        if old.get("status") == "finished" and old.get("steps") == facts["steps"]:
+            return self.update_record()
+        if first := old.get("git_revision"):
+            later = [r for r in (*old.get("later_revisions", ()), facts["git_revision"]) if r != first]
+            kept = {"git_revision": first, "versions": old["versions"], "later_revisions": list(dict.fromkeys(later))}
+            facts |= kept if later else {"versions": old["versions"]}
+        return self.update_record(**facts)
 
     def update_record(self, measured: Measurements | None = None, **facts: Any) -> dict:
         """Merges facts and measurements into `record.json`; a measurement replaces the one of its key.

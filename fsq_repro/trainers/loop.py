@@ -68,6 +68,7 @@ def train(
     run_path: pathlib.Path,
     config: LoopConfig,
     start_from: Callable[[Any], Any] = lambda state: state,
+    on_checkpoint: Callable[[], None] = lambda: None,
 ) -> Any:
     """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one.
 
@@ -78,6 +79,7 @@ def train(
       run_path: the run directory.
       config: see `LoopConfig`.
       start_from: what a new run's initial state goes through: published weights come in here.
+      on_checkpoint: called when a checkpoint has been saved.
 
     Returns:
       The final state.
@@ -140,6 +142,7 @@ def train(
                     pending = None
                 if must_save:
                     checkpoints.save(step, state, data_iterator)
+                    on_checkpoint()
                 if stopping:
                     raise Interrupted(
                         f"stopped by a signal after step {step}, which was saved; the same command resumes"

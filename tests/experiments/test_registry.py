@@ -4,6 +4,7 @@ import jax
 import numpy as np
 import pytest
 
+from fsq_repro.data.choice import chosen_indices
 from fsq_repro.errors import UserError
 from fsq_repro.experiments import registry
 from fsq_repro.experiments.experiment import build_experiment
@@ -125,3 +126,20 @@ def test_a_kind_that_leaves_something_out_is_refused():
 
     with pytest.raises(TypeError, match="abstract"):
         Half()
+
+
+@pytest.mark.parametrize("name", ["autoencoder", "maskgit"])
+def test_the_check_during_training_sees_items_from_all_over_the_split(name, noise, tmp_path):
+    """The first ones of an ordered source would be of one class."""
+    stage1 = save_untrained(tmp_path / "stage1", tiny_config())
+    config, _ = config_of(name, str(stage1))
+    config.eval.batches, config.eval.batch_size = 2, 4
+    batches = list(build_experiment(config, tmp_path / "run").evaluation_batches())
+    assert [len(b["mask"]) for b in batches] == [4, 4] and all(b["mask"].all() for b in batches)
+    labels = np.concatenate([b["label"] for b in batches])
+    rows = chosen_indices(32, 8)
+    np.testing.assert_array_equal(labels, rows % 2)
+    if name == "autoencoder":
+        images = np.concatenate([b["image"] for b in batches])
+        expected = np.stack([NoiseSource(32)[int(i)]["image"] for i in rows]) / np.float32(255)
+        np.testing.assert_allclose(images, expected, atol=1e-6)

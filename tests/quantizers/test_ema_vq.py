@@ -119,6 +119,25 @@ def test_a_revived_code_survives_the_next_step():
     np.testing.assert_allclose(MODULE.apply({"quantizer": state}, method="codebook")[2], revived, rtol=1e-5)
 
 
+@pytest.mark.parametrize("splitting", [False, True])
+def test_with_momentum_0_codewords_are_those_of_the_last_batch_and_finite(splitting):
+    module = EmaVectorQuantizer(8, 4, momentum=0.0, splitting=splitting)
+    z = jax.random.normal(jax.random.key(0), (3, 4))  # fewer tokens than codes: some go unused
+    keys = {"params": jax.random.key(1), "quantizer": jax.random.key(2)}
+    variables = module.init(keys, z, train=False)
+    before = module.apply(variables, method="codebook")
+    for _ in range(3):
+        quantized, variables = module.apply(
+            variables, z, train=True, mutable=["quantizer"], rngs={"quantizer": jax.random.key(3)}
+        )
+        codebook = np.asarray(module.apply(variables, method="codebook"))
+        assert np.isfinite(codebook).all() and np.isfinite(quantized.codes).all()
+    if not splitting:
+        used = np.unique(quantized.indices)
+        unused = np.setdiff1d(np.arange(8), used)
+        np.testing.assert_allclose(codebook[unused], before[unused], rtol=1e-5)
+
+
 def test_without_splitting_an_unused_code_keeps_its_direction():
     """Decayed for ever, count and sum would underflow to 0 / 0, and NaN is nearest to every token."""
     module = EmaVectorQuantizer(3, 4, momentum=0.5, splitting=False, standardize=False)

@@ -5,7 +5,7 @@ import pytest
 from fsq_repro.errors import UserError
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.runtime.run_dir import Measured, RunDir, changed, open_run, read_metrics
-from tests.tiny import tiny_config
+from tests.tiny import tiny_config, tiny_uvim
 
 
 def test_config_comes_back_as_written(tmp_path):
@@ -16,12 +16,40 @@ def test_config_comes_back_as_written(tmp_path):
 
 def test_resuming_may_change_how_long_but_not_what(tmp_path):
     config = tiny_config()
+    config.optimizer.schedule = "constant"
     RunDir(tmp_path).write_config(config, file="x.py")
     config.steps, config.log_every, config.eval.batches = 100, 1, 1
     RunDir(tmp_path).check_resumable(config)
     config.quantizer.levels = (5, 5, 5)
     with pytest.raises(UserError, match=r"quantizer.levels: \[8, 6, 5\] -> \[5, 5, 5\]"):
         RunDir(tmp_path).check_resumable(config)
+
+
+@pytest.mark.parametrize("config", [tiny_config(), tiny_uvim(1)], ids=["cosine", "uvim"])
+def test_a_schedule_that_ends_with_the_steps_keeps_them(config, tmp_path):
+    """The rate would jump from its end to the middle of another schedule."""
+    RunDir(tmp_path).write_config(config)
+    config.log_every += 1
+    RunDir(tmp_path).check_resumable(config)
+    config.steps += 4
+    with pytest.raises(UserError, match="steps: 8 -> 12, at which the learning rate's schedule ends"):
+        RunDir(tmp_path).check_resumable(config)
+
+
+def test_a_run_keeps_the_revision_that_it_was_started_with(tmp_path):
+    run = RunDir(tmp_path)
+    facts = {"status": "training", "steps": 8, "versions": {"jax": "1"}}
+    assert run.start_record(git_revision="a", **facts)["git_revision"] == "a"
+    assert "later_revisions" not in run.start_record(git_revision="a", **facts)
+    for revision in ("b", "c", "b"):
+        record = run.start_record(git_revision=revision, **facts | {"versions": {"jax": "2"}})
+    assert record["git_revision"] == "a" and record["versions"] == {"jax": "1"}
+    assert record["later_revisions"] == ["b", "c"]
+    run.update_record(status="finished", device="x")
+    before = (tmp_path / "record.json").read_text()
+    run.start_record(git_revision="d", **facts)
+    assert (tmp_path / "record.json").read_text() == before
+    assert run.start_record(git_revision="d", **facts | {"steps": 9})["later_revisions"] == ["b", "c", "d"]
 
 
 def test_record_merges_metrics(tmp_path):
