@@ -42,7 +42,9 @@ def class_metrics(
     """
     everything = scorer.reference_features(train, len(train))
     references = moments_by_class(everything, np.asarray(train_tokens.labels_N))
-    sampled = class_distances(moments_by_class(features_NxD, labels_N), references)
+    samples = moments_by_class(features_NxD, labels_N)
+    own, other = class_distances(samples, references)
+    per_class = min(m.count for m in samples.values())
 
     model, grid = image_generator.generator.model, image_generator.generator.grid
     counts_CxK = np.zeros((model.num_classes, model.codebook_size), np.int64)
@@ -50,24 +52,24 @@ def class_metrics(
     rng = np.random.default_rng(SEED)
 
     def soup(counts_K: np.ndarray) -> Moments:
-        tokens = iid_grids(counts_K, sampled.smallest_sample_count, (grid, grid), rng)
+        tokens = iid_grids(counts_K, per_class, (grid, grid), rng)
         return Moments.of(scorer.features(image_generator.decode(tokens)))
 
     soups = {c: soup(counts_K) for c, counts_K in enumerate(counts_CxK)}
     marginal = soup(counts_CxK.sum(0))
     of_classes = scorer.protocol | {
         "reference": f"{train.name}/train by class",
-        "samples a class": sampled.smallest_sample_count,
-        "reference images a class": sampled.smallest_reference_count,
+        "samples a class": per_class,
+        "reference images a class": min(m.count for m in references.values()),
     }
     of_samples, of_soups = of_samples | of_classes, of_soups | of_classes
     of_soup = of_soups | {"tokens": "i.i.d. from the class's code histogram, training split"}
     of_marginal = of_soups | {"tokens": "i.i.d. from the code histogram of the training split"}
     marginals = dict.fromkeys(references, marginal)
     measured = {
-        "class_fd_own": Measured(sampled.own, of_samples),
-        "class_fd_other": Measured(sampled.other, of_samples),
-        "class_fd_soup": Measured(class_distances(soups, references).own, of_soup),
-        "class_fd_marginal_soup": Measured(class_distances(marginals, references).own, of_marginal),
+        "class_fd_own": Measured(own, of_samples),
+        "class_fd_other": Measured(other, of_samples),
+        "class_fd_soup": Measured(class_distances(soups, references)[0], of_soup),
+        "class_fd_marginal_soup": Measured(class_distances(marginals, references)[0], of_marginal),
     }
     return {MetricKey(metric, network=scorer.name): m for metric, m in measured.items()}

@@ -38,16 +38,7 @@ def evaluate_run(
     Samples are class-balanced: sample i has label i mod the number of classes. The main metrics are those at the
     config's guidance weight; where the config lists others, all are also given with their weight in the key.
 
-    Args:
-      run: the run directory.
-      stage1: see `load_image_generator`.
-      weights, step, networks, inception: as in `evaluation.autoencoder.evaluate_run`.
-
-    Returns:
-      The record.
-
-    Raises:
-      UserError: no run or checkpoint there, or its data are missing.
+    `stage1` is as of `load_image_generator`; the rest is as of `evaluation.autoencoder.evaluate_run`.
     """
     weights = weights or "ema"
     image_generator = load_image_generator(run, stage1=stage1, weights=weights, step=step)

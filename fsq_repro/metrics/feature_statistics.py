@@ -29,8 +29,7 @@ class FeatureStatistics:
     def update(self, outputs: Mapping[str, np.ndarray]) -> None:
         """Adds images by their outputs, any of `pool` (N, D), `spatial` (N, E) and `logits` (N, K).
 
-        Raises:
-          ValueError: from `Moments.update` and `InceptionScore.update`.
+        Raises ValueError for features that are not finite.
         """
         if POOL in outputs:
             self.pool.update(outputs[POOL])

@@ -12,7 +12,7 @@ import pathlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator
 from typing import IO, Protocol
 
 import numpy as np
@@ -25,7 +25,6 @@ from fsq_repro.data.sources import Source
 
 IMAGE_EXTENSIONS = (*EXTENSIONS, ".pgm", ".ppm")  # the last two as pytorch-fid
 MODES = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "RGBA": "RGBA", "CMYK": "CMYK"}  # converted to RGB
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
 class ImageSet(Protocol):
@@ -44,10 +43,7 @@ class ImageSet(Protocol):
     def __len__(self) -> int: ...
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """All images in order: uint8 (batch_size, H, W, 3), the last batch may be shorter.
-
-        Raises ValueError where an image cannot be read after all.
-        """
+        """All images in order: uint8 (batch_size, H, W, 3), the last may be shorter; ValueError for a broken image."""
         ...
 
 
@@ -83,8 +79,8 @@ class FolderImages:
                 raise ValueError(f"{file} has pixels of Pillow's mode {mode}, but must be one of {allowed}.")
             if size != self.size:
                 raise ValueError(
-                    f"the folder {path} must hold images of one size, {self._files[0]} has {_text(self.size)} pixels "
-                    f"and {file} {_text(size)}."
+                    f"the folder {path} must hold images of one size, {self._files[0]} has {self.size[0]} x "
+                    f"{self.size[1]} pixels and {file} {size[0]} x {size[1]}."
                 )
         self.converted = dict(Counter(MODES[mode] for _, mode in headers if mode != "RGB"))
 
@@ -200,25 +196,24 @@ def _images_array(
 
 
 def _read_header(file: pathlib.Path) -> tuple[tuple[int, int], str]:
-    try:
-        with Image.open(file) as image:
-            return (image.height, image.width), image.mode
-    except DECODING_ERRORS as e:
-        raise ValueError(f"{file} cannot be read as an image: {e}.") from e
+    with _opened(file) as image:
+        return (image.height, image.width), image.mode
 
 
 def _read_image(file: pathlib.Path) -> np.ndarray:
+    with _opened(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except DECODING_ERRORS as e:
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f"{file} cannot be read as an image: {e}.") from e
 
 
 def _check_count(name: str | os.PathLike, count: int) -> None:
     if count < 2:
         raise ValueError(f"{name} must hold at least two images, it holds {count or 'none'}.")
-
-
-def _text(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

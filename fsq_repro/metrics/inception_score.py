@@ -23,11 +23,7 @@ class InceptionScore:
     """
 
     def __init__(self, *, split_size: int = SPLIT_SIZE) -> None:
-        """Raises ValueError for a split_size (in images) below 1."""
-        if split_size < 1:
-            raise ValueError(f"split_size must be at least 1, got {split_size}.")
         self.count = 0
-        self._classes: int | None = None
         self._split_size = split_size
         self._scores: list[float] = []  # of the full splits
         self._start_split()
@@ -38,17 +34,8 @@ class InceptionScore:
         self._probabilities_K: np.ndarray | float = 0.0  # sum over images of p
 
     def update(self, logits_NxK: np.ndarray) -> None:
-        """Adds images by their logits; K is 1,008 for the network of 2015.
-
-        Raises:
-          ValueError: not a matrix, another number of classes than before, or values that are not finite.
-        """
+        """Adds images by their logits; K is 1,008 for the network of 2015."""
         logits_NxK = np.asarray(logits_NxK, dtype=np.float64)
-        if logits_NxK.ndim != 2 or logits_NxK.shape[1] != (self._classes or logits_NxK.shape[1]):
-            raise ValueError(f"logits must have shape (N, {self._classes or 'K'}), got {logits_NxK.shape}.")
-        if not np.isfinite(logits_NxK).all():
-            raise ValueError("logits hold values that are not finite.")
-        self._classes = logits_NxK.shape[1]
         while len(logits_NxK):
             room = self._split_size - self._in_split
             self._add(logits_NxK[:room])

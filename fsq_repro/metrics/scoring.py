@@ -85,14 +85,11 @@ class Scorer:
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
-        statistics, _ = measure(NpzImages(path), self._extractor, keep_features=True)
-        return statistics.features_NxD
+        return measure(NpzImages(path), self._extractor, keep_features=True)[0].features_NxD
 
     def _measure(self, source: Source, *, keep_features: bool = False) -> FeatureStatistics:
         log.info("features of %d images of %s by %s", len(source), source.name, self.name)
-        images = SourceImages(source, self._resolution)
-        statistics, _ = measure(images, self._extractor, keep_features=keep_features)
-        return statistics
+        return measure(SourceImages(source, self._resolution), self._extractor, keep_features=keep_features)[0]
 
     def _key(self, source: Source) -> str:
         network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
@@ -104,9 +101,7 @@ def make_scorers(
 ) -> list[Scorer]:
     """A scorer for each network; `inception` is the path of that network's weights.
 
-    Raises:
-      UserError: Inception without a path.
-      ValueError, FileNotFoundError: see `Scorer`.
+    Raises UserError for Inception without a path, and as `Scorer`.
     """
     if "inception" in networks and not inception:
         raise UserError(

@@ -57,9 +57,8 @@ def random_masks(
       bool (B, S), True where the token is masked.
 
     Raises:
-      ValueError: `num_tokens`, `min_ratio` or `bound` is not one of the above.
+      ValueError: `min_ratio` or `bound` is not one of the above.
     """
-    _check_positive("num_tokens", num_tokens)
     if not 0 <= min_ratio <= 1:
         raise ValueError(f"min_ratio must lie in [0, 1], got {min_ratio}.")
     r_min = 1 - 2 / math.pi * math.acos(min_ratio)
@@ -96,10 +95,10 @@ def decoding_schedule(num_tokens: int, num_steps: int) -> np.ndarray:
       int64 (T,).
 
     Raises:
-      ValueError: an argument is not positive.
+      ValueError: T is not positive.
     """
-    _check_positive("num_tokens", num_tokens)
-    _check_positive("num_steps", num_steps)
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be positive, got {num_steps}.")
     schedule = np.zeros(num_steps, dtype=np.int64)
     masked = num_tokens
     for t in range(num_steps - 1):
@@ -129,10 +128,11 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
       round to nothing are left out.
 
     Raises:
-      ValueError: an argument is not positive.
+      ValueError: `alpha` or `num_groups` is not positive.
     """
-    for name, value in (("height", height), ("width", width), ("alpha", alpha), ("num_groups", num_groups)):
-        _check_positive(name, value)
+    for name, value in (("alpha", alpha), ("num_groups", num_groups)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
     order: dict[int, None] = {}  # a dict keeps the order of first visits
     n = 0
     while len(order) < height * width:
@@ -146,18 +146,5 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
 
 
 def raster_groups(num_tokens: int) -> list[np.ndarray]:
-    """One position a group, in raster order: the uncovering order of autoregressive models.
-
-    Returns:
-      `num_tokens` int64 arrays of shape (1,).
-
-    Raises:
-      ValueError: `num_tokens` is not positive.
-    """
-    _check_positive("num_tokens", num_tokens)
+    """One position a group, int64 (1,), in raster order: the uncovering order of autoregressive models."""
     return list(np.arange(num_tokens, dtype=np.int64)[:, None])
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}.")

@@ -183,18 +183,6 @@ def test_bad_name_lists(tmp_path):
             read_names(path)
 
 
-def test_refusals():
-    images = random_images(2, 4, 4)
-    errors = ColourErrors()
-    with pytest.raises(ValueError, match=r"got float64 \(2, 4, 4, 3\) and uint8"):
-        errors.update(images / 255, images)
-    with pytest.raises(ValueError, match=r"uint8 \(2, 4, 4, 3\) and uint8 \(1, 4, 4, 3\)"):
-        errors.update(images, images[:1])
-    with pytest.raises(ValueError, match="errors of no images are not defined"):
-        errors.compute()  # a refused batch leaves nothing behind
-    with pytest.raises(ValueError, match=r"image must be uint8 of shape \(H, W, 3\), got uint8 \(4, 4\)"):
-        coltran_crop(images[0, ..., 0], 2)
-    with pytest.raises(ValueError, match="images must be uint8, got float64"):
-        to_coltran_range(images / 255)
+def test_broken_predictions_are_refused():
     with pytest.raises(ValueError, match="not finite"):
         coltran_prediction(np.full((2, 2, 3), np.nan), 2)

@@ -101,8 +101,6 @@ def test_load_extractor(monkeypatch):
         load_extractor("inception", batch_size=4)
     with pytest.raises(ValueError, match="alexnet has a resize of its own, resize must be left out, got clean"):
         load_extractor("alexnet", resize="clean", batch_size=4)
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        load_extractor("inception", path="x.pth", batch_size=0)
 
 
 def test_a_set_that_loses_images_is_refused(tmp_path, monkeypatch):

