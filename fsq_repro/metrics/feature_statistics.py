@@ -44,7 +44,5 @@ class FeatureStatistics:
 
     @property
     def features_NxD(self) -> np.ndarray:
-        """The `pool` features of all images. ValueError where they were not kept, or of no images."""
-        if not self._kept:
-            raise ValueError("these statistics hold no features: none were kept, or no images were seen.")
+        """The `pool` features of all images, where they were kept."""
         return np.concatenate(self._kept)

@@ -59,9 +59,7 @@ class Moments:
 
     @property
     def mean(self) -> np.ndarray:
-        """Mean vector, float64 (D,). ValueError if nothing was seen."""
-        if self.count == 0:
-            raise ValueError("the mean of no images is not defined: these moments have seen none.")
+        """Mean vector, float64 (D,)."""
         return self._mean_D.copy()
 
     @property

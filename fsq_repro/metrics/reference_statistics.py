@@ -58,7 +58,12 @@ def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
     """
     with open_npz(path) as archive:
         names = npz_names(archive)
-        count = _read_count(archive, path) if "count" in names else None
+        count = None
+        if "count" in names:
+            number = _read_array(archive, path, "count")
+            if number.shape != () or number.dtype.kind not in "iu" or number < 2:
+                raise ValueError(f"count of {path} must be a whole number of at least 2, got {number}.")
+            count = int(number)
         pool = _read_statistics(archive, path, "mu", "sigma", count)
         # The ADM suite reads both or fails; one without the other is a damaged file.
         has_spatial = not {"mu_s", "sigma_s"}.isdisjoint(names)
@@ -141,13 +146,6 @@ def _read_statistics(
             f"differ by {asymmetry:.3g} and its smallest variance is {covariance_DxD.diagonal().min():.3g}."
         )
     return Statistics(count, mean_D, covariance_DxD)
-
-
-def _read_count(archive: zipfile.ZipFile, path: str | os.PathLike) -> int:
-    count = _read_array(archive, path, "count")
-    if count.shape != () or count.dtype.kind not in "iu" or count < 2:
-        raise ValueError(f"count of {path} must be a whole number of at least 2, got {count}.")
-    return int(count)
 
 
 def _read_protocol(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, Any]:

@@ -8,14 +8,12 @@ import numpy as np
 
 from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import Source
-from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.image_sets import NpzImages, SourceImages
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_reference
-from fsq_repro.models.inception import PUBLISHED_FILE
 
 log = logging.getLogger(__name__)
 
@@ -94,22 +92,6 @@ class Scorer:
     def _key(self, source: Source) -> str:
         network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
         return f"{self.name}-{network}-{source.fingerprint}-{source.split}-{self._resolution}"
-
-
-def make_scorers(
-    networks: Sequence[str], *, resolution: int, batch_size: int, inception: str, inception_resize: str
-) -> list[Scorer]:
-    """A scorer for each network; `inception` is the path of that network's weights.
-
-    Raises UserError for Inception without a path, and as `Scorer`.
-    """
-    if "inception" in networks and not inception:
-        raise UserError(
-            f"the networks {', '.join(networks)} need Inception's weights, pytorch-fid's {PUBLISHED_FILE}: set "
-            "eval.inception to its path or give scripts/evaluate.py --inception=FILE"
-        )
-    more = {"inception": {"weights": inception, "resize": inception_resize}}
-    return [Scorer(n, resolution=resolution, batch_size=batch_size, **more.get(n, {})) for n in networks]
 
 
 class Chosen:
