@@ -6,6 +6,7 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.inference.image_generator import ImageGenerator
 from fsq_repro.metrics.class_distances import class_distances, moments_by_class
+from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.scoring import Scorer
 from fsq_repro.metrics.table import MetricKey
@@ -18,11 +19,10 @@ SEED = 0  # of soups
 def class_metrics(
     image_generator: ImageGenerator,
     scorer: Scorer,
-    features_NxD: np.ndarray,
+    drawn: FeatureStatistics,
     labels_N: np.ndarray,
     train: Source,
     train_tokens: TokenSource,
-    *,
     of_samples: dict,
     of_soups: dict,
 ) -> Measurements:
@@ -33,16 +33,14 @@ def class_metrics(
 
     Args:
       image_generator: decodes the soups.
-      scorer: of `features_NxD`.
-      features_NxD, labels_N: of the samples.
+      drawn, labels_N: the samples, their features kept by `scorer`.
       train: the reference images.
       train_tokens: the same images as tokens.
       of_samples, of_soups: what the protocols say of data and weights; of samples, which alone have one, of the
         sampler too.
     """
-    everything = scorer.reference_features(train, len(train))
-    references = moments_by_class(everything, np.asarray(train_tokens.labels_N))
-    samples = moments_by_class(features_NxD, labels_N)
+    references = moments_by_class(scorer.reference_features(train, len(train)), np.asarray(train_tokens.labels_N))
+    samples = moments_by_class(drawn.features_NxD, labels_N)
     own, other = class_distances(samples, references)
     per_class = min(m.count for m in samples.values())
 

@@ -89,12 +89,10 @@ def evaluate_run(
 
     protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
     protocol |= evaluation.protocol | {"images": first, "weights": "raw", "checkpoint": step}
-    particular = scorer.protocols()
-    measured = {
-        # Baselines are not sampled.
-        key: Measured(value, protocol | ({} if key.baseline else sampler) | particular.get(key, {}))
-        for key, value in scorer.compute().items()
-    }
+    particular, measured = scorer.protocols(), {}
+    for key, value in scorer.compute().items():
+        of_model = {} if key.baseline else sampler  # baselines are not sampled
+        measured[key] = Measured(value, protocol | of_model | particular.get(key, {}))
     facts = {}
     if usage is not None:
         measured |= {MetricKey(name): Measured(value, protocol) for name, value in usage.compute().items()}

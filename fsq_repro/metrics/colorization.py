@@ -45,8 +45,7 @@ def select_by_name(item_names: Iterable[str], names: Sequence[str]) -> list[int]
       item_names: names of all items of a split in its order, read once; a generator may wrap itself in a progress bar.
       names: of the items wanted, each once.
 
-    Raises:
-      ValueError: a wanted name that no item has, or that two items have.
+    Raises ValueError for a wanted name that no item has, or that two items have.
     """
     wanted, positions = set(names), {}
     for position, name in enumerate(item_names):
@@ -126,17 +125,9 @@ def coltran_grey(images: np.ndarray) -> np.ndarray:
 
 
 def coltran_prediction(images: np.ndarray, resolution: int = 256) -> np.ndarray:
-    """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized, rounded.
+    """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized to 256 px as published, rounded.
 
-    Args:
-      images: floats (..., H, W, 3), [-1, 1] nominal.
-      resolution: the new height and width; 256 as published.
-
-    Returns:
-      uint8 (..., resolution, resolution, 3).
-
-    Raises:
-      ValueError: a value that is not finite.
+    Floats (..., H, W, 3) -> uint8 (..., resolution, resolution, 3). Raises as `from_coltran_range`.
     """
     return from_coltran_range(area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution))
 

@@ -88,13 +88,7 @@ def _errors(prediction_P: np.ndarray, depth_P: np.ndarray) -> tuple[float, ...]:
 def mean_valid_depth(depths: Iterable[np.ndarray]) -> float:
     """Mean over all valid pixels of training depth maps, metres: the constant prediction that every model must beat.
 
-    Give it to `DepthMetrics.update` as `np.full_like(depth, mean)`.
-
-    Args:
-      depths: float arrays of any shape, metres.
-
-    Raises:
-      ValueError: no valid pixel.
+    Maps are float arrays of any shape, metres; ValueError where no pixel is valid.
     """
     total, pixels = 0.0, 0
     for depth in depths:

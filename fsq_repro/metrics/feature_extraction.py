@@ -68,7 +68,6 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
       name: "inception", "alexnet" or "vgg16".
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
-      batch_size: images per batch.
 
     Raises:
       ValueError: another name or resize, a path or resize where none belongs, a missing path, or a file that does not
@@ -88,11 +87,6 @@ def measure(
     images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False
 ) -> tuple[FeatureStatistics, str]:
     """One pass over a set; images that are not RGB are told of in one line of the log.
-
-    Args:
-      images: the set.
-      extractor: makes the features.
-      keep_features: as of `FeatureStatistics`.
 
     Returns:
       The statistics, and the SHA-256 of the RGB bytes of all images in order: the same for a folder and an .npz of the

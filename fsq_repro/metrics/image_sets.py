@@ -49,22 +49,11 @@ class ImageSet(abc.ABC):
         """All images in order: uint8 (batch_size, H, W, 3), the last may be shorter; ValueError for a broken image."""
 
 
-def open_image_set(path: str | os.PathLike) -> ImageSet:
-    """A folder of images or an .npz file with `arr_0`.
-
-    Raises:
-      ValueError: nothing there, neither of the two, fewer than two images, mixed sizes, or pixels of another kind.
-    """
-    if pathlib.Path(path).is_dir():
-        return FolderImages(path)
-    return NpzImages(path)
-
-
 class FolderImages(ImageSet):
     """The images anywhere below a folder, in the order of their names."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Reads the header of every image. Raises as `open_image_set`."""
+        """Reads the header of every image; ValueError for fewer than two, mixed sizes, or pixels of another kind."""
         root = pathlib.Path(path)
         self._files = sorted(
             (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file()),
@@ -108,7 +97,7 @@ class NpzImages(ImageSet):
     """`arr_0` of an .npz file, uint8 (N, H, W, C); read in parts, never as a whole."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Reads the array's header. Raises as `open_image_set`."""
+        """Reads the array's header; ValueError for no such file, another array, or fewer than two images."""
         with open_npz(path) as archive, _images_array(archive, path) as (shape, fortran_order, dtype, _):
             if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3, 4) or fortran_order:
                 order = " in Fortran order" if fortran_order else ""

@@ -17,10 +17,9 @@ BLOCK_COLUMNS = 4096  # features converted to float64 at a time
 def precision_recall(reference_NxD: np.ndarray, samples_MxD: np.ndarray, *, neighbours: int = 3) -> tuple[float, float]:
     """Precision and recall of samples against a reference set (paper Fig. 4; ADM suite: 10,000 references).
 
-    Both depend on N and M: values compare only at equal counts.
+    Both depend on N and M: values compare only at equal counts. Features, a row an image, are of any real dtype.
 
     Args:
-      reference_NxD, samples_MxD: features of any real dtype, one row per image.
       neighbours: k; a ball's radius is the distance from its centre to the k-th nearest other point of its own set.
 
     Returns:

@@ -17,8 +17,6 @@ from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_ref
 
 log = logging.getLogger(__name__)
 
-SUFFIXES = {POOL: "", SPATIAL: "-spatial"}  # of cached files
-
 
 class Scorer:
     """One feature network on images of one resolution.
@@ -48,7 +46,7 @@ class Scorer:
     def reference_moments(self, source: Source, kind: str = POOL) -> Moments:
         """Moments of all images of a split."""
         folder, key = cache_dir() / "reference_moments", self._key(source)
-        files = {kind: folder / f"{key}{suffix}.npz" for kind, suffix in SUFFIXES.items()}
+        files = {POOL: folder / f"{key}.npz", SPATIAL: folder / f"{key}-spatial.npz"}
         if not files[kind].exists():
             statistics = self._measure(source)
             if statistics.spatial is not None:

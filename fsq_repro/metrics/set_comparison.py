@@ -11,7 +11,7 @@ from typing import Any
 from fsq_repro.metrics.feature_extraction import FeatureExtractor, measure
 from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.frechet import frechet_distance
-from fsq_repro.metrics.image_sets import ImageSet, NpzImages, open_image_set
+from fsq_repro.metrics.image_sets import FolderImages, ImageSet, NpzImages
 from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, holds_statistics, read_reference
 from fsq_repro.models.inception import PUBLISHED_SHA256
@@ -20,10 +20,10 @@ Side = ImageSet | ReferenceStatistics
 
 
 def open_side(path: str | os.PathLike) -> Side:
-    """A folder of images, an .npz of images, or a reference file; ValueError as `open_image_set`, `read_reference`."""
-    if not os.path.isdir(path) and holds_statistics(path):
-        return read_reference(path)
-    return open_image_set(path)
+    """A folder of images, an .npz of images, or a reference file; ValueError where it is none of them or damaged."""
+    if os.path.isdir(path):
+        return FolderImages(path)
+    return read_reference(path) if holds_statistics(path) else NpzImages(path)
 
 
 def compare(

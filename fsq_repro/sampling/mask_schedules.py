@@ -15,14 +15,7 @@ def masked_counts(r_B: Array, num_tokens: int) -> Array:
     """Number of masked tokens, ceil(cos(pi/2 (1 - r)) S), at least 1 (paper, section A.4.2).
 
     The rounding is that of real arithmetic, whatever the float32 cosine: the count is one more than the number of
-    thresholds 2/pi arcsin(n/S), n = 1..S-1, which r exceeds.
-
-    Args:
-      r_B: float32 (B,) in [0, 1].
-      num_tokens: S.
-
-    Returns:
-      int32 (B,) in 1..S.
+    thresholds 2/pi arcsin(n/S), n = 1..S-1, which r exceeds. `r_B` is float32 (B,) in [0, 1], the counts int32 (B,).
     """
     exact = 2 / np.pi * np.arcsin(np.arange(1, num_tokens) / num_tokens)
     thresholds = exact.astype(np.float32)
@@ -87,15 +80,7 @@ def decoding_schedule(num_tokens: int, num_steps: int) -> np.ndarray:
     is 0: the result is what the last step sampled, before masking again. With fewer tokens than steps the published
     rule leaves the last masked token masked, and sampled anew, until the last step.
 
-    Args:
-      num_tokens: S.
-      num_steps: T.
-
-    Returns:
-      int64 (T,).
-
-    Raises:
-      ValueError: T is not positive.
+    Returns int64 (T,) for `num_tokens` S and `num_steps` T; ValueError where T is not positive.
     """
     if num_steps < 1:
         raise ValueError(f"num_steps must be positive, got {num_steps}.")
@@ -118,8 +103,7 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
     neither alpha nor S; 2.2 and 12 are M2T's main setting.
 
     Args:
-      height: rows of the token grid, H.
-      width: columns, W; N = H W.
+      height, width: of the token grid, N = height width.
       alpha: exponent of the power schedule; above 1 the groups grow.
       num_groups: S.
 
