@@ -1,5 +1,7 @@
 """What the validation split's tokens cost under a stage-II run, and their codebook usage."""
 
+import functools
+
 import jax
 import numpy as np
 
@@ -35,8 +37,7 @@ def compression_metrics(
 
     # Spread over the split, so that a split that is ordered by class gives all classes.
     some = np.unique(np.linspace(0, len(tokens_NxS) - 1, min(coder_images, len(tokens_NxS))).astype(int))
-    program = jax.jit(generator.logits)
-    logits_fn = lambda tokens, labels: np.asarray(program(image_generator.params, tokens, labels))  # noqa: E731
+    logits_fn = functools.partial(jax.jit(generator.logits), image_generator.params)
     coder = LosslessCoder(logits_fn, generator.groups, generator.model.mask_id, batch_size)
     words = coder.encode(tokens_NxS[some], labels_N[some])
     coder.decode(words, labels_N[some], tokens_NxS.shape[1])

@@ -103,17 +103,6 @@ def to_coltran_range(images: np.ndarray) -> np.ndarray:
     return images.astype(np.float32) / np.float32(128) - np.float32(1)
 
 
-def from_coltran_range(images: np.ndarray) -> np.ndarray:
-    """The bytes round((y + 1) * 128), half to even, clipped to 0..255: the inverse of `to_coltran_range` on its values.
-
-    Floats of any shape; ValueError for a value that is not finite.
-    """
-    images = np.asarray(images, np.float32)  # the published arithmetic is float32
-    if not np.isfinite(images).all():
-        raise ValueError("images hold values that are not finite; they cannot be rounded to bytes.")
-    return np.rint((images + np.float32(1)) * np.float32(128)).clip(0, 255).astype(np.uint8)
-
-
 def coltran_grey(images: np.ndarray) -> np.ndarray:
     """The model's input in the published evaluation: luma in three channels, float32 (..., 3) -> float32 (..., 3).
 
@@ -127,9 +116,14 @@ def coltran_grey(images: np.ndarray) -> np.ndarray:
 def coltran_prediction(images: np.ndarray, resolution: int = 256) -> np.ndarray:
     """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized to 256 px as published, rounded.
 
-    Floats (..., H, W, 3) -> uint8 (..., resolution, resolution, 3). Raises as `from_coltran_range`.
+    Of the mean y it is round((y + 1) * 128), half to even, 255 at most: the inverse of `to_coltran_range`.
+    Floats (..., H, W, 3) -> uint8 (..., resolution, resolution, 3); ValueError for a value that is not finite.
     """
-    return from_coltran_range(area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution))
+    means = area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution).astype(np.float32)
+    if not np.isfinite(means).all():
+        raise ValueError("images hold values that are not finite; they cannot be rounded to bytes.")
+    # The published arithmetic is float32.
+    return np.rint((means + np.float32(1)) * np.float32(128)).clip(0, 255).astype(np.uint8)
 
 
 def colourfulness(images_BxHxWx3: np.ndarray) -> np.ndarray:

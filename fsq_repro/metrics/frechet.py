@@ -45,11 +45,9 @@ class Moments:
             return
         mean_D = features_NxD.mean(axis=0)
         centred_NxD = features_NxD - mean_D
-        self._add(len(features_NxD), mean_D, centred_NxD.T @ centred_NxD)
-
-    def _add(self, count: int, mean_D: np.ndarray, scatter_DxD: np.ndarray) -> None:
+        count, scatter_DxD = len(features_NxD), centred_NxD.T @ centred_NxD
         if self.count == 0:
-            self.count, self._mean_D, self._scatter_DxD = count, mean_D.copy(), scatter_DxD.copy()
+            self.count, self._mean_D, self._scatter_DxD = count, mean_D, scatter_DxD
             return
         total = self.count + count
         delta_D = mean_D - self._mean_D
@@ -82,9 +80,9 @@ class Moments:
     def load(cls, path: str | os.PathLike) -> "Moments":
         """Reads a file that `save` wrote."""
         with np.load(path) as file:
-            mean_D, covariance_DxD, count = file["mu"], file["sigma"], int(file["count"])
-        moments = cls()
-        moments._add(count, mean_D, covariance_DxD * (count - 1))
+            moments, covariance_DxD = cls(), file["sigma"]
+            moments.count, moments._mean_D = int(file["count"]), file["mu"]
+        moments._scatter_DxD = covariance_DxD * (moments.count - 1)
         return moments
 
 

@@ -13,7 +13,6 @@ import hashlib
 import json
 import os
 import zipfile
-from collections.abc import Iterable
 from typing import Any
 
 import numpy as np
@@ -97,23 +96,14 @@ def write_reference(
     if spatial is not None:
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     arrays |= {"count": np.int64(pool.count), "protocol": np.array(json.dumps(protocol))}
-    with atomic_path(path) as temporary, zipfile.ZipFile(temporary, "w", zipfile.ZIP_STORED) as archive:
-        for name, array in arrays.items():
-            _write_array(archive, name, np.shape(array), np.asarray(array).dtype, [np.ascontiguousarray(array)])
-        if images is not None:
-            shape = (len(images), *images.size, 3)
-            _write_array(archive, "arr_0", shape, np.dtype(np.uint8), images.batches(64))
-
-
-def _write_array(
-    archive: zipfile.ZipFile, name: str, shape: tuple[int, ...], dtype: np.dtype, parts: Iterable[np.ndarray]
-) -> None:
-    """Adds one array to an .npz file, part after part along its first axis."""
-    header = {"descr": np.lib.format.dtype_to_descr(dtype), "fortran_order": False, "shape": shape}
-    with archive.open(f"{name}.npy", "w", force_zip64=True) as stream:
-        np.lib.format.write_array_header_1_0(stream, header)
-        for part in parts:
-            stream.write(part.tobytes())
+    with atomic_path(path) as temporary:
+        np.savez(temporary, **arrays)
+        if images is not None:  # streamed, which np.savez cannot
+            header = {"descr": "|u1", "fortran_order": False, "shape": (len(images), *images.size, 3)}
+            with zipfile.ZipFile(temporary, "a") as archive, archive.open("arr_0.npy", "w", force_zip64=True) as stream:
+                np.lib.format.write_array_header_1_0(stream, header)
+                for batch in images.batches(64):
+                    stream.write(batch.tobytes())
 
 
 def _read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> np.ndarray:

@@ -43,9 +43,7 @@ class Job:
 
     task: Task
     needed: tuple[pathlib.Path, ...]
-
-    def __post_init__(self):
-        self._process: subprocess.Popen | None = None
+    _process: subprocess.Popen | None = dataclasses.field(default=None, init=False)
 
     def __call__(self) -> None:
         """Trains and evaluates; RuntimeError, which fails the job, for a failed script or an unfinished needed task."""
