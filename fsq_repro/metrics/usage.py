@@ -20,6 +20,8 @@ class CodebookUsage:
     """
 
     def __init__(self, codebook_size: int) -> None:
+        if codebook_size < 2:
+            raise ValueError(f"codebook_size must be at least 2, got {codebook_size}.")
         self.codebook_size = codebook_size
         self.counts_K = np.zeros(codebook_size, dtype=np.int64)
 

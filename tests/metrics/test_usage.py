@@ -77,3 +77,5 @@ def test_refusals():
     with pytest.raises(ValueError, match="got values from -1 to 3"):
         usage.update(np.array([-1, 3]))
     assert usage.counts_K.sum() == 0
+    with pytest.raises(ValueError, match="at least 2, got 1"):
+        CodebookUsage(1)
