@@ -14,7 +14,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsq_repro.losses.token_loss import is_likeliest, smoothed_cross_entropy
-from fsq_repro.metrics.compression import causal_token_bits, masked_token_bits
+from fsq_repro.metrics.compression import masked_token_bits, token_bits
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer, init_cache
 from fsq_repro.models.masked_transformer import MaskedTransformer
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
@@ -186,7 +186,7 @@ class AutoregressiveGenerator:
 
     def token_bits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
         """Cost of each token in bits, float32 (B, S)."""
-        return causal_token_bits(functools.partial(self.logits, params), tokens_BxS, labels_B)
+        return token_bits(self.logits(params, tokens_BxS, labels_B), tokens_BxS)
 
     def sampler_protocol(self) -> dict:
         return {"sampler": "autoregressive, raster order, temperature 1"}
