@@ -44,7 +44,7 @@ class Augmentation:
     antialias: bool = True
 
     def __post_init__(self):
-        if self.crop not in ("none", "random_resized", "inception"):
+        if self.crop != "none" and self.crop not in DRAW_BOX:
             raise ValueError(f"augmentation crop must be 'none', 'random_resized' or 'inception', not {self.crop!r}.")
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"augmentation min_scale must be in (0, 1], not {self.min_scale}.")
@@ -56,15 +56,8 @@ class Augmentation:
         if self.crop == "none":
             item = transforms.center_crop(item, resolution)
         else:
-            item = transforms.random_resized_crop(
-                item,
-                resolution,
-                rng,
-                self.min_scale,
-                self.aspect,
-                draw_box=DRAW_BOX[self.crop],
-                antialias=self.antialias,
-            )
+            box = DRAW_BOX[self.crop](rng, *item["image"].shape[:2], self.min_scale, self.aspect)
+            item = transforms.resized_crop(item, box, resolution, antialias=self.antialias)
         return self.mirror(item) if self.flip and rng.random() < 0.5 else item
 
 
@@ -89,13 +82,11 @@ def train_iterator(
       source: where items come from; item i goes to process i mod `process_count`.
       batch_size: items a batch on this process.
       resolution: side of the images in pixels.
-      seed: decides order and augmentation.
-      augmentation: what happens to each item.
+      seed, augmentation: see above.
       prepare: makes of a finished batch what the task learns from, on the host; its errors come out of `next`.
       num_workers: worker processes that decode, one core each; 0 reads with threads of this process, enough for
         embedded data. `scripts/benchmark_data.py` tells how many a config needs.
-      process_index: this process.
-      process_count: processes that share the source.
+      process_index, process_count: this process, and how many share the source.
 
     Raises:
       ValueError: fewer items than processes.
@@ -120,11 +111,8 @@ def train_iterator(
 def token_iterator(source: TokenSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:
     """Returns an endless iterator over shuffled batches: `tokens` int32 (B, S), `label` int32 (B,).
 
-    Where the source has mirror images, each item is one of the two at random. The source is this process's share; the
-    position is saved and restored as that of `train_iterator`.
-
-    Raises:
-      ValueError: an empty source.
+    Where the source has mirror images, each item is one of the two at random. The source is this process's share (an
+    empty one is a ValueError); the position is saved and restored as that of `train_iterator`.
     """
     if not len(source):
         raise ValueError(f"data source {source.name!r} has no item for this process.")
@@ -174,17 +162,11 @@ class eval_batches:  # noqa: N801 - reads as a function
         process_index: int = 0,
         process_count: int = 1,
     ):
-        """Sets the pass up.
+        """Sets the pass up; arguments as of `train_iterator`, and:
 
         Args:
-          source: where items come from.
-          batch_size: items a batch on this process.
-          resolution: side of the images in pixels.
           transform: brings an item to the resolution: ADM's evaluation crop, or `transforms.plain_resize`.
-          prepare: as for `train_iterator`, without `mask`; a last batch that is not full is prepared before it is
-            filled up.
-          process_index: this process.
-          process_count: processes that share the source.
+          prepare: is not given `mask`; a last batch that is not full is prepared before it is filled up.
         """
         self._num_mine = len(range(process_index, len(source), process_count))
         self._num_batches = -(-len(source) // (process_count * batch_size))

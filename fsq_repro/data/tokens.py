@@ -4,7 +4,6 @@ Only for pipelines without a random crop: an image then has two encodings, as it
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import numpy as np
@@ -54,7 +53,6 @@ def encode_source(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    cache_dir: str | os.PathLike | None = None,
 ) -> TokenSource:
     """Returns the tokens of this process's share of a source, encoding it if that was never done.
 
@@ -68,7 +66,6 @@ def encode_source(
       mirrored: also encode the mirror images.
       batch_size: images a call.
       process_index, process_count: item i belongs to process i mod `process_count`.
-      cache_dir: where the tokens are kept, by default `fsq_repro.data.cache.cache_dir()`.
     """
     mine = range(process_index, len(source), process_count)
     variants = 2 if mirrored else 1
@@ -94,7 +91,7 @@ def encode_source(
                 indices = np.asarray(encode(np.pad(images, padding)))[: len(images)]
                 arrays["tokens"][rows, v] = indices.reshape(len(images), num_tokens)
 
-    arrays = cached_arrays(f"tokens-{source.name.split(':')[0]}-{source.split}", key, specs, fill, cache_dir)
+    arrays = cached_arrays(f"tokens-{source.name.split(':')[0]}-{source.split}", key, specs, fill)
     return TokenSource(
         source.name, source.split, arrays["tokens"], arrays["labels"], total=len(source), process_count=process_count
     )

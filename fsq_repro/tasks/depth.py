@@ -10,10 +10,10 @@ import jax.numpy as jnp
 import numpy as np
 import optax
 
-from fsq_repro.data.dense_labels import bins_to_depth, depth_to_bins, resize_nearest
+from fsq_repro.data.dense_labels import bins_to_depth, depth_to_bins
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
-from fsq_repro.data.transforms import Item, plain_resize
+from fsq_repro.data.transforms import Item, plain_resize, resize_nearest
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.depth_metrics import DepthMetrics, mean_valid_depth, valid_depth
 from fsq_repro.metrics.table import MetricKey

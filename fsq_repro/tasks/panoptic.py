@@ -9,10 +9,10 @@ import jax
 import numpy as np
 import optax
 
-from fsq_repro.data.dense_labels import panoptic_labels, resize_nearest
+from fsq_repro.data.dense_labels import panoptic_labels
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
-from fsq_repro.data.transforms import Item, plain_resize
+from fsq_repro.data.transforms import Item, plain_resize, resize_nearest
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.panoptic_quality import PanopticQuality, majority_class_map, panoptic_from_logits
 from fsq_repro.metrics.table import MetricKey
