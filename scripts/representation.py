@@ -4,7 +4,6 @@ python scripts/representation.py --runs=runs/tradeoff/fsq_10/seed0,runs/tradeoff
 """
 
 import dataclasses
-import pathlib
 
 import numpy as np
 from absl import flags
@@ -28,7 +27,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     startup.start()
     studies = {}
-    for run in (RunDir(pathlib.Path(path)) for path in FLAGS.runs):
+    for run in map(RunDir, FLAGS.runs):
         config = run.config
         quantizer = quantizer_label(**config.quantizer)
         if quantizer in studies:

@@ -81,7 +81,6 @@ class Measured:
 Measurements = dict[MetricKey, Measured]
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDir:
     """A run directory that is read once. UserError where a file is missing or broken.
 
@@ -89,10 +88,8 @@ class RunDir:
       path: of the directory.
     """
 
-    path: pathlib.Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", pathlib.Path(self.path))
+    def __init__(self, path: str | pathlib.Path) -> None:
+        self.path = pathlib.Path(path)
 
     @functools.cached_property
     def config(self) -> ConfigDict:
@@ -160,13 +157,20 @@ class RunDir:
         entries |= {key: {**key.to_json(), **dataclasses.asdict(m)} for key, m in (measured or {}).items()}
         record["metrics"] = list(entries.values())
         write_json(file, record)
-        self.__dict__["record"] = record
+        self.record = record
         return record
 
 
-def open_run(run: str | pathlib.Path | RunDir) -> RunDir:
-    """A run directory; one that is open stays the same, with what was read of it."""
-    return run if isinstance(run, RunDir) else RunDir(pathlib.Path(run))
+def open_run(run: str | pathlib.Path | RunDir, trainer: str | None = None, why: str = "") -> RunDir:
+    """A run directory; one that is open stays the same, with what was read of it.
+
+    UserError, with the reason `why`, where `trainer` is told and the run is of another one.
+    """
+    run = run if isinstance(run, RunDir) else RunDir(run)
+    if trainer and run.config.trainer != trainer:
+        why = why or f", not of {trainer!r}"
+        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}{why}")
+    return run
 
 
 def read_metrics(record: dict) -> Measurements:
