@@ -40,8 +40,7 @@ def cached_arrays(
     Args:
       name: readable prefix of the directory.
       key: JSON-serialisable values that determine every byte of the arrays, a version among them.
-      specs: shape and dtype of each array.
-      fill: writes every element of the arrays it is given.
+      specs: shape and dtype of each array; `fill` writes every element.
     """
     root = cache_dir()
     final = root / f"{name}-{fingerprint(key, specs)}"

@@ -1,8 +1,4 @@
-"""Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them.
-
-Where no labels are needed any source will do. TFDS sets are read without TensorFlow once they are prepared as
-array_record files.
-"""
+"""Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them."""
 
 from collections.abc import Sequence
 
@@ -38,22 +34,16 @@ def make_dense_source(
     tfds_split: str | None = None,
     crop: str = "uvim",
 ) -> Source:
-    """Opens a source with the labels that a UViM task needs.
+    """Opens a source with the labels that a UViM task needs; arguments and errors as of `make_source`, and:
 
     Args:
-      labels: dense labels that its items must have, see `LABELS`.
-      name: a source of `LABELS`, or anything that `make_source` opens where `labels` is empty. TFDS names plain or as
-        `tfds:NAME`, with a version if wanted.
-      split: `train` or `validation`.
-      resolution: side in pixels at which `photos` and `scenes` are made.
+      labels: dense labels that its items must have, see `LABELS`; where empty, any source will do.
       tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
         colorization on `train[4096:]`); for TFDS sets only.
       crop: part of NYU's validation items that is kept, see `NYU_EVAL_CROPS`.
 
     Raises:
-      ValueError: unknown source, split, split expression or crop, a source without the labels, a TFDS set that is not
-        prepared, resolution out of range.
-      FileNotFoundError: missing folder.
+      ValueError: unknown split expression or crop, a source without the labels.
     """
     check_request(split, resolution)
     tfds_name = name.removeprefix("tfds:")
@@ -65,11 +55,10 @@ def make_dense_source(
         if tfds_split is not None:
             raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
         return make_source(name, split, resolution)
-    if not labels:
-        return TfdsSource(tfds_name, split, tfds_split=tfds_split)
-    if kind == NYU:
+    if labels and kind == NYU:
         return NyuDepth(tfds_name, split, tfds_split=tfds_split, crop=crop)
-    return CocoPanoptic(tfds_name, split, tfds_split=tfds_split)
+    reader = CocoPanoptic if labels else TfdsSource
+    return reader(tfds_name, split, tfds_split=tfds_split)
 
 
 class NyuDepth(TfdsSource):

@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from fsq_repro.data import transforms
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 
@@ -132,11 +133,8 @@ def token_eval_batches(source: TokenSource, *, batch_size: int) -> Iterator[Batc
     for start in range(0, -(-source.total // source.process_count), batch_size):
         rows = start + np.arange(batch_size)
         wanted = rows.clip(max=len(source) - 1)
-        yield {
-            "tokens": source.tokens_NxVxS[wanted, 0],
-            "label": source.labels_N[wanted],
-            "mask": rows < len(source),
-        }
+        tokens, labels = source.tokens_NxVxS[wanted, 0], source.labels_N[wanted]
+        yield {"tokens": tokens, "label": labels, "mask": rows < len(source)}
 
 
 def _shuffled(dataset: grain.MapDataset, seed: int, random_map: Callable, batch_size: int) -> grain.MapDataset:
@@ -194,9 +192,5 @@ def _without_names(item: transforms.Item) -> transforms.Item:
 
 
 def _finished(dataset: grain.MapDataset, prepare: Prepare | None) -> grain.MapDataset:
-    dataset = dataset.map(_to_float)
+    dataset = dataset.map(lambda batch: batch | {"image": to_unit_float(batch["image"])})
     return dataset if prepare is None else dataset.map(prepare)
-
-
-def _to_float(batch: Batch) -> Batch:
-    return {**batch, "image": batch["image"].astype(np.float32) / 255}

@@ -95,7 +95,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         return
     root = _data_dir()
     manual = pathlib.Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
-    recipe = _recipe(name)
+    recipe = RECIPES.get(name.split(":")[0])
     instructions = " ".join((builder and builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if recipe is not None:
         needed = _bytes_needed(recipe, root, manual)
@@ -128,9 +128,9 @@ def open_set(name: str, split: str) -> Source:
     Raises:
       ValueError: set not prepared or not readable, or another number of items than the set has.
     """
-    labels = LABELS.get(name.split(":")[0], ())
-    source = make_dense_source(labels, name, split, 32)  # TFDS sets keep their own resolution
-    recipe = _recipe(name)
+    kind = name.split(":")[0]
+    source = make_dense_source(LABELS.get(kind, ()), name, split, 32)  # TFDS sets keep their own resolution
+    recipe = RECIPES.get(kind)
     if recipe and len(source) != recipe.splits[split]:
         raise ValueError(
             f"the prepared TFDS set {name!r} has {len(source):,} {split} items, not {recipe.splits[split]:,}: delete "
@@ -141,10 +141,6 @@ def open_set(name: str, split: str) -> Source:
 
 def _has_tensorflow() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
-
-
-def _recipe(name: str) -> Recipe | None:
-    return RECIPES.get(name.split(":")[0])
 
 
 def _data_dir() -> pathlib.Path:

@@ -36,19 +36,13 @@ class Preparation(Protocol):
 
     def eval_transform(self, item: Item, resolution: int) -> Item:
         """Brings an item to (resolution, resolution)."""
-        ...
 
     def prepare(self, batch: Batch) -> Batch:
         """A batch of the pipeline -> a prepared batch, see the module; `mask` and `label` are left out."""
-        ...
 
 
 class TaskScorer(Protocol):
-    """Metrics of one task over a split.
-
-    Attributes:
-      shown: the first images.
-    """
+    """Metrics of one task over a split, and the first images for a picture."""
 
     shown: "Shown"
 
@@ -57,15 +51,12 @@ class TaskScorer(Protocol):
 
         Predictions are brought to the size of the ground truth, as published.
         """
-        ...
 
     def compute(self) -> dict[MetricKey, float | int]:
         """Metrics of everything seen, those of the baselines too."""
-        ...
 
     def protocols(self) -> dict[MetricKey, dict[str, Any]]:
         """What belongs to the protocol of single metrics, besides what all share."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
