@@ -12,16 +12,10 @@ MIN_DEPTH, MAX_DEPTH = 0.001, 10.0  # metres: range of the depth bins and of the
 def depth_to_bins(depth: np.ndarray, num_bins: int) -> np.ndarray:
     """Returns the uniform bin of [0.001, 10] m that each depth lies in; depths outside go to the first or last bin.
 
-    Bin k is [edge_k, edge_k+1) with edge_k = 0.001 + k * 9.999 / num_bins. Pixels without a measured depth hold 0 and
-    so fall into bin 0; the published loss leaves that bin out (`bins != 0`), and with it the few valid pixels nearer
-    than edge_1 (0.04 m for 256 bins, 0.31 m for 32).
-
-    Args:
-      depth: floats of any shape, metres, all finite.
-      num_bins: K >= 2.
-
-    Returns:
-      int32 of the same shape, 0..K-1.
+    Finite floats of any shape, metres -> int32 of the same shape, 0..K-1, where K = `num_bins` >= 2. Bin k is [edge_k,
+    edge_k+1) with edge_k = 0.001 + k * 9.999 / num_bins. Pixels without a measured depth hold 0 and so fall into bin 0;
+    the published loss leaves that bin out (`bins != 0`), and with it the few valid pixels nearer than edge_1 (0.04 m
+    for 256 bins, 0.31 m for 32).
     """
     unit = (np.asarray(depth, np.float64) - MIN_DEPTH) / (MAX_DEPTH - MIN_DEPTH)
     return np.floor(unit * num_bins).clip(0, num_bins - 1).astype(np.int32)
@@ -38,15 +32,10 @@ def bins_to_depth(bins: np.ndarray, num_bins: int) -> np.ndarray:
 def make_canonical(ids_HxW: np.ndarray) -> np.ndarray:
     """Numbers the ids 1, 2, ... in raster order of their centres of mass, rows before columns; 0 stays 0.
 
-    As the published `make_canonical` with main axis y: sorted by x + H * y of the mean column x and row y (H and not W,
-    so that on images wider than high a column can outweigh a row). Ids of one key keep the order in which they first
-    appear; the published code computes in float32, where near keys can swap.
-
-    Args:
-      ids_HxW: integers >= 0; memory grows with the largest.
-
-    Returns:
-      int32 (H, W).
+    Integers >= 0 (memory grows with the largest) -> int32 (H, W). As the published `make_canonical` with main axis y:
+    sorted by x + H * y of the mean column x and row y (H and not W, so that on images wider than high a column can
+    outweigh a row). Ids of one key keep the order in which they first appear; the published code computes in float32,
+    where near keys can swap.
     """
     height, width = ids_HxW.shape
     flat = ids_HxW.ravel()
@@ -98,11 +87,7 @@ def panoptic_labels(
 
 
 def segment_codes(semantics: np.ndarray, instances: np.ndarray) -> np.ndarray:
-    """Returns one number a segment, the same for all its pixels: int64 of the same shape, 0 on void and only there.
-
-    Args:
-      semantics, instances: integers >= 0 of one shape.
-    """
+    """Returns one number a segment, the same for all its pixels: int64 of the same shape, 0 on void and only there."""
     stride = int(np.max(instances, initial=0)) + 1
     return np.where(semantics == 0, 0, semantics.astype(np.int64) * stride + instances)
 
@@ -130,14 +115,9 @@ def check_panoptic(semantics: np.ndarray, instances: np.ndarray, num_classes: in
 def to_grey(images: np.ndarray) -> np.ndarray:
     """Removes the colour, the input of colorization: ITU-R 601 luma in three equal channels.
 
-    Equals `tf.image.rgb_to_grayscale` of the uint8 image: weights 0.2989, 0.587, 0.114, scaled by 255.5 / 255 and
-    truncated to a byte, here in integers so that no rounding differs.
-
-    Args:
-      images: float32 (..., 3) in [0, 1], bytes over 255.
-
-    Returns:
-      float32 of the same shape, bytes over 255.
+    Float32 (..., 3) in [0, 1], bytes over 255 -> the same kind and shape. Equals `tf.image.rgb_to_grayscale` of the
+    uint8 image: weights 0.2989, 0.587, 0.114, scaled by 255.5 / 255 and truncated to a byte, here in integers so that
+    no rounding differs.
     """
     red, green, blue = np.moveaxis(np.rint(images * 255).astype(np.int64), -1, 0)
     # 255.5 / 255 * (0.2989 r + 0.587 g + 0.114 b) = 511 * (2989 r + 5870 g + 1140 b) / (510 * 10,000)

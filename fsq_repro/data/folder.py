@@ -110,8 +110,8 @@ def _readable(root: pathlib.Path, names: list[str]) -> list[str]:
     """Returns the names of images that decode, by the cached verdicts of files that did not change."""
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
     verdicts_file = cache.cache_dir() / f"folder-{digest}.json"
+    # name: [size, mtime in ns, reason why it is unreadable or None]
     known = json.loads(verdicts_file.read_text()) if verdicts_file.is_file() else {}
-    verdicts = {}  # name: [size, mtime in ns, reason why it is unreadable or None]
     stamps = {n: [(s := (root / n).stat()).st_size, s.st_mtime_ns] for n in names}
 
     def check(name: str) -> str | None:
@@ -125,8 +125,8 @@ def _readable(root: pathlib.Path, names: list[str]) -> list[str]:
         return None
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, reason in zip(track(names, f"reading {root}"), pool.map(check, names), strict=True):
-            verdicts[name] = [*stamps[name], reason]
+        reasons = track(pool.map(check, names), f"reading {root}", len(names))
+        verdicts = {name: [*stamps[name], reason] for name, reason in zip(names, reasons, strict=True)}
     if verdicts != known:
         with atomic_path(verdicts_file) as temporary:
             temporary.write_text(json.dumps(verdicts))

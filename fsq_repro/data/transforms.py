@@ -17,16 +17,9 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
 def adm_resize(image: np.ndarray, resolution: int) -> np.ndarray:
     """Resizes and centre-crops as ADM prepared its ImageNet reference sets: the evaluation crop.
 
-    Follows openai/guided-diffusion `image_datasets.py`: halve with a box filter while the short side is at least twice
-    the target, bicubic so that the short side equals the target, centre crop. Smaller images are enlarged by the
-    bicubic step.
-
-    Args:
-      image: uint8 (h, w, 3).
-      resolution: target side in pixels.
-
-    Returns:
-      uint8 (resolution, resolution, 3).
+    uint8 (h, w, 3) -> uint8 (resolution, resolution, 3). Follows openai/guided-diffusion `image_datasets.py`: halve
+    with a box filter while the short side is at least twice the target, bicubic so that the short side equals the
+    target, centre crop. Smaller images are enlarged by the bicubic step.
     """
     if image.shape[:2] == (resolution, resolution):
         return image
@@ -63,15 +56,9 @@ def plain_resize(item: Item, resolution: int) -> Item:
 def bilinear_resize(image: np.ndarray, resolution: int) -> np.ndarray:
     """Resizes bilinearly without antialiasing, pixel centres at halves, and cuts fractions off.
 
-    As google-research/big_vision `pp/ops_image.py` (`tf.image.resize`, then a cast to uint8), but in integers: the
-    truncation is that of the exact value, where float32 can fall below a whole number.
-
-    Args:
-      image: uint8 (h, w, C).
-      resolution: target side in pixels.
-
-    Returns:
-      uint8 (resolution, resolution, C).
+    uint8 (h, w, C) -> uint8 (resolution, resolution, C). As google-research/big_vision `pp/ops_image.py`
+    (`tf.image.resize`, then a cast to uint8), but in integers: the truncation is that of the exact value, where float32
+    can fall below a whole number.
     """
     denominator = 2 * resolution  # of positions and weights along one axis
     dtype = np.uint32 if 255 * denominator**2 < 2**32 else np.uint64

@@ -82,11 +82,7 @@ Measurements = dict[MetricKey, Measured]
 
 
 class RunDir:
-    """A run directory that is read once. UserError where a file is missing or broken.
-
-    Attributes:
-      path: of the directory.
-    """
+    """A run directory, at `path`, that is read once. UserError where a file is missing or broken."""
 
     def __init__(self, path: str | pathlib.Path) -> None:
         self.path = pathlib.Path(path)
@@ -116,11 +112,7 @@ class RunDir:
         return self.path / "samples"
 
     def check_resumable(self, config: ConfigDict) -> None:
-        """Refuses to continue a run with another experiment's settings; where there is no run yet, all is well.
-
-        Raises:
-          UserError: the run's config differs in a field that resuming may not change; names each.
-        """
+        """UserError where the run's config differs in fields that resuming may not change; names each."""
         if not (self.path / "config.json").exists():
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"--workdir={self.path} is not a directory")
@@ -146,9 +138,7 @@ class RunDir:
         """Merges facts and measurements into `record.json`; a measurement replaces the one of its key.
 
         In the file measurements are the list `metrics`: {"metric", further fields of the key, "value", "protocol"}.
-
-        Returns:
-          The record.
+        Returns the record.
         """
         file = self.path / "record.json"
         record = _read(file) if file.exists() else {"metrics": []}

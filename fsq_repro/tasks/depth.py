@@ -58,9 +58,8 @@ class DepthTask(base.Task):
         return {"depth": centres_K[jnp.argmax(outputs["depth"], axis=-1)]}
 
     def rows(self, items: Sequence[Item], columns: Mapping[str, Sequence[base.Maps]]) -> np.ndarray:
-        depths = {
-            title: base.stacked(maps, "depth") for title, maps in ({"ground truth": items} | dict(columns)).items()
-        }
+        columns = {"ground truth": items} | dict(columns)
+        depths = {title: base.stacked(maps, "depth") for title, maps in columns.items()}
         return depth_rows(base.stacked(items, "image"), depths)
 
     def write(self, stem: pathlib.Path, maps: base.Maps) -> list[str]:
