@@ -3,8 +3,6 @@
 python scripts/representation.py --runs=runs/tradeoff/fsq_10/seed0,runs/tradeoff/vq_10/seed0 --out=representation.png
 """
 
-import pathlib
-
 import numpy as np
 from absl import flags
 
@@ -27,7 +25,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     startup.start()
     studies = {}
-    for run in (RunDir(pathlib.Path(path)) for path in FLAGS.runs):
+    for run in map(RunDir, FLAGS.runs):
         config = run.config
         quantizer = quantizer_label(**config.quantizer)
         if quantizer in studies:
