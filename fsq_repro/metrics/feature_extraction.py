@@ -41,7 +41,7 @@ class FeatureExtractor:
         mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self._sharding = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(network.params, NamedSharding(mesh, PartitionSpec()))
-        self._apply = jax.jit(network.outputs if isinstance(network, InceptionNetwork) else network.apply)
+        self._apply = jax.jit(network.apply)
         self._clean = clean
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
