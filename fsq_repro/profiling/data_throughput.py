@@ -66,17 +66,11 @@ class TimedTask:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """CPU seconds an image.
+    """CPU seconds an image."""
 
-    Attributes:
-      read: reading and decoding.
-      augment: cropping, resizing, mirroring, and making float batches of the images.
-      prepare: what the task makes of a batch; 0 where it makes nothing.
-    """
-
-    read: float
-    augment: float
-    prepare: float
+    read: float  # and decode
+    augment: float  # crop, resize, mirror, and make float batches
+    prepare: float  # what the task makes of a batch; 0 where it makes nothing
 
     @property
     def images_per_second(self) -> float:
@@ -93,12 +87,8 @@ def measure(
 ) -> Cost:
     """Draws `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
 
-    Args:
-      iterator: over a pipeline without worker processes.
-      reading: times the reads of single items.
-      preparing: times the task's work on whole batches of `batch_size`; None where there is none.
-      batch_size: images a batch.
-      batches: how many are drawn.
+    The iterator is over a pipeline without worker processes; `reading` times the reads of single items, `preparing` the
+    task's work on whole batches of `batch_size` images, None where there is none.
     """
 
     def state() -> tuple[float, int, float, int, float]:

@@ -131,11 +131,7 @@ _ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
 
 
 def read_collectives(hlo: str) -> Collectives:
-    """Adds up the collectives in the text of a compiled module; a loop counts as often as it runs.
-
-    Args:
-      hlo: of `jax.stages.Compiled.as_text`.
-    """
+    """Adds up the collectives in `jax.stages.Compiled.as_text`; a loop counts as often as it runs."""
     computations, entry, lines = {}, "", []
     for line in hlo.splitlines():
         if header := _COMPUTATION.match(line):

@@ -133,13 +133,8 @@ def versus(a: Side, b: Side) -> str:
 
 
 def side(g: Group, key: MetricKey, label: str | None = None) -> Side:
-    """A group's metric, which it must have, under the group's quantizer and size."""
-    return Side(size_text(g) if label is None else label, key, g.statistic(key), g)
-
-
-def size_text(g: Group) -> str:
-    """`FSQ 2^10`."""
-    return f"{display_quantizer(g.first.quantizer)} 2^{g.first.target_bits:g}"
+    """A group's metric, which it must have; without a label under the group's quantizer and size, `FSQ 2^10`."""
+    return Side(label or f"{display_quantizer(g.first.quantizer)} 2^{g.first.target_bits:g}", key, g.statistic(key), g)
 
 
 def alike(a: Group, b: Group, key: MetricKey) -> bool:

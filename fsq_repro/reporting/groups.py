@@ -64,8 +64,9 @@ class Group:
         return self.records[0]
 
     @property
-    def seeds(self) -> list[int]:
-        return [r.seed for r in self.records]
+    def quantizer(self) -> str:
+        """The quantizer as tables and legends call it."""
+        return display_quantizer(self.first.quantizer)
 
     def values(self, key: MetricKey) -> list[float] | None:
         """A metric of each seed; None if any run lacks it or its protocol, or the protocols differ."""
@@ -95,9 +96,9 @@ def setting_of(record: RunRecord) -> Setting:
 
 def stage1_setting_of(record: RunRecord) -> Setting:
     """The setting of the autoencoder: of the run itself in stage 1, of the run behind it in stage 2."""
-    if record.stage1 is None:
-        return setting_of(record)
     s = record.stage1
+    if s is None:
+        return setting_of(record)
     return dataclasses.replace(
         setting_of(record), experiment=s.experiment, steps=s.steps, batch_size=s.batch_size, tokens=""
     )
@@ -153,12 +154,14 @@ def records_of(groups: Iterable[Group]) -> list[RunRecord]:
 def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:
     """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`."""
 
-    def place(key: MetricKey) -> tuple:
-        known = [
-            names.index(name) if name in names else len(names)
-            for name, names in ((key.network, FEATURE_NETWORKS), (key.reference, REFERENCES))
-        ]
-        return (*known, key.network, key.reference)
+    def place(key: MetricKey) -> tuple:  # unknown names behind the known ones
+        network, reference = key.network, key.reference
+        return (
+            (*FEATURE_NETWORKS, network).index(network),
+            (*REFERENCES, reference).index(reference),
+            network,
+            reference,
+        )
 
     return sorted({k for r in records for k in r.metrics if k.metric == metric and k.is_main}, key=place)
 

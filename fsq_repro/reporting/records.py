@@ -100,23 +100,19 @@ class RunRecord:
 
 REQUIRED = {"experiment": str, "run": str, "seed": int, "quantizer": str, "codebook_size": int}
 OPTIONAL = {
-    **{name: str for name in ("sweep", "device", "git_revision", "task", "scale")},
-    **{name: int for name in ("num_tokens", "parameters", "steps", "batch_size", "stage")},
-    **{name: float for name in ("target_bits", "wall_time_s")},
-    **{name: list for name in ("levels", "level_histograms")},
+    **dict.fromkeys(("sweep", "device", "git_revision", "task", "scale"), str),
+    **dict.fromkeys(("num_tokens", "parameters", "steps", "batch_size", "stage"), int),
+    "target_bits": float,
+    "wall_time_s": float,
+    "levels": list,
+    "level_histograms": list,
     "data": dict,
     "context": bool,
 }
 
 
 def load_records(directory: str | os.PathLike) -> list[RunRecord]:
-    """Reads every `record.json` below a directory, ordered by path.
-
-    Broken and unfinished records are named in a warning and left out.
-
-    Raises:
-      FileNotFoundError: the directory does not exist.
-    """
+    """Reads every finished `record.json` below a directory, by path; FileNotFoundError if there is no directory."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"the runs directory {directory} does not exist.")
@@ -130,11 +126,7 @@ def load_records(directory: str | os.PathLike) -> list[RunRecord]:
 
 
 def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
-    """Builds a record from the parsed JSON of a file.
-
-    Raises:
-      ValueError: not an object, a field is missing or of the wrong type, or the run is not finished.
-    """
+    """Builds a record from a file's JSON; ValueError where a field is missing or wrong or the run not finished."""
     if not isinstance(raw, dict):
         raise ValueError("a run record must be a JSON object.")
     if raw.get("status") != "finished":
@@ -158,19 +150,13 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
     fields["sweep"] = fields["sweep"] or fields["experiment"].split("_")[0]
     fields["levels"] = None if levels is None else tuple(levels)
     fields["data"] = fields["data"] or {}
-    generator, stage1 = _generator(raw, fields.pop("stage"))
-    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
-
-
-def _generator(raw: dict, stage: int | None) -> tuple[str | None, Stage1 | None]:
-    """What only stage-2 records have; (None, None) for stage 1, which is also what a missing stage means."""
+    stage, generator, stage1 = fields.pop("stage"), None, None  # a missing stage is the first
     if stage not in (None, 1, 2):
         raise ValueError(f"field stage must be 1 or 2, got {stage}.")
-    if stage != 2:
-        return None, None
-    generator = _one_of(raw, "generator", GENERATORS)
-    facts = _field(raw, "stage1", dict)
-    return generator, Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
+    if stage == 2:
+        generator, facts = _one_of(raw, "generator", GENERATORS), _field(raw, "stage1", dict)
+        stage1 = Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
+    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
 
 
 def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:
