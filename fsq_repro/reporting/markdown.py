@@ -6,8 +6,8 @@ from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting.claims import Claim, Finding, RankClaim, judge_all
-from fsq_repro.reporting.groups import Group, Setting, group_runs, protocol_text, shown, split_by_setting, titled
-from fsq_repro.reporting.records import GENERATORS, RunRecord
+from fsq_repro.reporting.groups import Group, group_runs, protocol_text, shown, split_by_setting, titled
+from fsq_repro.reporting.records import GENERATORS, RunRecord, Setting
 from fsq_repro.reporting.verdicts import NOT_MEASURED, RULE
 
 MISSING = "–"

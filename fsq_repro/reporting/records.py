@@ -11,7 +11,7 @@ import numbers
 import os
 import pathlib
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsq_repro.metrics.table import MetricKey
 
@@ -28,8 +28,7 @@ KINDS = {
 }  # what JSON gives, and its words
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A measured value and how it was measured (None if the record does not say)."""
 
     value: float
@@ -47,13 +46,30 @@ class Stage1:
     seed: int
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """What runs must share to be set side by side; `tokens` names stage 2's autoencoders and is empty in stage 1."""
+
+    experiment: str
+    data_source: str
+    resolution: str
+    steps: int
+    batch_size: int
+    tokens: str = ""
+
+    def __str__(self) -> str:
+        data = f"{self.data_source} at {self.resolution} px"
+        text = f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
+        return f"{text}, tokens of {self.tokens}" if self.tokens else text
+
+
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """One finished run, of an autoencoder (stage 1) or of a generator on its tokens (stage 2).
 
     Attributes (those that may be None may be missing in the file):
       experiment: the config file's name; sweep: the sweep's name, else the experiment's first word.
-      run: the run's name within its sweep; seed: its seed; scale: "paper" | "cpu" | "smoke".
+      run: the run's name within its sweep; scale: "paper" | "cpu" | "smoke".
       quantizer: "fsq", "vq" (with the entropy term), "vq_no_entropy", ...
       codebook_size: number of codes; target_bits: log2 of the size that the run is to match.
       levels: FSQ's levels, None for others; level_histograms: per dimension, token counts of each level.
@@ -91,6 +107,24 @@ class RunRecord:
     def bits(self) -> float:
         """log2 of the codebook size that the run really has."""
         return math.log2(self.codebook_size)
+
+    @property
+    def stage1_setting(self) -> Setting:
+        """The setting of the autoencoder: of the run itself in stage 1, of the run behind it in stage 2."""
+        data = str(self.data.get("source", "unknown data")), str(self.data.get("resolution", "unknown"))
+        run = self.stage1 or self
+        return Setting(run.experiment, *data, run.steps or 0, run.batch_size or 0)
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of the run itself."""
+        behind, s = self.stage1_setting, self.stage1
+        if s is None:
+            return behind
+        tokens = f"{s.experiment} ({s.steps:,} steps of batch {s.batch_size})"
+        return Setting(
+            self.experiment, behind.data_source, behind.resolution, self.steps or 0, self.batch_size or 0, tokens
+        )
 
     def measured(self, key: MetricKey) -> Measured | None:
         """The measurement of that key; None if the record lacks it or lacks its protocol."""

@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import claims, markdown, paper
 from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Pairs, RankClaim, Side
-from fsq_repro.reporting.groups import Group, keys_of, records_of
+from fsq_repro.reporting.groups import Group, keys_of
 from fsq_repro.reporting.markdown import MISSING, Cell, Column, Section, metric_column
 from fsq_repro.reporting.verdicts import exactly
 
@@ -152,14 +152,14 @@ LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR
 
 def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: Sequence[str], last: Column) -> str:
     """All reconstruction distances, then these metrics; a row for each group, the paper's words last."""
-    keys = [*keys_of(records_of(groups), "reconstruction_fd"), *map(MetricKey, metrics)]
+    keys = [*keys_of((g.first for g in groups), "reconstruction_fd"), *map(MetricKey, metrics)]
     columns = [*lead, *map(metric_column, keys), markdown.RUNS, last]
     return markdown.group_table(columns, groups, [*markdown.chosen_on_notes(groups), paper.PROTOCOL])
 
 
 def generator_tables(groups: Sequence[Group]) -> str:
     """A table of the samples and one of the costs."""
-    keys, records = [], records_of(groups)
+    keys, records = [], [g.first for g in groups]
     present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
         keys += [distance, *(k for k in present if _fits(k, distance))]
