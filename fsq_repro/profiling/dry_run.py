@@ -46,7 +46,7 @@ def dry_run(
       checkpoint_bytes: of the whole train state, before the checkpoint's compression.
       compiled: XLA's account of one device's program, None where the step was only traced: bytes of the arguments that
         the program uses; of temporaries (activations, gradients, work space, see the module); flops, elementwise
-        operations included and bodies of loops once; `Collectives`.
+        operations included and bodies of loops once; collectives, see `read_collectives`.
       utilisation: assumed share of the peak rate.
       estimates: for each of `ACCELERATORS` step_seconds on these devices, images_per_second that the data pipeline must
         deliver to all of them, device_hours of the whole run without its evaluations, and fits: whether memory and
@@ -110,7 +110,7 @@ def _compile(step: jax.stages.Lowered) -> dict[str, Any]:
         "arguments": analysis.argument_size_in_bytes,
         "temporaries": analysis.temp_size_in_bytes,
         "flops": compiled.cost_analysis()["flops"],
-        "collectives": dataclasses.asdict(read_collectives(compiled.as_text())),
+        "collectives": read_collectives(compiled.as_text()),
     }
 
 

@@ -5,6 +5,7 @@ missing is "not measured", never "yes".
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
@@ -189,6 +190,6 @@ def against(metric: str, label: str, quantizer: str | None = None, low: float = 
 def best_by_size(groups: Sequence[Group], key: MetricKey) -> list[Group]:
     """Of each codebook size the group with the best mean, by size; sizes without the metric are left out."""
     sign = -1 if key.declared.better == "higher" else 1
-    best_last = sorted((g for g in groups if g.values(key)), key=lambda g: -sign * g.statistic(key).mean)
-    by_size = {g.first.target_bits: g for g in best_last}
-    return [by_size[bits] for bits in sorted(by_size)]
+    measured = [(g.first.target_bits, sign * g.statistic(key).mean, g) for g in groups if g.values(key)]
+    measured.sort(key=lambda item: item[:2])
+    return [next(same)[-1] for _, same in itertools.groupby(measured, key=lambda item: item[0])]

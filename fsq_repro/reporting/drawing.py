@@ -10,15 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting.groups import (
-    Group,
-    group_runs,
-    keys_of,
-    measured_alike,
-    protocol_text,
-    split_by_setting,
-    titled,
-)
+from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 
 # Okabe and Ito's colours, told apart by colour-blind readers too: (colour, marker, line style, marker face).
@@ -29,15 +21,8 @@ STYLES = {
 }
 SPARE_STYLES = (("#009E73", "^", "--", "#009E73"), ("#CC79A7", "v", "--", "#CC79A7"), ("#000000", "P", "--", "#000000"))
 GREY = "#8a8a8a"
-RC = {
-    "font.size": 9,
-    "legend.frameon": False,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "axes.axisbelow": True,
-    "grid.color": "#e6e6e6",
-}
+RC = {"font.size": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
+RC |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6"}
 
 PathLike = str | os.PathLike
 
@@ -57,14 +42,13 @@ def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]]
     if len(settings) != 1:
         names = "; ".join(map(str, settings)) or "none"
         raise ValueError(f"a figure is drawn from fitting runs of one setting, got: {names}.")
-    stage1 = group_runs(r for r in records if r.stage1 is None)
     stage2, left_out = [], 0
     for kind in GENERATORS:
         by_setting = split_by_setting(r for r in records if r.generator == kind)
-        groups = sorted((group_runs(runs) for runs in by_setting.values()), key=len, reverse=True)
+        groups = sorted(map(group_runs, by_setting.values()), key=len, reverse=True)
         stage2 += groups[:1]
         left_out += sum(map(len, groups[1:]))
-    return stage1, stage2, left_out
+    return group_runs(r for r in records if r.stage1 is None), stage2, left_out
 
 
 def primary_distance(groups: Sequence[Group], metric: str) -> MetricKey | None:
@@ -74,7 +58,7 @@ def primary_distance(groups: Sequence[Group], metric: str) -> MetricKey | None:
 
 def same_protocol(groups: Sequence[Group], key: MetricKey) -> list[Group]:
     """Groups measured under the commonest protocol of a metric."""
-    return measured_alike(groups, lambda g: g.protocol(key))
+    return commonest(groups, lambda g: g.protocol(key))
 
 
 def styles(quantizers: Iterable[str]) -> dict[str, tuple]:

@@ -148,11 +148,11 @@ def display_quantizer(name: str) -> str:
     return QUANTIZERS.get(name, name)
 
 
-def measured_alike(items: Iterable[T], protocol: Callable[[T], dict[str, Any] | None]) -> list[T]:
+def commonest(items: Iterable[T], protocol: Callable[[T], dict[str, Any] | None]) -> list[T]:
     """Of the items that have a protocol, those with the commonest one."""
     by_protocol: dict[str, list[T]] = {}
     for item in items:
-        if found := protocol(item):
+        if (found := protocol(item)) is not None:
             by_protocol.setdefault(protocol_text(found), []).append(item)
     return max(by_protocol.values(), key=len, default=[])
 

@@ -11,15 +11,7 @@ from matplotlib.figure import Figure
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing, paper
 from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
-from fsq_repro.reporting.groups import (
-    Group,
-    group_runs,
-    keys_of,
-    measured_alike,
-    protocol_text,
-    split_by_setting,
-    titled,
-)
+from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.markdown import MISSING, Cell, footnoted_table, metric_cell, seeds_text, setting_line
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 from fsq_repro.reporting.tradeoff import LEAD
@@ -65,7 +57,7 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     curves = [
         item
         for kind in GENERATORS
-        for item in measured_alike([c for c in curves if c[0].first.generator == kind], lambda c: _curve_protocol(*c))
+        for item in commonest([c for c in curves if c[0].first.generator == kind], lambda c: _curve_protocol(*c))
     ]
     look = drawing.styles(g.first.quantizer for g, _ in curves)
     axes_keys = [MetricKey(name, network=distance.network) for name in ("recall", "precision")]

@@ -41,6 +41,9 @@ def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
 
 AHEAD, AHEAD_PAIRS = "{title}: FSQ ahead of VQ beyond 2^10", claims.same_size("fsq", "vq", low=10.5)
 WORSENS, WORSENS_PAIRS = "{title}: VQ worsens beyond 2^11", claims.smaller_first("vq", low=11)
+COST = "compression_bits"
+LARGER_FSQ, LARGER_VQ = claims.larger_first("fsq"), claims.larger_first("vq", low=11)
+ENTROPY = claims.against("entropy_bits", "an entropy of")
 FALLS = "{title}: falls as the compression cost rises"
 AUTOENCODER_CLAIMS = (
     Claim(
@@ -68,13 +71,7 @@ AUTOENCODER_CLAIMS = (
         above=1 - SLIGHTLY,
         below=1,
     ),
-    Claim(
-        "{title}: FSQ improves with every larger codebook",
-        FIG3A,
-        "reconstruction_fd",
-        claims.larger_first("fsq"),
-        better_by=0,
-    ),
+    Claim("{title}: FSQ improves with every larger codebook", FIG3A, "reconstruction_fd", LARGER_FSQ, better_by=0),
     Claim(WORSENS, FIG3A, "reconstruction_fd", WORSENS_PAIRS, better_by=0),
 )
 GENERATOR_CLAIMS = (
@@ -88,8 +85,8 @@ GENERATOR_CLAIMS = (
         above=1 - SATURATED,
         below=1 + SATURATED,
     ),
-    RankClaim(f"{FALLS}, FSQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", "compression_bits", "fsq"),
-    RankClaim(f"{FALLS}, VQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", "compression_bits", "vq"),
+    RankClaim(f"{FALLS}, FSQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "fsq"),
+    RankClaim(f"{FALLS}, VQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "vq"),
     Claim(
         f"{{title}}: samples of a class are nearer to it than to other classes (below {WELL_BELOW:g} of it)",
         f"{NOT_OF_THE_PAPER}; {OURS}",
@@ -104,35 +101,17 @@ GENERATOR_CLAIMS = (
         claims.against("class_fd_soup", "soup"),
         below=1,
     ),
-    Claim(
-        "compression cost of FSQ rises with the codebook size",
-        FIG3D,
-        "compression_bits",
-        claims.larger_first("fsq"),
-        above=1,
-    ),
+    Claim("compression cost of FSQ rises with the codebook size", FIG3D, COST, LARGER_FSQ, above=1),
     Claim(
         f"compression cost of FSQ slightly above VQ's at equal size (by at most {SLIGHTLY:.0%})",
         f"{FIG3D}; {OURS}",
-        "compression_bits",
+        COST,
         claims.same_size("fsq", "vq"),
         above=1,
         below=1 + SLIGHTLY,
     ),
-    Claim(
-        "compression cost of VQ drops beyond 2^11, where its usage collapses",
-        FIG3D,
-        "compression_bits",
-        claims.larger_first("vq", low=11),
-        below=1,
-    ),
-    Claim(
-        "compression cost below the marginal entropy, every point",
-        NOT_OF_THE_PAPER,
-        "compression_bits",
-        claims.against("entropy_bits", "an entropy of"),
-        below=1,
-    ),
+    Claim("compression cost of VQ drops beyond 2^11, where its usage collapses", FIG3D, COST, LARGER_VQ, below=1),
+    Claim("compression cost below the marginal entropy, every point", NOT_OF_THE_PAPER, COST, ENTROPY, below=1),
 )
 
 CLASSES_NOTE = (
@@ -167,7 +146,7 @@ def generator_tables(groups: Sequence[Group]) -> str:
     keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
     costs = [
         dataclasses.replace(markdown.BITS, title="bits log2(C)"),
-        metric_column(MetricKey("compression_bits")),
+        metric_column(MetricKey(COST)),
         metric_column(MetricKey("entropy_bits"), "marginal entropy (bits)"),
         Column("coder (bits per token)", _coder_cell),
         metric_column(MetricKey("tokens")),
@@ -195,7 +174,7 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
 
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
-    cost, coder = MetricKey("compression_bits"), MetricKey("coder_bits")
+    cost, coder = MetricKey(COST), MetricKey("coder_bits")
     pairs = [(claims.side(g, cost), Side("log2|C|", cost, exactly(g.first.bits))) for g in groups if g.values(cost)]
     streams = list(claims.against("coder_expected_bits", "the model's")(groups, coder))
     close = [abs(a.statistic.mean / b.statistic.mean - 1) < CODER_TOLERANCE for a, b in streams]

@@ -18,20 +18,10 @@ from fsq_repro.reporting.records import TASKS, RunRecord
 from fsq_repro.reporting.uvim_models import FID_5K, Comparison, Model, baselines, comparable, comparisons, of_the_data
 
 TITLES = {"depth": "Depth estimation", "panoptic": "Panoptic segmentation", "colorization": "Colorization"}
+COUNTS = ("classes", "images")
 FURTHER = {
     "depth": ("abs_rel", "log10", "delta1", "delta2", "delta3", "images", "images_skipped"),
-    "panoptic": [
-        "sq",
-        "rq",
-        "pq_things",
-        "sq_things",
-        "rq_things",
-        "pq_stuff",
-        "sq_stuff",
-        "rq_stuff",
-        "classes",
-        "images",
-    ],
+    "panoptic": ("sq", "rq", *(f"{q}_{part}" for part in ("things", "stuff") for q in ("pq", "sq", "rq")), *COUNTS),
     "colorization": ("colourfulness", "mse", "images"),
 }
 USAGE = tuple(map(MetricKey, ("usage", "codes_used", "entropy_bits", "uniform_usage", "tokens")))
