@@ -9,7 +9,6 @@ trained stage I: where --config.stage1 is empty, the config that belongs to it i
 and --fsdp and --json as often or not at all, the step is traced once and compiled for each.
 """
 
-import dataclasses
 import importlib
 import logging
 import pathlib
@@ -60,7 +59,6 @@ def main() -> None:
         experiment = build_abstract(config, stage1)
         for mesh, file in zip(meshes, FLAGS.json or [None] * runs, strict=True):
             found = dry_run(experiment, mesh, utilisation=FLAGS.utilisation, compile_step=FLAGS.compile)
-            found = dataclasses.asdict(found)
             print("\n".join(f"{name:38} {value}" for name, value in dry_run_lines(found)), flush=True)
             if file:
                 run_dir.write_json(pathlib.Path(file), found)

@@ -31,27 +31,22 @@ from fsq_repro.experiments.registry import kind_of
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.run_dir import RunDir
 
-# Stands for the training data, which an import does without: an iterator's position before the first batch is the same
-# for all sources.
-NO_DATA = [{}]
+NO_DATA = [{}]  # an iterator's position before the first batch is the same for all sources
 
 
 def published_tree(state: Any) -> dict[str, Any]:
     """{published name: array} of a train state of any trainer, or of its shapes."""
-    params = flatten_dict(state.params, sep="/")
     codebook = getattr(state, "quantizer_state", {})
-    if not codebook:
-        return params
-    return {f"params/{k}": x for k, x in params.items()} | {f"state/{k}": x for k, x in codebook["quantizer"].items()}
+    tree = {"params": state.params, "state": codebook["quantizer"]} if codebook else state.params
+    return flatten_dict(tree, sep="/")
 
 
 def state_fields(state: Any, tree: Mapping[str, Any]) -> dict[str, Any]:
     """The inverse of `published_tree`: the state's fields that a published tree fills, averaged parameters too."""
     nested = unflatten_dict(dict(tree), sep="/")
+    fields = {"params": nested}
     if getattr(state, "quantizer_state", {}):
         fields = {"params": nested["params"], "quantizer_state": {"quantizer": nested["state"]}}
-    else:
-        fields = {"params": nested}
     return fields | ({"ema_params": fields["params"]} if hasattr(state, "ema_params") else {})
 
 
@@ -107,9 +102,8 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
     with _new_directory(path) as temporary:
         run = RunDir(temporary)
         run.write_config(config, **origin)
-        checkpoints = Checkpoints(run.checkpoints)
-        checkpoints.save(config.steps, state, data_iterator)
-        checkpoints.close()
+        with contextlib.closing(Checkpoints(run.checkpoints)) as checkpoints:
+            checkpoints.save(config.steps, state, data_iterator)
         facts |= {"run": path.name, "sweep": "", "imported": imported}
         return run.update_record(status="finished", **facts)
 

@@ -15,6 +15,7 @@ from typing import Any
 import jax.numpy as jnp
 import numpy as np
 from flax.serialization import msgpack_restore
+from flax.traverse_util import flatten_dict
 
 ZIP_START = b"PK\x03\x04"
 NUMBERED = re.compile(r"(.*)_(\d+)", re.DOTALL)
@@ -40,55 +41,29 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
         f.seek(0)
         is_zip = f.read(len(ZIP_START)) == ZIP_START
     try:
-        arrays = _read_npz(path) if is_zip else _read_msgpack(path)
+        if is_zip:
+            with np.load(path) as f:
+                tree = dict(f)
+        else:
+            tree = msgpack_restore(path.read_bytes())
+        if not isinstance(tree, dict):
+            raise TypeError(f"it holds a {type(tree).__name__}")
+        flat = flatten_dict(tree, sep="/")
     except Exception as e:  # damaged files raise nearly anything
-        known = (
-            "is a truncated or damaged .npz file" if is_zip else "is no .npz file and no whole msgpack of flax either"
-        )
-        raise ValueError(f"the weight file {path} {known} ({' '.join(f'{type(e).__name__}: {e}'.split())})") from e
-    return arrays, sha256
-
-
-def _read_npz(path: pathlib.Path) -> dict[str, np.ndarray]:
-    with np.load(path) as f:
-        return {name: _as_array(f[name]) for name in f.files}
-
-
-def _read_msgpack(path: pathlib.Path) -> dict[str, np.ndarray]:
-    tree = msgpack_restore(path.read_bytes())
-    if not isinstance(tree, dict):
-        raise TypeError(f"it holds a {type(tree).__name__}")
-    return _flat(tree)
-
-
-def _flat(tree: dict, prefix: str = "") -> dict[str, np.ndarray]:
-    flat = {}
-    for key, value in tree.items():
-        name = f"{prefix}{key}"
-        flat.update(_flat(value, f"{name}/") if isinstance(value, dict) else {name: _as_array(value)})
-    return flat
-
-
-def _as_array(value: Any) -> np.ndarray:
-    return value if isinstance(value, np.ndarray) else np.array(None)
+        known = "a truncated or damaged .npz file" if is_zip else "no .npz file and no whole msgpack of flax either"
+        raise ValueError(f"the weight file {path} is {known} ({' '.join(f'{type(e).__name__}: {e}'.split())})") from e
+    return {name: x if isinstance(x, np.ndarray) else np.array(None) for name, x in flat.items()}, sha256
 
 
 @dataclasses.dataclass(frozen=True)
 class Place:
-    """A model's arrays in a file.
+    """A model's arrays in a file."""
 
-    Attributes:
-      prefix: what all names have in front, "" or such as "params/".
-      names: {published name: name in the file}, of those that are in both.
-      missing, surplus: published names that the file lacks; names behind the prefix that are not published ones.
-      unlike: what is wrong with arrays that have another shape, or no floating-point numbers.
-    """
-
-    prefix: str
-    names: dict[str, str]
-    missing: list[str]
-    surplus: list[str]
-    unlike: list[str]
+    prefix: str  # what all names have in front, "" or such as "params/"
+    names: dict[str, str]  # {published name: name in the file}, of those that are in both
+    missing: list[str]  # published names that the file lacks
+    surplus: list[str]  # names behind the prefix that are not published ones
+    unlike: list[str]  # what is wrong with arrays that have another shape, or no floating-point numbers
 
     @property
     def fits(self) -> bool:
@@ -100,10 +75,7 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
 
     Args:
       arrays: {name in the file: anything with shape and dtype}.
-      wanted: {published name: anything with shape}.
-
-    Returns:
-      The place, which fits: each wanted name is there once, with its shape, and behind the prefix there is no other.
+      wanted: {published name: anything with shape}; each is there once, and behind the prefix there is no other.
 
     Raises:
       ValueError: there is no such place, or more than one.

@@ -20,7 +20,6 @@ class MaskedTransformer(TokenTransformer):
         Returns:
           Float32 (B, S, V) over the whole vocabulary; the first K are those of the codes.
         """
-        self.check_inputs(tokens_BxS, labels_B)
         ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS], axis=1)
         # The published module's call has the class's logits too.
         return self.network(ids, num_positions=self.num_tokens + 1, train=train)[:, 1:]

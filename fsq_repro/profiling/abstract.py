@@ -19,13 +19,9 @@ class AbstractExperiment:
     """What `dry_run` needs of an experiment.
 
     Attributes:
-      name: of the experiment.
       trainer: a stage II has a stage I of shapes, which its step can be traced with, but nothing else.
-      loop_config: as for training.
-      frozen: shapes of what `trainer.load_frozen` gives.
-      batch: shapes of a global batch.
-      tokens: codes of one example.
-      dtype: of the computation, "float32" or "bfloat16".
+      frozen: shapes of what `trainer.load_frozen` gives; batch: shapes of a global batch.
+      tokens: codes of one example; dtype: of the computation, "float32" or "bfloat16".
     """
 
     name: str
@@ -43,10 +39,7 @@ class AbstractExperiment:
 
     @functools.cached_property
     def traced_step(self) -> tuple[ClosedJaxpr, Any]:
-        """The training step on flat arguments, and the shapes of its results.
-
-        No layout of devices is in it, so it is traced once for all.
-        """
+        """The step on flat arguments and the shapes of its results: without a layout of devices, once for all."""
         return jax.make_jaxpr(self.trainer.train_step, return_shape=True)(self.state, self.frozen, self.batch)
 
     @functools.cached_property
@@ -68,9 +61,7 @@ class AbstractExperiment:
 def build_abstract(config: ConfigDict, stage1: ConfigDict | None = None) -> AbstractExperiment:
     """Builds and checks as `build_experiment` does, but opens no data and no stage I.
 
-    Args:
-      config: as resolved.
-      stage1: the config of stage I where `config` is of a stage II that names no run directory in `stage1`.
+    `stage1` is the config of stage I where `config` is of a stage II that names no run directory in its `stage1`.
 
     Raises:
       ValueError, UserError: one sentence that names the field, its value and what is allowed.

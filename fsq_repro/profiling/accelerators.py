@@ -10,12 +10,10 @@ class Accelerator:
     """One device, as JAX counts devices; rates are dense, without structured sparsity.
 
     Attributes:
-      name: of the device.
       bfloat16_flops: peak FLOP/s of matrix products of bfloat16 arrays.
       float32_flops: peak FLOP/s of matrix products of float32 arrays as JAX computes them unless told otherwise:
         rounded to bfloat16 on TPUs and to TF32 on these GPUs (docs.jax.dev/en/latest/201/precision.html).
       memory: in bytes.
-      source: where the figures stand.
     """
 
     name: str

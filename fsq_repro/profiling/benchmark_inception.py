@@ -25,10 +25,8 @@ def compare_rates(weights: str, python: str, *, images: int, batch_size: int) ->
     """Both sides' images/s and peak memory (of the whole process), their ratios, and how far the features differ.
 
     Args:
-      weights: Inception's weight file.
-      python: the interpreter of an environment with pytorch-fid.
+      weights: Inception's weight file; python: the interpreter of an environment with pytorch-fid.
       images: number of images, drawn at random; a batch more warms up.
-      batch_size: images a batch.
 
     Raises:
       UserError: a side failed.

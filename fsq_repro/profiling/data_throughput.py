@@ -66,17 +66,11 @@ class TimedTask:
 
 @dataclasses.dataclass(frozen=True)
 class Cost:
-    """CPU seconds an image.
+    """CPU seconds an image."""
 
-    Attributes:
-      read: reading and decoding.
-      augment: cropping, resizing, mirroring, and making float batches of the images.
-      prepare: what the task makes of a batch; 0 where it makes nothing.
-    """
-
-    read: float
-    augment: float
-    prepare: float
+    read: float  # and decode
+    augment: float  # crop, resize, mirror, and make float batches
+    prepare: float  # what the task makes of a batch; 0 where it makes nothing
 
     @property
     def images_per_second(self) -> float:

@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 
 from fsq_repro.profiling.abstract import AbstractExperiment
 from fsq_repro.profiling.accelerators import ACCELERATORS, Accelerator
-from fsq_repro.profiling.program_costs import Collectives, read_collectives
+from fsq_repro.profiling.program_costs import read_collectives
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import check_division
 from fsq_repro.trainers.compiled_step import lower_step, place_state
@@ -27,107 +27,31 @@ PARAMETER_FIELDS = ("params", "discriminator_params")
 QUICK_CODE = {"xla_backend_optimization_level": 0, "xla_llvm_disable_expensive_passes": True}
 
 
-@dataclasses.dataclass(frozen=True)
-class Memory:
-    """Bytes on one device that hold through a step.
-
-    Attributes:
-      params: of all networks that are trained.
-      optimizer: optimiser states.
-      other_state: the rest of the train state: averaged parameters, codebook state, rng, step.
-      frozen: networks that are not trained, on each device whole.
-      batch: this device's part.
-    """
-
-    params: int
-    optimizer: int
-    other_state: int
-    frozen: int
-    batch: int
-
-    @property
-    def total(self) -> int:
-        return sum(dataclasses.asdict(self).values())
-
-
-@dataclasses.dataclass(frozen=True)
-class CompiledStep:
-    """XLA's account of one device's program.
-
-    Attributes:
-      arguments: bytes of the arguments that the program uses.
-      temporaries: bytes of activations, gradients and work space; see the module.
-      flops: XLA's own count, elementwise operations included, bodies of loops once.
-      collectives: see `Collectives`.
-    """
-
-    arguments: int
-    temporaries: int
-    flops: float
-    collectives: Collectives
-
-
-@dataclasses.dataclass(frozen=True)
-class Estimate:
-    """For one kind of accelerator, at the share of its peak rate that was told.
-
-    Attributes:
-      accelerator: see there.
-      step_seconds: of one step on the devices of the dry run.
-      images_per_second: that the data pipeline must deliver to all of them together.
-      device_hours: of the whole run without its evaluations, on any number of devices.
-      fits: whether memory and temporaries stay below the device's memory; where they do not, the run may still fit,
-        since temporaries are an upper bound. None where nothing was compiled.
-    """
-
-    accelerator: Accelerator
-    step_seconds: float
-    images_per_second: float
-    device_hours: float
-    fits: bool | None
-
-
-@dataclasses.dataclass(frozen=True)
-class DryRun:
-    """All that is found out; bytes are of one device, FLOPs of all together.
-
-    Attributes:
-      experiment: its name.
-      devices, fsdp: of the mesh.
-      batch_size, steps, dtype: of the config.
-      parameters: module -> number of parameters; modules that differ only by their number are counted together.
-      tokens_per_example, tokens_per_step: codes.
-      flops_per_step: of matrix products and convolutions, see `matrix_flops`.
-      flops: of all steps.
-      memory: see `Memory`.
-      checkpoint_bytes: of the whole train state, before the checkpoint's compression.
-      compiled: None where the step was only traced.
-      utilisation: assumed share of the peak rate.
-      estimates: one for each of `ACCELERATORS`.
-    """
-
-    experiment: str
-    devices: int
-    fsdp: int
-    batch_size: int
-    steps: int
-    dtype: str
-    parameters: dict[str, int]
-    tokens_per_example: int
-    tokens_per_step: int
-    flops_per_step: int
-    flops: int
-    memory: Memory
-    checkpoint_bytes: int
-    compiled: CompiledStep | None
-    utilisation: float
-    estimates: list[Estimate]
-
-
-def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, compile_step: bool = True) -> DryRun:
+def dry_run(
+    experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, compile_step: bool = True
+) -> dict[str, Any]:
     """Traces the training step and, where `compile_step`, compiles it for the devices of `mesh`.
 
     Of several dry runs of one `experiment` only the first traces.
+
+    Returns:
+      All that is found out, ready for JSON; bytes are of one device, FLOPs of all together.
+      experiment, devices, fsdp, batch_size, steps, dtype: of the config and the mesh.
+      parameters: module -> number of parameters; modules that differ only by their number are counted together.
+      tokens_per_example, tokens_per_step: codes.
+      flops_per_step, flops: of matrix products and convolutions, see `matrix_flops`; the second of all steps.
+      memory: bytes that hold through a step: params and optimizer of all networks that are trained; other_state, the
+        rest of the train state (averaged parameters, codebook state, rng, step); frozen networks, on each device whole;
+        batch, this device's part.
+      checkpoint_bytes: of the whole train state, before the checkpoint's compression.
+      compiled: XLA's account of one device's program, None where the step was only traced: bytes of the arguments that
+        the program uses; of temporaries (activations, gradients, work space, see the module); flops, elementwise
+        operations included and bodies of loops once; collectives, see `read_collectives`.
+      utilisation: assumed share of the peak rate.
+      estimates: for each of `ACCELERATORS` step_seconds on these devices, images_per_second that the data pipeline must
+        deliver to all of them, device_hours of the whole run without its evaluations, and fits: whether memory and
+        temporaries stay below the device's memory; where they do not, the run may still fit, since temporaries are an
+        upper bound. None where nothing was compiled.
 
     Raises:
       ValueError: a batch or microbatches that the devices do not divide, or a utilisation out of (0, 1].
@@ -143,61 +67,62 @@ def dry_run(experiment: AbstractExperiment, mesh: Mesh, *, utilisation: float, c
 
     flops_per_step = experiment.flops_per_step
     memory = _memory(state, frozen, batch)
-    lowered = lower_step(experiment.replay_step, state, frozen, batch, mesh) if compile_step else None
-    compiled = _compile(lowered) if lowered else None
-    needed = memory.total + compiled.temporaries if compiled else None
+    compiled = needed = None
+    if compile_step:
+        compiled = _compile(lower_step(experiment.replay_step, state, frozen, batch, mesh))
+        needed = sum(memory.values()) + compiled["temporaries"]
 
-    def estimate(accelerator: Accelerator) -> Estimate:
+    def estimate(accelerator: Accelerator) -> dict[str, Any]:
         rate = accelerator.peak(experiment.dtype) * utilisation
         step_seconds = flops_per_step / rate / mesh.size
-        return Estimate(
-            accelerator,
-            step_seconds=step_seconds,
-            images_per_second=config.batch_size / step_seconds,
-            device_hours=flops_per_step * config.steps / rate / 3600,
-            fits=None if needed is None else needed <= accelerator.memory,
-        )
+        return {
+            "accelerator": dataclasses.asdict(accelerator),
+            "step_seconds": step_seconds,
+            "images_per_second": config.batch_size / step_seconds,
+            "device_hours": flops_per_step * config.steps / rate / 3600,
+            "fits": None if needed is None else needed <= accelerator.memory,
+        }
 
-    return DryRun(
-        experiment=experiment.name,
-        devices=mesh.size,
-        fsdp=mesh.shape["fsdp"],
-        batch_size=config.batch_size,
-        steps=config.steps,
-        dtype=experiment.dtype,
-        parameters=_parameters(state),
-        tokens_per_example=experiment.tokens,
-        tokens_per_step=experiment.tokens * config.batch_size,
-        flops_per_step=flops_per_step,
-        flops=flops_per_step * config.steps,
-        memory=memory,
-        checkpoint_bytes=sum(_bytes(x, x.shape) for x in jax.tree.leaves(state)),
-        compiled=compiled,
-        utilisation=utilisation,
-        estimates=[estimate(a) for a in ACCELERATORS],
-    )
+    return {
+        "experiment": experiment.name,
+        "devices": mesh.size,
+        "fsdp": mesh.shape["fsdp"],
+        "batch_size": config.batch_size,
+        "steps": config.steps,
+        "dtype": experiment.dtype,
+        "parameters": _parameters(state),
+        "tokens_per_example": experiment.tokens,
+        "tokens_per_step": experiment.tokens * config.batch_size,
+        "flops_per_step": flops_per_step,
+        "flops": flops_per_step * config.steps,
+        "memory": memory,
+        "checkpoint_bytes": sum(_bytes(x, x.shape) for x in jax.tree.leaves(state)),
+        "compiled": compiled,
+        "utilisation": utilisation,
+        "estimates": [estimate(a) for a in ACCELERATORS],
+    }
 
 
-def _compile(step: jax.stages.Lowered) -> CompiledStep:
+def _compile(step: jax.stages.Lowered) -> dict[str, Any]:
     compiled = step.compile(compiler_options=QUICK_CODE)
     analysis = compiled.memory_analysis()
-    return CompiledStep(
-        arguments=analysis.argument_size_in_bytes,
-        temporaries=analysis.temp_size_in_bytes,
-        flops=compiled.cost_analysis()["flops"],
-        collectives=read_collectives(compiled.as_text()),
-    )
+    return {
+        "arguments": analysis.argument_size_in_bytes,
+        "temporaries": analysis.temp_size_in_bytes,
+        "flops": compiled.cost_analysis()["flops"],
+        "collectives": read_collectives(compiled.as_text()),
+    }
 
 
-def _memory(state: Any, frozen: Any, batch: Any) -> Memory:
+def _memory(state: Any, frozen: Any, batch: Any) -> dict[str, int]:
     def on_device(tree: Any) -> int:
         return sum(_bytes(x, x.sharding.shard_shape(x.shape)) for x in jax.tree.leaves(tree))
 
-    parts = collections.Counter()
+    memory = dict.fromkeys(("params", "optimizer", "other_state"), 0)
     for field in dataclasses.fields(state):
         kind = "optimizer" if field.name.endswith("opt_state") else "other_state"
-        parts["params" if field.name in PARAMETER_FIELDS else kind] += on_device(getattr(state, field.name))
-    return Memory(**parts, frozen=on_device(frozen), batch=on_device(batch))
+        memory["params" if field.name in PARAMETER_FIELDS else kind] += on_device(getattr(state, field.name))
+    return memory | {"frozen": on_device(frozen), "batch": on_device(batch)}
 
 
 def _bytes(x: jax.ShapeDtypeStruct, shape: tuple[int, ...]) -> int:

@@ -5,11 +5,11 @@ search are such a loop; so products are counted here, and XLA's count stands bes
 """
 
 import collections
-import dataclasses
 import itertools
 import math
 import re
 from collections.abc import Hashable, Iterator, Sequence
+from typing import Any
 
 import numpy as np
 from jax.extend import core
@@ -104,19 +104,6 @@ def _convolution_flops(equation: core.JaxprEqn) -> int:
 FLOPS = {"dot_general": _dot_flops, "conv_general_dilated": _convolution_flops}
 
 
-@dataclasses.dataclass(frozen=True)
-class Collectives:
-    """Communication of one run of a compiled program.
-
-    Attributes:
-      bytes: kind -> bytes of the results on one device: of an all-reduce its operands, of an all-gather the whole.
-      loops_counted_once: loops with collectives in them whose number of rounds depends on the data.
-    """
-
-    bytes: dict[str, int]
-    loops_counted_once: int
-
-
 _COMPUTATION = re.compile(r"^(ENTRY )?%?([\w.-]+) \(.*\{$")
 _COLLECTIVE = re.compile(
     r"= (\([^()]*\)|\S+) "
@@ -130,11 +117,12 @@ _ROUNDS = re.compile(r'"known_trip_count":\{"n":"(\d+)"\}')
 _ARRAY = re.compile(r"([a-z]+)(\d*)\w*\[([\d,]*)\]")
 
 
-def read_collectives(hlo: str) -> Collectives:
-    """Adds up the collectives in the text of a compiled module; a loop counts as often as it runs.
+def read_collectives(hlo: str) -> dict[str, Any]:
+    """Adds up the collectives in `jax.stages.Compiled.as_text`; a loop counts as often as it runs.
 
-    Args:
-      hlo: of `jax.stages.Compiled.as_text`.
+    Returns:
+      bytes: {kind: bytes of the results on one device}, of an all-reduce its operands, of an all-gather the whole;
+      loops_counted_once: how many loops have collectives but a number of rounds that depends on the data.
     """
     computations, entry, lines = {}, "", []
     for line in hlo.splitlines():
@@ -164,7 +152,7 @@ def read_collectives(hlo: str) -> Collectives:
         return found
 
     add(entry, 1)
-    return Collectives(dict(total), loops_counted_once)
+    return {"bytes": dict(total), "loops_counted_once": loops_counted_once}
 
 
 def _array_bytes(hlo_type: str) -> int:

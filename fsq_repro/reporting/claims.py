@@ -5,13 +5,14 @@ missing is "not measured", never "yes".
 """
 
 import dataclasses
+import itertools
 import math
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import verdicts
-from fsq_repro.reporting.groups import Group, Statistic, display_quantizer, keys_of, records_of, shown, titled
+from fsq_repro.reporting.groups import Group, Statistic, keys_of, shown, titled
 
 NOT_OF_THE_PAPER = "no claim of the paper"
 OURS = "our threshold"
@@ -76,7 +77,7 @@ class Claim:
         elif self.better_by is not None:
             above = 1 + self.better_by
         pairs = list(self.pairs(subject, key))
-        found = verdicts.conclude(compare(a, b, above, below) for a, b in pairs)
+        found = verdicts.conclude(compare(*pair, above, below) for pair in pairs)
         return Finding(self.text.format(title=titled(key)), self.source, found, ", ".join(versus(*p) for p in pairs))
 
 
@@ -108,7 +109,7 @@ def judge_all(claims: Iterable[Claim | RankClaim], groups: Sequence[Group]) -> l
     findings = []
     for claim in claims:
         of_networks = "{" in MetricKey(claim.metric).declared.title
-        keys = keys_of(records_of(groups), claim.metric) if of_networks else [MetricKey(claim.metric)]
+        keys = keys_of((g.first for g in groups), claim.metric) if of_networks else [MetricKey(claim.metric)]
         findings += [claim.judge(groups, key) for key in keys]
     return findings
 
@@ -133,13 +134,8 @@ def versus(a: Side, b: Side) -> str:
 
 
 def side(g: Group, key: MetricKey, label: str | None = None) -> Side:
-    """A group's metric, which it must have, under the group's quantizer and size."""
-    return Side(size_text(g) if label is None else label, key, g.statistic(key), g)
-
-
-def size_text(g: Group) -> str:
-    """`FSQ 2^10`."""
-    return f"{display_quantizer(g.first.quantizer)} 2^{g.first.target_bits:g}"
+    """A group's metric, which it must have; without a label under the group's quantizer and size, `FSQ 2^10`."""
+    return Side(label or f"{g.quantizer} 2^{g.first.target_bits:g}", key, g.statistic(key), g)
 
 
 def alike(a: Group, b: Group, key: MetricKey) -> bool:
@@ -179,28 +175,21 @@ def smaller_first(quantizer: str, low: float = 0) -> Callable[..., Pairs]:
     return lambda groups, key: [(b, a) for a, b in larger_first(quantizer, low)(groups, key)]
 
 
-def against(
-    metric: str, label: str | None = None, quantizer: str | None = None, low: float = 0, high: float = math.inf
-) -> Callable[..., Pairs]:
-    """A metric of each group against another metric of the same group and network."""
+def against(metric: str, label: str, quantizer: str | None = None, low: float = 0) -> Callable[..., Pairs]:
+    """A metric of each group, or of a quantizer's from `low` bits on, against another one of the same network."""
 
     def pairs(groups: Sequence[Group], key: MetricKey) -> Pairs:
         other = dataclasses.replace(key, metric=metric)
-        for g in groups if quantizer is None else family(groups, quantizer, low, high):
+        for g in groups if quantizer is None else family(groups, quantizer, low):
             if g.values(key) and g.values(other):
-                yield side(g, key), side(g, other, label or other.title)
+                yield side(g, key), side(g, other, label)
 
     return pairs
 
 
 def best_by_size(groups: Sequence[Group], key: MetricKey) -> list[Group]:
-    """Of each codebook size the best group, by size; sizes without the metric are left out."""
-    measured = [g for g in groups if g.values(key)]
-    sizes = sorted({g.first.target_bits for g in measured})
-    return [best([g for g in measured if g.first.target_bits == bits], key) for bits in sizes]
-
-
-def best(groups: Sequence[Group], key: MetricKey) -> Group:
-    """The group with the best mean; all must have the metric."""
+    """Of each codebook size the group with the best mean, by size; sizes without the metric are left out."""
     sign = -1 if key.declared.better == "higher" else 1
-    return min(groups, key=lambda g: sign * g.statistic(key).mean)
+    measured = [(g.first.target_bits, sign * g.statistic(key).mean, g) for g in groups if g.values(key)]
+    measured.sort(key=lambda item: item[:2])
+    return [next(same)[-1] for _, same in itertools.groupby(measured, key=lambda item: item[0])]

@@ -1,6 +1,5 @@
 """What the figures share: which runs are drawn, styles, curves, labels, captions."""
 
-import collections
 import itertools
 import os
 import textwrap
@@ -11,18 +10,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting.groups import (
-    Group,
-    display_quantizer,
-    group_runs,
-    keys_of,
-    protocol_text,
-    records_of,
-    setting_of,
-    split_by_setting,
-    stage1_setting_of,
-    titled,
-)
+from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 
 # Okabe and Ito's colours, told apart by colour-blind readers too: (colour, marker, line style, marker face).
@@ -33,15 +21,8 @@ STYLES = {
 }
 SPARE_STYLES = (("#009E73", "^", "--", "#009E73"), ("#CC79A7", "v", "--", "#CC79A7"), ("#000000", "P", "--", "#000000"))
 GREY = "#8a8a8a"
-RC = {
-    "font.size": 9,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.grid": True,
-    "grid.color": "#e6e6e6",
-    "axes.axisbelow": True,
-    "legend.frameon": False,
-}
+RC = {"font.size": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
+RC |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6"}
 
 PathLike = str | os.PathLike
 
@@ -57,46 +38,41 @@ def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]]
       ValueError: the records belong to autoencoders of no or of several settings.
     """
     records = list(records)
-    settings = split_by_setting(records, stage1_setting_of)
+    settings = split_by_setting(records, of_stage1=True)
     if len(settings) != 1:
         names = "; ".join(map(str, settings)) or "none"
         raise ValueError(f"a figure is drawn from fitting runs of one setting, got: {names}.")
-    stage1 = group_runs(r for r in records if r.stage1 is None)
     stage2, left_out = [], 0
     for kind in GENERATORS:
         by_setting = split_by_setting(r for r in records if r.generator == kind)
-        groups = sorted((group_runs(runs) for runs in by_setting.values()), key=len, reverse=True)
+        groups = sorted(map(group_runs, by_setting.values()), key=len, reverse=True)
         stage2 += groups[:1]
         left_out += sum(map(len, groups[1:]))
-    return stage1, stage2, left_out
+    return group_runs(r for r in records if r.stage1 is None), stage2, left_out
 
 
 def primary_distance(groups: Sequence[Group], metric: str) -> MetricKey | None:
     """The most trusted distance that any group has with its protocol; None if there is none."""
-    keys = keys_of(records_of(groups), metric)
-    return next((k for k in keys if any(g.values(k) for g in groups)), None)
+    return next((k for k in keys_of((g.first for g in groups), metric) if any(g.values(k) for g in groups)), None)
 
 
 def same_protocol(groups: Sequence[Group], key: MetricKey) -> list[Group]:
     """Groups measured under the commonest protocol of a metric."""
-    texts = [protocol_text(g.protocol(key)) if g.protocol(key) else None for g in groups]
-    measured = [t for t in texts if t]
-    commonest = collections.Counter(measured).most_common(1)[0][0] if measured else None
-    return [g for g, text in zip(groups, texts, strict=True) if text is not None and text == commonest]
+    return commonest(groups, lambda g: g.protocol(key))
 
 
 def styles(quantizers: Iterable[str]) -> dict[str, tuple]:
     """A style for each quantizer present: the paper's two first."""
-    present = set(quantizers)
-    spare = itertools.cycle(SPARE_STYLES)
-    ordered = [q for q in STYLES if q in present] + sorted(present - set(STYLES))
-    return {q: STYLES.get(q) or next(spare) for q in ordered}
+    present, spare = set(quantizers), itertools.cycle(SPARE_STYLES)
+    return {q: STYLES.get(q) or next(spare) for q in [*STYLES, *sorted(present - set(STYLES))] if q in present}
 
 
-def style_of(g: Group, look: dict[str, tuple]) -> tuple:
-    """The style of a group's quantizer, hollow and dashed for an autoregressive generator."""
+def style_of(g: Group, look: dict[str, tuple]) -> dict[str, Any]:
+    """The line of a group's quantizer, hollow and dashed for an autoregressive generator."""
     colour, marker, line, face = look[g.first.quantizer]
-    return (colour, "^", "--", "white") if g.first.generator == "autoregressive" else (colour, marker, line, face)
+    if g.first.generator == "autoregressive":
+        marker, line, face = "^", "--", "white"
+    return {"color": colour, "marker": marker, "linestyle": line, "markerfacecolor": face, "markersize": 5}
 
 
 def lines(axes, groups: Sequence[Group], key: MetricKey, look: dict[str, tuple]) -> None:
@@ -107,22 +83,12 @@ def lines(axes, groups: Sequence[Group], key: MetricKey, look: dict[str, tuple])
         if not mine:
             continue
         mine.sort(key=lambda g: g.first.bits)
-        colour, marker, line, face = style_of(mine[0], look)
         statistics = [g.statistic(key) for g in mine]
+        x, y = [g.first.bits for g in mine], [scale * s.mean for s in statistics]
         deviation = [scale * (s.std or 0.0) for s in statistics]
-        axes.errorbar(
-            [g.first.bits for g in mine],
-            [scale * s.mean for s in statistics],
-            deviation if any(deviation) else None,
-            color=colour,
-            marker=marker,
-            linestyle=line,
-            markerfacecolor=face,
-            markersize=5,
-            capsize=2,
-            elinewidth=0.8,
-            label=display_quantizer(quantizer) + (", autoregressive" if generator == "autoregressive" else ""),
-        )
+        label = mine[0].quantizer + (", autoregressive" if generator == "autoregressive" else "")
+        bars = deviation if any(deviation) else None
+        axes.errorbar(x, y, bars, capsize=2, elinewidth=0.8, label=label, **style_of(mine[0], look))
 
 
 def axis_label(key: MetricKey) -> str:
@@ -147,14 +113,8 @@ def label_points(axes, points: Sequence[tuple[float, float, str]]) -> None:
         while covers(at):
             at += height / 4
         texts.append((x, at))
-        axes.annotate(
-            text,
-            (x, y),
-            (x + 0.02 * (right - left), at),
-            fontsize=7,
-            va="center",
-            arrowprops={"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkB": 2},
-        )
+        arrow = {"arrowstyle": "-", "color": GREY, "linewidth": 0.4, "shrinkB": 2}
+        axes.annotate(text, (x, y), (x + 0.02 * (right - left), at), fontsize=7, va="center", arrowprops=arrow)
 
 
 def measured_so(groups: Iterable[Group], key: MetricKey | None) -> list[tuple[str, dict[str, Any]]]:
@@ -165,12 +125,11 @@ def measured_so(groups: Iterable[Group], key: MetricKey | None) -> list[tuple[st
 
 def caption_of(drawn: Sequence[Group], measured: Iterable[tuple[str, dict[str, Any]]], left_out: int) -> str:
     """Settings, seeds per point, and protocols; a protocol after the first is given by what the first does not say."""
-    settings = dict.fromkeys(str(setting_of(g.first)) for g in drawn)
+    settings = dict.fromkeys(str(g.first.setting) for g in drawn)
     seeds = sorted({len(g.records) for g in drawn})
-    number = (
-        "1 seed per point" if seeds == [1] else f"{'-'.join(map(str, seeds))} seeds per point, bars: standard deviation"
-    )
-    parts = [f"{'; '.join(settings)}; {number}."]
+    number = "1 seed" if seeds == [1] else f"{'-'.join(map(str, seeds))} seeds"
+    bars = "" if seeds == [1] else ", bars: standard deviation"
+    parts = [f"{'; '.join(settings)}; {number} per point{bars}."]
     first: dict[str, Any] = {}
     for label, protocol in measured:
         rest = {k: v for k, v in protocol.items() if k not in first or first[k] != v}

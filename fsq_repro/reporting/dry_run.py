@@ -30,18 +30,12 @@ NOTES = """\
 
 @dataclasses.dataclass(frozen=True)
 class DryRunRow:
-    """The dry runs of one run of a sweep.
-
-    Attributes:
-      sweep, run: their names.
-      config: FILE:ARG, with overrides.
-      found: contents of the JSON files, one for each layout of devices.
-    """
+    """The dry runs of one run of a sweep."""
 
     sweep: str
     run: str
-    config: str
-    found: Sequence[dict[str, Any]]
+    config: str  # FILE:ARG, with overrides
+    found: Sequence[dict[str, Any]]  # of `dry_run`, one for each layout of devices
 
 
 def dry_run_lines(found: dict[str, Any]) -> list[tuple[str, str]]:
@@ -78,20 +72,14 @@ def _size(size: int) -> str:
 def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
     """Markdown: the accelerators, then for each sweep costs, data rates and memory with collectives.
 
-    Args:
-      rows: at least one, each with at least one dry run.
-      title: the line on top, e.g. with the revision.
-
-    Raises:
-      ValueError: no rows.
+    Each row must have a dry run; ValueError without rows. `title` is the line on top.
     """
     if not rows:
         raise ValueError("there are no dry runs to report")
     first = rows[0].found[0]
-    accelerators = [e["accelerator"] for e in first["estimates"]]
     specifications = [
         (a["name"], *(f"{a[k] / 1e12:g}" for k in ("bfloat16_flops", "float32_flops")), gib(a["memory"]), a["source"])
-        for a in accelerators
+        for a in (e["accelerator"] for e in first["estimates"])
     ]
     header = ("device", "bfloat16 (TFLOP/s)", "float32 arrays (TFLOP/s)", "memory (GiB)", "source")
     parts = [f"# {title}\n", NOTES.format(utilisation=first["utilisation"], missing=MISSING)]
@@ -99,8 +87,9 @@ def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
     for sweep in dict.fromkeys(row.sweep for row in rows):
         mine = [row for row in rows if row.sweep == sweep]
         parts += [f"## {sweep}\n", _costs(mine)]
-        parts += ["Device-hours of a run:\n", _by_accelerator(mine, lambda found, e: f"{e['device_hours']:,.0f}")]
-        parts += ["Images per second that one device consumes:\n", _by_accelerator(mine, _images_per_second)]
+        hours = _by_accelerator(mine, lambda found, e: e["device_hours"])
+        rates = _by_accelerator(mine, lambda found, e: e["images_per_second"] / found["devices"])
+        parts += ["Device-hours of a run:\n", hours, "Images per second that one device consumes:\n", rates]
         parts += ["Memory of a device (GiB), and bytes of collectives in a step (MiB):\n", _memory(mine)]
     return "\n".join(parts)
 
@@ -115,36 +104,21 @@ def _costs(rows: Sequence[DryRunRow]) -> str:
     table = []
     for row in rows:
         found = row.found[0]  # these are the same for all layouts
-        table.append(
-            (
-                row.run,
-                f"`{row.config}`",
-                f"{sum(found['parameters'].values()):,}",
-                f"{found['tokens_per_example']:,}",
-                f"{found['batch_size']:,}",
-                f"{found['flops_per_step']:.3g}",
-                f"{found['steps']:,}",
-                f"{found['flops']:.3g}",
-                gib(found["checkpoint_bytes"]),
-            )
-        )
+        sizes = (sum(found["parameters"].values()), found["tokens_per_example"], found["batch_size"])
+        work = (f"{found['flops_per_step']:.3g}", f"{found['steps']:,}", f"{found['flops']:.3g}")
+        table.append((row.run, f"`{row.config}`", *map("{:,}".format, sizes), *work, gib(found["checkpoint_bytes"])))
     return markdown_table(header, table)
 
 
-def _by_accelerator(rows: Sequence[DryRunRow], cell: Callable[[dict, dict], str]) -> str:
+def _by_accelerator(rows: Sequence[DryRunRow], figure: Callable[[dict, dict], float]) -> str:
     names = [e["accelerator"]["name"] for e in rows[0].found[0]["estimates"]]
-    table = [(row.run, *(cell(row.found[0], e) for e in row.found[0]["estimates"])) for row in rows]
+    table = [(row.run, *(f"{figure(row.found[0], e):,.0f}" for e in row.found[0]["estimates"])) for row in rows]
     return markdown_table(("run", *names), table)
 
 
-def _images_per_second(found: dict, estimate: dict) -> str:
-    return f"{estimate['images_per_second'] / found['devices']:,.0f}"
-
-
 def _memory(rows: Sequence[DryRunRow]) -> str:
-    kinds = sorted(
-        {k for row in rows for f in row.found if f["compiled"] for k in f["compiled"]["collectives"]["bytes"]}
-    )
+    compiled = [f["compiled"] for row in rows for f in row.found if f["compiled"]]
+    kinds = sorted({kind for c in compiled for kind in c["collectives"]["bytes"]})
     parts = ("params", "optimizer", "other_state", "frozen", "batch")
     titles = ("params", "optimiser", "other", "frozen", "batch", "temporaries ≤")
     table = []
@@ -152,12 +126,10 @@ def _memory(rows: Sequence[DryRunRow]) -> str:
         for found in row.found:
             layout = f"{found['devices']}, FSDP" if found["fsdp"] > 1 else f"{found['devices']}"
             cells = [row.run, layout, *(gib(found["memory"][part]) for part in parts)]
-            compiled = found["compiled"]
-            if compiled:
-                collectives = compiled["collectives"]
-                mark = "*" if collectives["loops_counted_once"] else ""
-                sizes = [collectives["bytes"].get(kind, 0) for kind in kinds]
-                cells += [gib(compiled["temporaries"]), *(f"{size / 2**20:.4g}{mark}" for size in sizes)]
+            if c := found["compiled"]:
+                mark = "*" if c["collectives"]["loops_counted_once"] else ""
+                sizes = [c["collectives"]["bytes"].get(kind, 0) for kind in kinds]
+                cells += [gib(c["temporaries"]), *(f"{size / 2**20:.4g}{mark}" for size in sizes)]
             else:
                 cells += [MISSING] * (1 + len(kinds))
             table.append(cells)

@@ -6,11 +6,12 @@ import math
 import statistics
 import warnings
 from collections.abc import Callable, Iterable, Sequence
-from typing import Any
+from typing import Any, TypeVar
 
 from fsq_repro.metrics.table import FEATURE_NETWORKS, REFERENCES, MetricKey
-from fsq_repro.reporting.records import GENERATORS, RunRecord
+from fsq_repro.reporting.records import GENERATORS, RunRecord, Setting
 
+T = TypeVar("T")
 QUANTIZERS = {
     "fsq": "FSQ",
     "vq": "VQ",
@@ -18,23 +19,6 @@ QUANTIZERS = {
     "ema_vq": "EMA-VQ",
     "ema_vq_no_splitting": "EMA-VQ, no splitting",
 }
-
-
-@dataclasses.dataclass(frozen=True, order=True)
-class Setting:
-    """What runs must share to be set side by side; `tokens` names stage 2's autoencoders and is empty in stage 1."""
-
-    experiment: str
-    data_source: str
-    resolution: str
-    steps: int
-    batch_size: int
-    tokens: str = ""
-
-    def __str__(self) -> str:
-        data = f"{self.data_source} at {self.resolution} px"
-        text = f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
-        return f"{text}, tokens of {self.tokens}" if self.tokens else text
 
 
 @dataclasses.dataclass(frozen=True)
@@ -64,8 +48,15 @@ class Group:
         return self.records[0]
 
     @property
-    def seeds(self) -> list[int]:
-        return [r.seed for r in self.records]
+    def quantizer(self) -> str:
+        """The quantizer as tables and legends call it."""
+        return display_quantizer(self.first.quantizer)
+
+    @property
+    def levels_text(self) -> str:
+        """`[8,5,5,5]`, or `1,024 codes`."""
+        r = self.first
+        return f"[{','.join(map(str, r.levels))}]" if r.levels else f"{r.codebook_size:,} codes"
 
     def values(self, key: MetricKey) -> list[float] | None:
         """A metric of each seed; None if any run lacks it or its protocol, or the protocols differ."""
@@ -84,42 +75,20 @@ class Group:
         return None if self.values(key) is None else self.first.measured(key).protocol
 
 
-def setting_of(record: RunRecord) -> Setting:
-    """The setting of a run of either stage."""
-    source, resolution = str(record.data.get("source", "unknown data")), str(record.data.get("resolution", "unknown"))
-    tokens = ""
-    if record.stage1:
-        tokens = f"{record.stage1.experiment} ({record.stage1.steps:,} steps of batch {record.stage1.batch_size})"
-    return Setting(record.experiment, source, resolution, record.steps or 0, record.batch_size or 0, tokens)
-
-
-def stage1_setting_of(record: RunRecord) -> Setting:
-    """The setting of the autoencoder: of the run itself in stage 1, of the run behind it in stage 2."""
-    if record.stage1 is None:
-        return setting_of(record)
-    s = record.stage1
-    return dataclasses.replace(
-        setting_of(record), experiment=s.experiment, steps=s.steps, batch_size=s.batch_size, tokens=""
-    )
-
-
-def split_by_setting(
-    records: Iterable[RunRecord], setting: Callable[[RunRecord], Setting] = setting_of
-) -> dict[Setting, list[RunRecord]]:
-    """Records by setting, the settings in order. By `stage1_setting_of`, generators join their autoencoders."""
+def split_by_setting(records: Iterable[RunRecord], of_stage1: bool = False) -> dict[Setting, list[RunRecord]]:
+    """Records by setting, the settings in order; by those of stage 1, generators join their autoencoders."""
     settings: dict[Setting, list[RunRecord]] = {}
     for r in records:
-        settings.setdefault(setting(r), []).append(r)
+        settings.setdefault(r.stage1_setting if of_stage1 else r.setting, []).append(r)
     return dict(sorted(settings.items()))
 
 
 def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     """Groups the records of one setting, ordered by target bits, quantizer, levels and generator.
 
-    Runs share a group if quantizer, levels, codebook size, target bits, generator, parameters, tokens, task, context
-    and the protocols of their own metrics agree: numbers measured differently never enter one mean. UViM's generators
-    must share their autoencoder too: the paper's deviation is that of stage II. A seed that occurs twice in a group is
-    named in a warning and counted once, since a copied run would make the deviation look small.
+    Runs share a group if these, codebook size, parameters, tokens, task, context and the protocols of their own metrics
+    agree: numbers measured differently never enter one mean. UViM's generators must share their autoencoder too: the
+    paper's deviation is that of stage II. A seed that occurs twice in a group is named in a warning and counted once.
     """
     groups: dict[tuple, dict[int, RunRecord]] = {}
     for r in records:
@@ -145,20 +114,17 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
 
 
-def records_of(groups: Iterable[Group]) -> list[RunRecord]:
-    """All runs of the groups."""
-    return [r for g in groups for r in g.records]
-
-
 def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:
-    """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`."""
+    """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`; a group's runs share theirs."""
 
-    def place(key: MetricKey) -> tuple:
-        known = [
-            names.index(name) if name in names else len(names)
-            for name, names in ((key.network, FEATURE_NETWORKS), (key.reference, REFERENCES))
-        ]
-        return (*known, key.network, key.reference)
+    def place(key: MetricKey) -> tuple:  # unknown names behind the known ones
+        network, reference = key.network, key.reference
+        return (
+            (*FEATURE_NETWORKS, network).index(network),
+            (*REFERENCES, reference).index(reference),
+            network,
+            reference,
+        )
 
     return sorted({k for r in records for k in r.metrics if k.metric == metric and k.is_main}, key=place)
 
@@ -182,9 +148,13 @@ def display_quantizer(name: str) -> str:
     return QUANTIZERS.get(name, name)
 
 
-def levels_text(g: Group) -> str:
-    """`[8,5,5,5]`, or `1,024 codes`."""
-    return f"[{','.join(map(str, g.first.levels))}]" if g.first.levels else f"{g.first.codebook_size:,} codes"
+def commonest(items: Iterable[T], protocol: Callable[[T], dict[str, Any] | None]) -> list[T]:
+    """Of the items that have a protocol, those with the commonest one."""
+    by_protocol: dict[str, list[T]] = {}
+    for item in items:
+        if (found := protocol(item)) is not None:
+            by_protocol.setdefault(protocol_text(found), []).append(item)
+    return max(by_protocol.values(), key=len, default=[])
 
 
 def protocol_text(protocol: dict[str, Any]) -> str:

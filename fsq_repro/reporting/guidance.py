@@ -11,29 +11,20 @@ from matplotlib.figure import Figure
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing, paper
 from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
-from fsq_repro.reporting.groups import (
-    Group,
-    display_quantizer,
-    group_runs,
-    keys_of,
-    protocol_text,
-    split_by_setting,
-    titled,
-)
+from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.markdown import MISSING, Cell, footnoted_table, metric_cell, seeds_text, setting_line
-from fsq_repro.reporting.records import RunRecord
+from fsq_repro.reporting.records import GENERATORS, RunRecord
 from fsq_repro.reporting.tradeoff import LEAD
 
 GUIDANCE_WEIGHT = "guidance weight"  # the field of a protocol
 USAGE = MetricKey("usage")
 LABEL_OFFSETS = (("left", (5, 4)), ("right", (-5, -9)), ("center", (0, 7)), ("center", (0, -12)))  # a curve each
-PAPER_COLUMNS = ("model", "source", "guidance (paper)", "FID (paper)", "precision (paper)", "recall (paper)")
+PAPER_COLUMNS = ("model", "source", *(f"{x} (paper)" for x in ("guidance", "FID", "precision", "recall", "usage")))
 NOT_COMPARABLE = "Distances of other networks than Inception and of other data are not comparable with the paper's."
 
 
 def guidance_table(records: Iterable[RunRecord]) -> str:
-    """The table of Fig. 4 beside each run's best guidance weight, and all weights, Markdown; empty without
-    generators."""
+    """Fig. 4's table beside each run's best guidance weight, and all weights, Markdown; empty without generators."""
     parts = []
     for setting, runs in split_by_setting(r for r in records if r.stage1).items():
         groups, distances = group_runs(runs), keys_of(runs, "sampling_fd")
@@ -62,29 +53,33 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     distance = drawing.primary_distance(groups, "sampling_fd")
     curves = [(g, c) for g in groups if (c := guidance_curve(g, distance))] if distance else []
     if not curves:
-        raise NothingToDrawError(
-            "no run has a sampling distance whose protocol states its guidance weight; nothing to draw."
-        )
-    curves = _same_protocol(curves)
+        raise NothingToDrawError("no sampling distance's protocol states its guidance weight; nothing to draw.")
+    curves = [
+        item
+        for kind in GENERATORS
+        for item in commonest([c for c in curves if c[0].first.generator == kind], lambda c: _curve_protocol(*c))
+    ]
     look = drawing.styles(g.first.quantizer for g, _ in curves)
     axes_keys = [MetricKey(name, network=distance.network) for name in ("recall", "precision")]
     with matplotlib.rc_context(drawing.RC):
         figure = Figure(figsize=(9.0, 4.4), dpi=160)
         left, right = figure.subplots(1, 2)
         for (g, curve), (align, offset) in zip(curves, itertools.cycle(LABEL_OFFSETS), strict=False):
-            colour, marker, line, face = drawing.style_of(g, look)
-            style = {"color": colour, "marker": marker, "linestyle": line, "markerfacecolor": face, "markersize": 5}
-            label = f"{display_quantizer(g.first.quantizer)}, {g.first.codebook_size:,} codes, {g.first.generator}"
+            style = drawing.style_of(g, look)
+            label = f"{g.quantizer}, {g.first.codebook_size:,} codes, {g.first.generator}"
             distances = [g.statistic(key) for key in curve.values()]
             bars = [s.std or 0.0 for s in distances]
-            bars = bars if any(bars) else None
-            right.errorbar(list(curve), [s.mean for s in distances], bars, capsize=2, label=label, **style)
+            right.errorbar(
+                list(curve), [s.mean for s in distances], bars if any(bars) else None, capsize=2, label=label, **style
+            )
             recall, precision = (guidance_curve(g, key) for key in axes_keys)
             weights = [w for w in recall if w in precision]
             x, y = ([g.statistic(c[w]).mean for w in weights] for c in (recall, precision))
             left.plot(x, y, **style)
             for weight, *at in zip(weights, x, y, strict=True):
-                left.annotate(f"{weight:g}", at, offset, textcoords="offset points", ha=align, fontsize=7, color=colour)
+                left.annotate(
+                    f"{weight:g}", at, offset, textcoords="offset points", ha=align, fontsize=7, color=style["color"]
+                )
         left.margins(0.08)
         left.set(xlabel=axes_keys[0].title, ylabel=axes_keys[1].title)
         left.set_title("Precision and recall, guidance weight at each point", loc="left", fontweight="bold", fontsize=9)
@@ -123,60 +118,37 @@ def _curve_protocol(g: Group, curve: dict[float, MetricKey]) -> dict[str, Any]:
     return without_guidance(g.protocol(next(iter(curve.values()))))
 
 
-def _same_protocol(curves: Sequence[tuple[Group, dict]]) -> list[tuple[Group, dict]]:
-    """Of each kind of generator the curves measured in the commonest way."""
-    by_protocol: dict[str, dict[str, list]] = {}
-    for g, curve in curves:
-        text = protocol_text(_curve_protocol(g, curve))
-        by_protocol.setdefault(g.first.generator, {}).setdefault(text, []).append((g, curve))
-    return [item for kinds in by_protocol.values() for item in max(kinds.values(), key=len)]
-
-
 def _best(groups: Sequence[Group], distances: Sequence[MetricKey]) -> str:
     """Rows of the paper with our runs of the same quantizer and size beside them, then our other runs."""
     columns = _with_precision(distances)
-    theirs = [*PAPER_COLUMNS, "usage (paper)"]
     ours = ["measured: run", "codebook", "best guidance weight", *map(titled, columns), "usage", "runs"]
 
     def our_cells(g: Group) -> list[Cell | str]:
         curve = next((c for k in distances if (c := guidance_curve(g, k))), {})
         weight = min(curve, key=lambda w: g.statistic(curve[w]).mean) if curve else None
         guided = _guided(g, columns, weight) if curve else [MISSING] * len(columns)
-        return [
-            f"{display_quantizer(g.first.quantizer)}, {g.first.generator}",
-            f"{g.first.codebook_size:,}",
-            _dash_or("{:g}", weight),
-            *guided,
-            metric_cell(g, USAGE),
-            seeds_text(g),
-        ]
+        lead = [f"{g.quantizer}, {g.first.generator}", f"{g.first.codebook_size:,}", _dash_or("{:g}", weight)]
+        return [*lead, *guided, metric_cell(g, USAGE), seeds_text(g)]
 
     rows, placed = [], []
     for row in paper.FIG4:
-        cells = [
-            row.model,
-            row.source,
-            _dash_or("{:g}", row.guidance_weight),
-            f"{row.fid:g}",
-            f"{row.precision:.3f}",
-            f"{row.recall:.3f}",
-            _dash_or("{:.0%}", row.usage),
-        ]
+        scores = [f"{row.fid:g}", f"{row.precision:.3f}", f"{row.recall:.3f}", _dash_or("{:.0%}", row.usage)]
+        cells = [row.model, row.source, _dash_or("{:g}", row.guidance_weight), *scores]
         model = (row.quantizer, paper.FIG4_BITS, "masked")
         twins = [g for g in groups if (g.first.quantizer, g.first.target_bits, g.first.generator) == model]
         placed += twins
         rows += [[*cells, *our_cells(g)] for g in twins] or [[*cells, *[MISSING] * len(ours)]]
-    rows += [[*[MISSING] * len(theirs), *our_cells(g)] for g in groups if g not in placed]
-    return footnoted_table([*theirs, *ours], rows, groups, [NOT_COMPARABLE, paper.FIG4_PROTOCOL])
+    rows += [[*[MISSING] * len(PAPER_COLUMNS), *our_cells(g)] for g in groups if g not in placed]
+    return footnoted_table([*PAPER_COLUMNS, *ours], rows, groups, [NOT_COMPARABLE, paper.FIG4_PROTOCOL])
 
 
 def _every_weight(groups: Sequence[Group], distances: Sequence[MetricKey]) -> str:
     columns = _with_precision(distances)
-    rows = []
-    for g in groups:
-        for weight in sorted({w for k in distances for w in guidance_curve(g, k)}):
-            lead = [column.cell(g) for column in LEAD]
-            rows.append([*lead, f"{weight:g}", *_guided(g, columns, weight), seeds_text(g)])
+    rows = [
+        [*(column.cell(g) for column in LEAD), f"{weight:g}", *_guided(g, columns, weight), seeds_text(g)]
+        for g in groups
+        for weight in sorted({w for k in distances for w in guidance_curve(g, k)})
+    ]
     header = [*(column.title for column in LEAD), "guidance weight", *map(titled, columns), "runs"]
     return footnoted_table(header, rows, groups)
 

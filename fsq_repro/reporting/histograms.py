@@ -8,7 +8,6 @@ from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
 from fsq_repro.reporting.drawing import GREY, RC, NothingToDrawError, PathLike, finish, stages
-from fsq_repro.reporting.groups import levels_text
 from fsq_repro.reporting.markdown import markdown_table
 from fsq_repro.reporting.records import RunRecord
 
@@ -29,9 +28,7 @@ def level_histogram_table(records: Iterable[RunRecord]) -> str:
             outermost, even = (counts[0] + counts[-1]) / total, 2 / len(counts)
             lead = [r.run, str(r.seed), f"{i + 1} of {len(r.levels)}", str(len(counts))]
             rows.append([*lead, shares, f"{outermost:.1%}", f"{even:.1%}"])
-    if not rows:
-        return ""
-    return "## Use of each level by FSQ\n\n" + markdown_table(header, rows)
+    return "## Use of each level by FSQ\n\n" + markdown_table(header, rows) if rows else ""
 
 
 def level_histogram_figure(records: Iterable[RunRecord], path: PathLike) -> None:
@@ -64,5 +61,5 @@ def level_histogram_figure(records: Iterable[RunRecord], path: PathLike) -> None
                 axes.xaxis.set_major_locator(MaxNLocator(nbins=8, integer=True))
                 axes.set_title(f"dim. {i + 1}: {share[0] + share[-1]:.0f}% outermost", fontsize=7)
             without = "\nno context" if g.first.context is False else ""
-            row[0].set_ylabel(f"{levels_text(g)}{without}\ntokens, %")
+            row[0].set_ylabel(f"{g.levels_text}{without}\ntokens, %")
         finish(figure, "Bars: share of tokens on each level, lowest first. Grey line: even use.", path)

@@ -1,5 +1,6 @@
 """Fig. 10: FSQ level sets at one codebook size."""
 
+import itertools
 from collections.abc import Iterable, Sequence
 
 import matplotlib
@@ -10,7 +11,7 @@ from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import claims, drawing, markdown, paper
 from fsq_repro.reporting.claims import Claim, Pairs
 from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
-from fsq_repro.reporting.groups import Group, levels_text
+from fsq_repro.reporting.groups import Group
 from fsq_repro.reporting.markdown import Column, Section
 from fsq_repro.reporting.records import RunRecord
 from fsq_repro.reporting.tradeoff import autoencoder_table, generator_tables, sanity_checks
@@ -25,36 +26,31 @@ LEAD = (
 )
 METRICS = ("psnr", "ssim", "usage", "entropy_bits", "tokens")
 RULE = Column("paper", lambda g: f"{'breaks' if min(g.first.levels) < 5 else 'keeps'} the rule of 5 levels")
+CLAIM = "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size"
 PANELS = (("Reconstruction", "reconstruction_fd"), ("Sampling", "sampling_fd"))
 
 
 def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> Pairs:
     """At each codebook size the best set of 5 levels and more, and the best with a smaller level."""
-    fsq = [g for g in groups if g.first.levels and g.values(key)]
-    for bits in sorted({g.first.target_bits for g in fsq}):
-        many = [g for g in fsq if g.first.target_bits == bits and min(g.first.levels) >= 5]
-        few = [g for g in fsq if g.first.target_bits == bits and min(g.first.levels) < 5]
-        if many and few and claims.alike(claims.best(many, key), claims.best(few, key), key):
-            yield tuple(claims.side(g, key, levels_text(g)) for g in (claims.best(many, key), claims.best(few, key)))
-
-
-def _claim(metric: str, source: str) -> Claim:
-    text = "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size"
-    return Claim(text, source, metric, _best_many_and_few, better_by=0)
+    fsq = [g for g in groups if g.first.levels]
+    keeping, breaking = ([g for g in fsq if (min(g.first.levels) >= 5) == keeps] for keeps in (True, False))
+    for many, few in itertools.product(claims.best_by_size(keeping, key), claims.best_by_size(breaking, key)):
+        if many.first.target_bits == few.first.target_bits and claims.alike(many, few, key):
+            yield claims.side(many, key, many.levels_text), claims.side(few, key, few.levels_text)
 
 
 LEVEL_SETS = Section(
     "Level sets at one codebook size",
     lambda r: bool(r.levels) and r.stage1 is None,
     lambda groups: autoencoder_table(groups, LEAD, METRICS, RULE),
-    [_claim("reconstruction_fd", "Fig. 10, there sampling FID")],
+    [Claim(CLAIM, "Fig. 10, there sampling FID", "reconstruction_fd", _best_many_and_few, better_by=0)],
     note=f"The paper's rule ({paper.LEVELS_SOURCE}): {paper.LEVELS_RULE}\n",
 )
 GENERATORS_BY_LEVEL_SET = Section(
     "Sampling and compression by level set",
     lambda r: bool(r.levels) and r.stage1 is not None,
     generator_tables,
-    [_claim("sampling_fd", "Fig. 10")],
+    [Claim(CLAIM, "Fig. 10", "sampling_fd", _best_many_and_few, better_by=0)],
     sanity_checks,
 )
 
@@ -73,7 +69,7 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     if not records:
         raise NothingToDrawError("no run has levels; nothing to draw.")
     stage1, stage2, left_out = drawing.stages(records)
-    left_out += sum(len(kind) for kind in stage2[1:])
+    left_out += sum(map(len, stage2[1:]))
     panels = []
     for (title, metric), groups in zip(PANELS, (stage1, stage2[0] if stage2 else []), strict=True):
         key = drawing.primary_distance(groups, metric)
@@ -89,15 +85,13 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
         figure = Figure(figsize=(7.0 if len(panels) == 1 else 11.0, 4.6), dpi=160)
         for ax, (title, groups, key) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
             for low, colour in zip(smallest, colours, strict=True):
-                mine = [g for g in groups if min(g.first.levels) == low]
-                statistics = [g.statistic(key) for g in mine]
-                y, bars = [s.mean for s in statistics], [s.std or 0.0 for s in statistics]
-                x = [g.first.bits for g in mine]
+                points = [(g.first.bits, g.statistic(key)) for g in groups if min(g.first.levels) == low]
+                x, y, bars = [x for x, _ in points], [s.mean for _, s in points], [s.std or 0.0 for _, s in points]
                 ax.errorbar(x, y, bars, fmt="o", color=colour, capsize=2, elinewidth=0.8, label=f"{low}")
             ax.margins(x=0.14, y=0.12)
             low_x, high_x = ax.get_xlim()
             ax.set_xlim(low_x, high_x + 0.1 * (high_x - low_x))  # room for the label of the rightmost point
-            drawing.label_points(ax, [(g.first.bits, g.statistic(key).mean, levels_text(g)) for g in groups])
+            drawing.label_points(ax, [(g.first.bits, g.statistic(key).mean, g.levels_text) for g in groups])
             ax.set_xlabel("bits, $\\log_2$ of the codebook size")
             ax.set_ylabel(drawing.axis_label(key))
             ax.set_title("FSQ level sets" if len(panels) == 1 else title, loc="left", fontweight="bold")

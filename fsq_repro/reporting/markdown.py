@@ -6,17 +6,8 @@ from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting.claims import Claim, Finding, RankClaim, judge_all
-from fsq_repro.reporting.groups import (
-    Group,
-    Setting,
-    display_quantizer,
-    group_runs,
-    protocol_text,
-    shown,
-    split_by_setting,
-    titled,
-)
-from fsq_repro.reporting.records import GENERATORS, RunRecord
+from fsq_repro.reporting.groups import Group, group_runs, protocol_text, shown, split_by_setting, titled
+from fsq_repro.reporting.records import GENERATORS, RunRecord, Setting
 from fsq_repro.reporting.verdicts import NOT_MEASURED, RULE
 
 MISSING = "–"
@@ -45,7 +36,7 @@ class Column:
 
 
 TARGET = Column("target", lambda g: f"2^{g.first.target_bits:g}")
-QUANTIZER = Column("quantizer", lambda g: display_quantizer(g.first.quantizer))
+QUANTIZER = Column("quantizer", lambda g: g.quantizer)
 LEVELS = Column("levels", lambda g: f"[{', '.join(map(str, g.first.levels))}]" if g.first.levels else MISSING)
 GENERATOR = Column("generator", lambda g: g.first.generator)
 CODEBOOK = Column("codebook", lambda g: f"{g.first.codebook_size:,}")
@@ -64,8 +55,7 @@ def metric_cell(g: Group | None, key: MetricKey) -> Cell:
         return Cell(MISSING)
     if statistic := g.statistic(key):
         return Cell(shown(key, statistic), g.protocol(key))
-    without_protocol = any(key in r.metrics and r.measured(key) is None for r in g.records)
-    return Cell(NO_PROTOCOL if without_protocol else MISSING)
+    return Cell(NO_PROTOCOL if any(key in r.metrics and not r.measured(key) for r in g.records) else MISSING)
 
 
 def chosen_on_notes(groups: Iterable[Group]) -> list[str]:
@@ -75,7 +65,8 @@ def chosen_on_notes(groups: Iterable[Group]) -> list[str]:
 
 def seeds_text(g: Group) -> str:
     """`3 (seeds 0, 1, 2)`."""
-    return f"{len(g.records)} (seed{'s' if len(g.seeds) > 1 else ''} {', '.join(map(str, g.seeds))})"
+    seeds = [str(r.seed) for r in g.records]
+    return f"{len(seeds)} (seed{'s' if len(seeds) > 1 else ''} {', '.join(seeds)})"
 
 
 def group_table(columns: Sequence[Column], groups: Sequence[Group], notes: Sequence[str] = ()) -> str:
@@ -127,12 +118,9 @@ class Section:
     """A titled part of a report on groups of runs.
 
     Attributes:
-      title: its heading.
-      shows: which runs it is about.
-      tables: of the groups of one setting.
+      shows: which runs it is about; tables: of the groups of one setting.
       claims: judged below the tables, for each kind of generator by itself.
-      checks: lines on what a broken program would fail.
-      note: last paragraph.
+      checks: lines on what a broken program would fail; note: last paragraph.
     """
 
     title: str
@@ -166,16 +154,14 @@ class Section:
 
 def findings_text(findings: Sequence[Finding]) -> str:
     """The judged claims as a list, under the rule that they were judged by; nothing without any."""
-    if not findings:
-        return ""
-    return f"Do the paper's claims appear in these runs? {RULE}\n\n" + "".join(f"- {f}\n" for f in findings)
+    listed = "".join(f"- {f}\n" for f in findings)
+    return listed and f"Do the paper's claims appear in these runs? {RULE}\n\n{listed}"
 
 
 def setting_line(setting: Setting, runs: Sequence[RunRecord]) -> str:
     """The setting, its number of runs, and what they ran on."""
-    devices = sorted({r.device for r in runs if r.device})
-    revisions = sorted({r.git_revision[:12] for r in runs if r.git_revision})
-    seconds = sum(r.wall_time_s or 0 for r in runs)
-    line = f"Setting: {setting}. {len(runs)} runs, {seconds / 60:.0f} minutes of training"
-    line += f" on {', '.join(devices)}" if devices else ""
-    return line + (f", revision {', '.join(revisions)}." if revisions else ".")
+    devices = ", ".join(sorted({r.device for r in runs if r.device}))
+    revisions = ", ".join(sorted({r.git_revision[:12] for r in runs if r.git_revision}))
+    minutes = sum(r.wall_time_s or 0 for r in runs) / 60
+    where = (devices and f" on {devices}") + (revisions and f", revision {revisions}")
+    return f"Setting: {setting}. {len(runs)} runs, {minutes:.0f} minutes of training{where}."

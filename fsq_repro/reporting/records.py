@@ -11,7 +11,7 @@ import numbers
 import os
 import pathlib
 import warnings
-from typing import Any
+from typing import Any, NamedTuple
 
 from fsq_repro.metrics.table import MetricKey
 
@@ -28,8 +28,7 @@ KINDS = {
 }  # what JSON gives, and its words
 
 
-@dataclasses.dataclass(frozen=True)
-class Measured:
+class Measured(NamedTuple):
     """A measured value and how it was measured (None if the record does not say)."""
 
     value: float
@@ -47,13 +46,30 @@ class Stage1:
     seed: int
 
 
+@dataclasses.dataclass(frozen=True, order=True)
+class Setting:
+    """What runs must share to be set side by side; `tokens` names stage 2's autoencoders and is empty in stage 1."""
+
+    experiment: str
+    data_source: str
+    resolution: str
+    steps: int
+    batch_size: int
+    tokens: str = ""
+
+    def __str__(self) -> str:
+        data = f"{self.data_source} at {self.resolution} px"
+        text = f"{self.experiment}, {data}, {self.steps:,} steps of batch {self.batch_size}"
+        return f"{text}, tokens of {self.tokens}" if self.tokens else text
+
+
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
     """One finished run, of an autoencoder (stage 1) or of a generator on its tokens (stage 2).
 
     Attributes (those that may be None may be missing in the file):
       experiment: the config file's name; sweep: the sweep's name, else the experiment's first word.
-      run: the run's name within its sweep; seed: its seed; scale: "paper" | "cpu" | "smoke".
+      run: the run's name within its sweep; scale: "paper" | "cpu" | "smoke".
       quantizer: "fsq", "vq" (with the entropy term), "vq_no_entropy", ...
       codebook_size: number of codes; target_bits: log2 of the size that the run is to match.
       levels: FSQ's levels, None for others; level_histograms: per dimension, token counts of each level.
@@ -92,6 +108,24 @@ class RunRecord:
         """log2 of the codebook size that the run really has."""
         return math.log2(self.codebook_size)
 
+    @property
+    def stage1_setting(self) -> Setting:
+        """The setting of the autoencoder: of the run itself in stage 1, of the run behind it in stage 2."""
+        data = str(self.data.get("source", "unknown data")), str(self.data.get("resolution", "unknown"))
+        run = self.stage1 or self
+        return Setting(run.experiment, *data, run.steps or 0, run.batch_size or 0)
+
+    @property
+    def setting(self) -> Setting:
+        """The setting of the run itself."""
+        behind, s = self.stage1_setting, self.stage1
+        if s is None:
+            return behind
+        tokens = f"{s.experiment} ({s.steps:,} steps of batch {s.batch_size})"
+        return Setting(
+            self.experiment, behind.data_source, behind.resolution, self.steps or 0, self.batch_size or 0, tokens
+        )
+
     def measured(self, key: MetricKey) -> Measured | None:
         """The measurement of that key; None if the record lacks it or lacks its protocol."""
         found = self.metrics.get(key)
@@ -100,23 +134,19 @@ class RunRecord:
 
 REQUIRED = {"experiment": str, "run": str, "seed": int, "quantizer": str, "codebook_size": int}
 OPTIONAL = {
-    **{name: str for name in ("sweep", "device", "git_revision", "task", "scale")},
-    **{name: int for name in ("num_tokens", "parameters", "steps", "batch_size", "stage")},
-    **{name: float for name in ("target_bits", "wall_time_s")},
-    **{name: list for name in ("levels", "level_histograms")},
+    **dict.fromkeys(("sweep", "device", "git_revision", "task", "scale"), str),
+    **dict.fromkeys(("num_tokens", "parameters", "steps", "batch_size", "stage"), int),
+    "target_bits": float,
+    "wall_time_s": float,
+    "levels": list,
+    "level_histograms": list,
     "data": dict,
     "context": bool,
 }
 
 
 def load_records(directory: str | os.PathLike) -> list[RunRecord]:
-    """Reads every `record.json` below a directory, ordered by path.
-
-    Broken and unfinished records are named in a warning and left out.
-
-    Raises:
-      FileNotFoundError: the directory does not exist.
-    """
+    """Reads every finished `record.json` below a directory, by path; FileNotFoundError if there is no directory."""
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"the runs directory {directory} does not exist.")
@@ -130,11 +160,7 @@ def load_records(directory: str | os.PathLike) -> list[RunRecord]:
 
 
 def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
-    """Builds a record from the parsed JSON of a file.
-
-    Raises:
-      ValueError: not an object, a field is missing or of the wrong type, or the run is not finished.
-    """
+    """Builds a record from a file's JSON; ValueError where a field is missing or wrong or the run not finished."""
     if not isinstance(raw, dict):
         raise ValueError("a run record must be a JSON object.")
     if raw.get("status") != "finished":
@@ -158,19 +184,13 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
     fields["sweep"] = fields["sweep"] or fields["experiment"].split("_")[0]
     fields["levels"] = None if levels is None else tuple(levels)
     fields["data"] = fields["data"] or {}
-    generator, stage1 = _generator(raw, fields.pop("stage"))
-    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
-
-
-def _generator(raw: dict, stage: int | None) -> tuple[str | None, Stage1 | None]:
-    """What only stage-2 records have; (None, None) for stage 1, which is also what a missing stage means."""
+    stage, generator, stage1 = fields.pop("stage"), None, None  # a missing stage is the first
     if stage not in (None, 1, 2):
         raise ValueError(f"field stage must be 1 or 2, got {stage}.")
-    if stage != 2:
-        return None, None
-    generator = _one_of(raw, "generator", GENERATORS)
-    facts = _field(raw, "stage1", dict)
-    return generator, Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
+    if stage == 2:
+        generator, facts = _one_of(raw, "generator", GENERATORS), _field(raw, "stage1", dict)
+        stage1 = Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
+    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
 
 
 def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:

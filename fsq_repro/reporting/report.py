@@ -8,11 +8,11 @@ import shutil
 from collections.abc import Callable, Mapping, Sequence
 
 from fsq_repro.reporting.drawing import NothingToDrawError
-from fsq_repro.reporting.groups import Setting, setting_of, split_by_setting, stage1_setting_of
+from fsq_repro.reporting.groups import split_by_setting
 from fsq_repro.reporting.guidance import guidance_figure, guidance_table
 from fsq_repro.reporting.histograms import level_histogram_figure, level_histogram_table
 from fsq_repro.reporting.levels import GENERATORS_BY_LEVEL_SET, LEVEL_SETS, levels_figure
-from fsq_repro.reporting.records import RECORD_NAME, RunRecord, load_records
+from fsq_repro.reporting.records import RECORD_NAME, RunRecord, Setting, load_records
 from fsq_repro.reporting.tradeoff import AUTOENCODERS, GENERATORS
 from fsq_repro.reporting.tradeoff_figure import tradeoff_figure
 from fsq_repro.reporting.uvim import uvim_table
@@ -47,12 +47,8 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
     SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10), `guidance`
     (Fig. 4) or `uvim` (Table 2); `*_histograms.png` shows the use of each level. Where autoencoders differ in data,
     steps or batch size, each setting has its own figure (UViM's tasks share one), and each setting of autoencoders or
-    generators its own section. The records go to `records/`, so that what was measured stays beside what was made of
-    it; a report can be made again from them. The pictures that a run's evaluation left beside its record go to
-    `pictures/`.
-
-    Returns:
-      The tables and figures written.
+    generators its own section. The records go to `records/`, from which the report can be made again, and the pictures
+    that a run's evaluation left beside its record to `pictures/`. Returns the tables and figures written.
 
     Raises:
       FileNotFoundError: the runs directory does not exist.
@@ -64,8 +60,8 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
     if not chosen:
         found = sorted({r.sweep for r in records})
         detail = f"; its records are of {', '.join(found)}" if found else ""
-        known = f"{', '.join(list(STUDIES)[:-1])} or {list(STUDIES)[-1]}"
-        raise ValueError(f"{runs_dir} holds no finished run of the sweeps {known}{detail}.")
+        *known, last = STUDIES
+        raise ValueError(f"{runs_dir} holds no finished run of the sweeps {', '.join(known)} or {last}{detail}.")
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
     pictures = _copy_records_and_pictures(chosen, out_dir)
@@ -77,12 +73,11 @@ def _write_study(
 ) -> list[pathlib.Path]:
     """One sweep's table and figures; a figure that no record has the numbers for is not drawn."""
     study, files = STUDIES[name], []
-    settings = split_by_setting(records, stage1_setting_of)
-    drawings = [] if not study.one_figure else [(study.figure, records, f"{name}.png")]
+    settings = split_by_setting(records, of_stage1=True)
+    drawings = [(study.figure, records, f"{name}.png")] if study.one_figure else []
     for setting, runs in settings.items():
         suffix = "" if len(settings) == 1 else f"_{_slug(setting)}"
-        if not study.one_figure:
-            drawings.append((study.figure, runs, f"{name}{suffix}.png"))
+        drawings += [] if study.one_figure else [(study.figure, runs, f"{name}{suffix}.png")]
         drawings.append((level_histogram_figure, runs, f"{name}_histograms{suffix}.png"))
     for figure, runs, file in drawings:
         try:
@@ -101,20 +96,16 @@ def _write_study(
 
 
 def _copy_records_and_pictures(records: Sequence[RunRecord], out_dir: pathlib.Path) -> dict[pathlib.Path, list[str]]:
-    """Copies each record to records/RUN/seedK/ and its pictures to pictures/RUN_seedK_NAME.png.
+    """Copies each record to records/RUN/seedK/ and its pictures to pictures/RUN_seedK_NAME.png, returned by record.
 
     Runs of one name and seed but of different settings are kept apart by the setting. A report that is made again
     from its own records finds the pictures where it put them.
-
-    Returns:
-      By the record's path: its pictures, relative to the directory.
     """
     owners: dict[tuple[str, int], Setting] = {}
     pictures: dict[pathlib.Path, list[str]] = {}
     for r in records:
-        setting = setting_of(r)
-        own_name = owners.setdefault((r.run, r.seed), setting) == setting
-        run = r.run if own_name else f"{r.run}_{_slug(setting)}"
+        own_name = owners.setdefault((r.run, r.seed), r.setting) == r.setting
+        run = r.run if own_name else f"{r.run}_{_slug(r.setting)}"
         copy = out_dir / "records" / run / f"seed{r.seed}" / RECORD_NAME
         again = copy.resolve() == r.path.resolve()
         if not again:

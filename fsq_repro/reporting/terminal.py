@@ -13,9 +13,8 @@ OF_TASK = {"depth": ("rmse", "delta1"), "panoptic": ("pq", "sq", "rq"), "coloriz
 def format_header(record: RunRecord) -> str:
     """Column titles for `format_row`, for runs of this one's stage that are evaluated like it."""
     middle = "stage" if record.task else "generator" if record.stage1 else "levels"
-    scores, rest = _keys(record)
-    titles = [title for title, _ in scores]
-    return _line("run", "seed", "quantizer", middle, "codebook", titles, [*(title for title, _ in rest), "minutes"])
+    scores, rest = ([title for title, _ in columns] for columns in _keys(record))
+    return _line("run", "seed", "quantizer", middle, "codebook", scores, [*rest, "minutes"])
 
 
 def format_row(record: RunRecord) -> str:
@@ -32,17 +31,10 @@ def format_row(record: RunRecord) -> str:
         middle = "II" if record.stage1 else "I"
     else:
         middle = record.generator or "x".join(map(str, record.levels or ())) or MISSING
-    scores, rest = _keys(record)
+    scores, rest = ([show(key) for _, key in columns] for columns in _keys(record))
     minutes = MISSING if record.wall_time_s is None else f"{record.wall_time_s / 60:.1f}"
-    return _line(
-        record.run,
-        str(record.seed),
-        display_quantizer(record.quantizer),
-        middle,
-        f"{record.codebook_size:,}",
-        [show(key) for _, key in scores],
-        [*(show(key) for _, key in rest), minutes],
-    )
+    quantizer, size = display_quantizer(record.quantizer), f"{record.codebook_size:,}"
+    return _line(record.run, str(record.seed), quantizer, middle, size, scores, [*rest, minutes])
 
 
 def _keys(record: RunRecord) -> tuple[list[tuple[str, MetricKey | None]], list[tuple[str, MetricKey]]]:

@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import claims, markdown, paper
 from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Pairs, RankClaim, Side
-from fsq_repro.reporting.groups import Group, keys_of, records_of
-from fsq_repro.reporting.markdown import MISSING, Cell, Column, Section
+from fsq_repro.reporting.groups import Group, keys_of
+from fsq_repro.reporting.markdown import MISSING, Cell, Column, Section, metric_column
 from fsq_repro.reporting.verdicts import exactly
 
 FULL_USAGE = 0.95  # of the usage that a uniform source would show
@@ -39,6 +39,12 @@ def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
         yield from ((claims.side(g, key), claims.side(start, key)) for g in larger if claims.alike(g, start, key))
 
 
+AHEAD, AHEAD_PAIRS = "{title}: FSQ ahead of VQ beyond 2^10", claims.same_size("fsq", "vq", low=10.5)
+WORSENS, WORSENS_PAIRS = "{title}: VQ worsens beyond 2^11", claims.smaller_first("vq", low=11)
+COST = "compression_bits"
+LARGER_FSQ, LARGER_VQ = claims.larger_first("fsq"), claims.larger_first("vq", low=11)
+ENTROPY = claims.against("entropy_bits", "an entropy of")
+FALLS = "{title}: falls as the compression cost rises"
 AUTOENCODER_CLAIMS = (
     Claim(
         f"FSQ uses at least {FULL_USAGE:.0%} of the codes that a uniform source would use, at every size",
@@ -47,13 +53,7 @@ AUTOENCODER_CLAIMS = (
         claims.against("uniform_usage", "a uniform source", "fsq"),
         above=FULL_USAGE,
     ),
-    Claim(
-        "FSQ uses a larger share of its codebook than VQ beyond 2^10",
-        FIG3C,
-        "usage",
-        claims.same_size("fsq", "vq", low=10.5),
-        above=1,
-    ),
+    Claim("FSQ uses a larger share of its codebook than VQ beyond 2^10", FIG3C, "usage", AHEAD_PAIRS, above=1),
     Claim(
         f"VQ uses less than {COLLAPSED_USAGE:.0%} of the codes that a uniform source would use beyond 2^11",
         f"{FIG3C}, there less than 50% of the codebook",
@@ -62,13 +62,7 @@ AUTOENCODER_CLAIMS = (
         below=COLLAPSED_USAGE,
     ),
     Claim("VQ uses fewer than 2^10 codes beyond 2^11", FIG3C, "codes_used", _codes_of_collapsed, below=1),
-    Claim(
-        "{title}: FSQ ahead of VQ beyond 2^10",
-        "section 5.1, said of sampling FID, Fig. 3b",
-        "reconstruction_fd",
-        claims.same_size("fsq", "vq", low=10.5),
-        better_by=0,
-    ),
+    Claim(AHEAD, "section 5.1, said of sampling FID, Fig. 3b", "reconstruction_fd", AHEAD_PAIRS, better_by=0),
     Claim(
         f"{{title}}: VQ slightly ahead of FSQ up to 2^8 (by at most {SLIGHTLY:.0%})",
         f"{FIG3A}; {OURS}",
@@ -77,26 +71,12 @@ AUTOENCODER_CLAIMS = (
         above=1 - SLIGHTLY,
         below=1,
     ),
-    Claim(
-        "{title}: FSQ improves with every larger codebook",
-        FIG3A,
-        "reconstruction_fd",
-        claims.larger_first("fsq"),
-        better_by=0,
-    ),
-    Claim(
-        "{title}: VQ worsens beyond 2^11", FIG3A, "reconstruction_fd", claims.smaller_first("vq", low=11), better_by=0
-    ),
+    Claim("{title}: FSQ improves with every larger codebook", FIG3A, "reconstruction_fd", LARGER_FSQ, better_by=0),
+    Claim(WORSENS, FIG3A, "reconstruction_fd", WORSENS_PAIRS, better_by=0),
 )
 GENERATOR_CLAIMS = (
-    Claim(
-        "{title}: FSQ ahead of VQ beyond 2^10",
-        FIG3B,
-        "sampling_fd",
-        claims.same_size("fsq", "vq", low=10.5),
-        better_by=0,
-    ),
-    Claim("{title}: VQ worsens beyond 2^11", FIG3B, "sampling_fd", claims.smaller_first("vq", low=11), better_by=0),
+    Claim(AHEAD, FIG3B, "sampling_fd", AHEAD_PAIRS, better_by=0),
+    Claim(WORSENS, FIG3B, "sampling_fd", WORSENS_PAIRS, better_by=0),
     Claim(
         f"{{title}}: FSQ saturates from 2^12, larger codebooks change it by less than {SATURATED:.0%}",
         f"{FIG3B}; {OURS}",
@@ -105,16 +85,8 @@ GENERATOR_CLAIMS = (
         above=1 - SATURATED,
         below=1 + SATURATED,
     ),
-    *(
-        RankClaim(
-            f"{{title}}: falls as the compression cost rises, {quantizer.upper()}",
-            "section 5.1, Fig. 3b and 3d",
-            "sampling_fd",
-            "compression_bits",
-            quantizer,
-        )
-        for quantizer in ("fsq", "vq")
-    ),
+    RankClaim(f"{FALLS}, FSQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "fsq"),
+    RankClaim(f"{FALLS}, VQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "vq"),
     Claim(
         f"{{title}}: samples of a class are nearer to it than to other classes (below {WELL_BELOW:g} of it)",
         f"{NOT_OF_THE_PAPER}; {OURS}",
@@ -129,35 +101,17 @@ GENERATOR_CLAIMS = (
         claims.against("class_fd_soup", "soup"),
         below=1,
     ),
-    Claim(
-        "compression cost of FSQ rises with the codebook size",
-        FIG3D,
-        "compression_bits",
-        claims.larger_first("fsq"),
-        above=1,
-    ),
+    Claim("compression cost of FSQ rises with the codebook size", FIG3D, COST, LARGER_FSQ, above=1),
     Claim(
         f"compression cost of FSQ slightly above VQ's at equal size (by at most {SLIGHTLY:.0%})",
         f"{FIG3D}; {OURS}",
-        "compression_bits",
+        COST,
         claims.same_size("fsq", "vq"),
         above=1,
         below=1 + SLIGHTLY,
     ),
-    Claim(
-        "compression cost of VQ drops beyond 2^11, where its usage collapses",
-        FIG3D,
-        "compression_bits",
-        claims.larger_first("vq", low=11),
-        below=1,
-    ),
-    Claim(
-        "compression cost below the marginal entropy, every point",
-        NOT_OF_THE_PAPER,
-        "compression_bits",
-        claims.against("entropy_bits", "an entropy of"),
-        below=1,
-    ),
+    Claim("compression cost of VQ drops beyond 2^11, where its usage collapses", FIG3D, COST, LARGER_VQ, below=1),
+    Claim("compression cost below the marginal entropy, every point", NOT_OF_THE_PAPER, COST, ENTROPY, below=1),
 )
 
 CLASSES_NOTE = (
@@ -177,35 +131,33 @@ LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR
 
 def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: Sequence[str], last: Column) -> str:
     """All reconstruction distances, then these metrics; a row for each group, the paper's words last."""
-    keys = [*keys_of(records_of(groups), "reconstruction_fd"), *map(MetricKey, metrics)]
-    columns = [*lead, *map(markdown.metric_column, keys), markdown.RUNS, last]
+    keys = [*keys_of((g.first for g in groups), "reconstruction_fd"), *map(MetricKey, metrics)]
+    columns = [*lead, *map(metric_column, keys), markdown.RUNS, last]
     return markdown.group_table(columns, groups, [*markdown.chosen_on_notes(groups), paper.PROTOCOL])
 
 
 def generator_tables(groups: Sequence[Group]) -> str:
     """A table of the samples and one of the costs."""
-    keys, records = [], records_of(groups)
+    keys, records = [], [g.first for g in groups]
+    present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
-        present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
         keys += [distance, *(k for k in present if _fits(k, distance))]
         keys += [MetricKey(name, network=distance.network) for name in OF_SAMPLES]
     keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
-    samples = [*LEAD, *map(markdown.metric_column, keys), markdown.RUNS, paper_column(paper.SAMPLING, "masked")]
     costs = [
-        *LEAD,
         dataclasses.replace(markdown.BITS, title="bits log2(C)"),
-        markdown.metric_column(MetricKey("compression_bits")),
-        markdown.metric_column(MetricKey("entropy_bits"), "marginal entropy (bits)"),
+        metric_column(MetricKey(COST)),
+        metric_column(MetricKey("entropy_bits"), "marginal entropy (bits)"),
         Column("coder (bits per token)", _coder_cell),
-        markdown.metric_column(MetricKey("tokens")),
-        markdown.RUNS,
-        paper_column(paper.COMPRESSION, "masked"),
+        metric_column(MetricKey("tokens")),
     ]
+    tables = (
+        (map(metric_column, keys), paper.SAMPLING, [CLASSES_NOTE, paper.SAMPLING_PROTOCOL]),
+        (costs, paper.COMPRESSION, [COMPRESSION_NOTE, paper.COMPRESSION_PROTOCOL]),
+    )
     return "\n\n".join(
-        (
-            markdown.group_table(samples, groups, [CLASSES_NOTE, paper.SAMPLING_PROTOCOL]),
-            markdown.group_table(costs, groups, [COMPRESSION_NOTE, paper.COMPRESSION_PROTOCOL]),
-        )
+        markdown.group_table([*LEAD, *columns, markdown.RUNS, paper_column(study, "masked")], groups, notes)
+        for columns, study, notes in tables
     )
 
 
@@ -222,7 +174,7 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
 
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
-    cost, coder = MetricKey("compression_bits"), MetricKey("coder_bits")
+    cost, coder = MetricKey(COST), MetricKey("coder_bits")
     pairs = [(claims.side(g, cost), Side("log2|C|", cost, exactly(g.first.bits))) for g in groups if g.values(cost)]
     streams = list(claims.against("coder_expected_bits", "the model's")(groups, coder))
     close = [abs(a.statistic.mean / b.statistic.mean - 1) < CODER_TOLERANCE for a, b in streams]

@@ -1,7 +1,7 @@
 """Fig. 3 as a figure."""
 
-import dataclasses
 from collections.abc import Iterable, Sequence
+from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -18,11 +18,9 @@ USAGE, UNIFORM, COST, ENTROPY = map(MetricKey, ("usage", "uniform_usage", "compr
 ENTROPY_STYLE = {"linewidth": 0.9, "linestyle": ":", "marker": ".", "markersize": 3}
 
 
-@dataclasses.dataclass(frozen=True)
-class Panel:
+class Panel(NamedTuple):
     """A panel with its letter in Fig. 3, what it shows of which groups, and its vertical axis."""
 
-    letter: str
     title: str
     groups: Sequence[Group]
     key: MetricKey | None
@@ -45,13 +43,10 @@ def tradeoff_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     """
     stage1, stage2, left_out = drawing.stages(records)
     generators = [g for kind in stage2 for g in kind]
-    rfd, sfd = (
-        drawing.primary_distance(stage1, "reconstruction_fd"),
-        drawing.primary_distance(generators, "sampling_fd"),
-    )
-    used = (
-        drawing.same_protocol(drawing.same_protocol([g for g in stage1 if g.values(USAGE)], rfd), USAGE) if rfd else []
-    )
+    rfd = drawing.primary_distance(stage1, "reconstruction_fd")
+    sfd = drawing.primary_distance(generators, "sampling_fd")
+    counted = [g for g in stage1 if g.values(USAGE)]
+    used = drawing.same_protocol(drawing.same_protocol(counted, rfd), USAGE) if rfd else []
     sampled = [g for kind in stage2 for g in drawing.same_protocol(kind, sfd)] if sfd else []
     coded = [g for kind in stage2 for g in drawing.same_protocol(kind, COST)]
     drawn = [*used, *sampled, *coded]
@@ -59,10 +54,10 @@ def tradeoff_figure(records: Iterable[RunRecord], path: PathLike) -> None:
         raise NothingToDrawError("no run has a Frechet distance with protocol, and usage, or a cost; nothing to draw.")
     left_out += len({id(g) for g in [*stage1, *generators]} - {id(g) for g in drawn})
     panels = (
-        Panel("a", "Reconstruction", used, rfd, drawing.axis_label(rfd) if rfd else ""),
-        Panel("b", "Sampling", sampled, sfd, drawing.axis_label(sfd) if sfd else ""),
-        Panel("c", "Usage", used, USAGE, "codebook usage, %"),
-        Panel("d", "Compression cost", coded, COST, COST.declared.unit),
+        Panel("(a) Reconstruction", used, rfd, drawing.axis_label(rfd) if rfd else ""),
+        Panel("(b) Sampling", sampled, sfd, drawing.axis_label(sfd) if sfd else ""),
+        Panel("(c) Usage", used, USAGE, "codebook usage, %"),
+        Panel("(d) Compression cost", coded, COST, COST.declared.unit),
     )
     panels = [p for p in panels if p.groups]
     look = drawing.styles(g.first.quantizer for g in drawn)
@@ -77,17 +72,16 @@ def tradeoff_figure(records: Iterable[RunRecord], path: PathLike) -> None:
                 _uniform_source(ax, panel.groups)
             if panel.key == COST:
                 _uniform_cost_and_entropy(ax, panel.groups, look)
-            ax.set_title(f"({panel.letter}) {panel.title}", loc="left", fontweight="bold")
+            ax.set_title(panel.title, loc="left", fontweight="bold")
             ax.set_xlabel("codebook size")
             ax.xaxis.set_major_locator(MultipleLocator(2))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"$2^{{{bits:g}}}$"))
             ax.margins(x=0.08)
         handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles, loc="upper center", ncols=min(4, len(handles)), fontsize=8)
-        legend_rows = -(-len(handles) // 4)
         measured = [m for panel in panels if panel.key != USAGE for m in drawing.measured_so(panel.groups, panel.key)]
         caption = drawing.caption_of(drawn, measured, left_out)
-        drawing.finish(figure, caption, path, top=1 - (0.06 + 0.19 * legend_rows) / figure.get_figheight())
+        drawing.finish(figure, caption, path, top=1 - (0.06 + 0.19 * -(-len(handles) // 4)) / figure.get_figheight())
 
 
 def _uniform_source(ax, groups: Sequence[Group]) -> None:

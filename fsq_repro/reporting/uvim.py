@@ -4,42 +4,24 @@ Two claims are not the paper's: that the models learnt anything (baselines), and
 predicts (stage I is better).
 """
 
+import functools
 import itertools
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable
 
 from fsq_repro.metrics.table import BASELINES, MetricKey
 from fsq_repro.reporting import markdown, paper_uvim, verdicts
-from fsq_repro.reporting.claims import (
-    NOT_OF_THE_PAPER,
-    OURS,
-    Claim,
-    Finding,
-    Pairs,
-    Side,
-    alike,
-    side,
-)
+from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Finding, Pairs, Side, alike, side
 from fsq_repro.reporting.groups import Group, keys_of, titled
 from fsq_repro.reporting.markdown import MISSING, Cell
 from fsq_repro.reporting.paper_uvim import Published, PublishedTask
 from fsq_repro.reporting.records import TASKS, RunRecord
-from fsq_repro.reporting.uvim_models import (
-    FID_5K,
-    Comparison,
-    Model,
-    baselines,
-    comparisons,
-    of_the_data,
-    same_measurement,
-)
+from fsq_repro.reporting.uvim_models import FID_5K, Comparison, Model, baselines, comparable, comparisons, of_the_data
 
 TITLES = {"depth": "Depth estimation", "panoptic": "Panoptic segmentation", "colorization": "Colorization"}
+COUNTS = ("classes", "images")
 FURTHER = {
     "depth": ("abs_rel", "log10", "delta1", "delta2", "delta3", "images", "images_skipped"),
-    "panoptic": (
-        *("sq", "rq", "pq_things", "sq_things", "rq_things", "pq_stuff", "sq_stuff", "rq_stuff"),
-        *("classes", "images"),
-    ),
+    "panoptic": ("sq", "rq", *(f"{q}_{part}" for part in ("things", "stuff") for q in ("pq", "sq", "rq")), *COUNTS),
     "colorization": ("colourfulness", "mse", "images"),
 }
 USAGE = tuple(map(MetricKey, ("usage", "codes_used", "entropy_bits", "uniform_usage", "tokens")))
@@ -95,37 +77,27 @@ def _with_and_without_context(c: Comparison, key: MetricKey) -> Pairs:
 
 def _stage1_and_stage2(c: Comparison, key: MetricKey) -> Pairs:
     for m in c.models:
-        if len(m.groups) == 2 and _comparable(m.stage1, key, m.stage2, key):
+        if len(m.groups) == 2 and comparable(m.stage1, key, m.stage2, key):
             yield _named(m, m.stage1, key), side(m.stage2, key, "its stage II")
 
 
-def _against_baseline(baseline: str) -> Callable[..., Pairs]:
-    def pairs(c: Comparison, key: MetricKey) -> Pairs:
-        for bound, g in baselines(c.records, key):
-            for m in c.models:
-                if bound.baseline == baseline and m.stage2 and _comparable(m.stage2, key, g, bound):
-                    exact = verdicts.exactly(g.statistic(bound).mean)
-                    yield _named(m, m.stage2, key), Side("a baseline of", key, exact)
-
-    return pairs
-
-
-def _comparable(a: Group, key: MetricKey, b: Group, other: MetricKey) -> bool:
-    return bool(a.values(key) and b.values(other)) and same_measurement(a.protocol(key), b.protocol(other))
+def _against_baseline(baseline: str, c: Comparison, key: MetricKey) -> Pairs:
+    for (bound, g), m in itertools.product(baselines(c.records, key), c.models):
+        if bound.baseline == baseline and m.stage2 and comparable(m.stage2, key, g, bound):
+            yield _named(m, m.stage2, key), Side("a baseline of", key, verdicts.exactly(g.statistic(bound).mean))
 
 
 FSQ, VQ, PLAIN_VQ = (("fsq", True), ("ema_vq", True), ("ema_vq_no_splitting", True))  # quantizer, context
+ORACLE = "{title}: stage I (true labels encoded and decoded) is better than stage II"
+SPLITTING = "{title}: VQ is better than VQ without splitting"
+CONTEXT = "{title}: a stage I that sees the image (context) is better than one that does not"
 TASKS_METRIC = ""  # a claim's metric where it is the one that Table 2 judges the task by
 
 
 def _beats(baseline: str) -> Claim:
-    return Claim(
-        f"{{title}}: clearly better than the baseline {baseline.replace('_', ' ')} (by more than {CLEARLY:.0%})",
-        f"{NOT_OF_THE_PAPER}; {OURS}",
-        TASKS_METRIC,
-        _against_baseline(baseline),
-        better_by=CLEARLY,
-    )
+    text = f"{{title}}: clearly better than the baseline {baseline.replace('_', ' ')} (by more than {CLEARLY:.0%})"
+    pairs = functools.partial(_against_baseline, baseline)
+    return Claim(text, f"{NOT_OF_THE_PAPER}; {OURS}", TASKS_METRIC, pairs, better_by=CLEARLY)
 
 
 CLAIMS = (
@@ -143,13 +115,7 @@ CLAIMS = (
         _fsq_usage,
         above=FULL_USAGE,
     ),
-    Claim(
-        "{title}: stage I (true labels encoded and decoded) is better than stage II",
-        f"{NOT_OF_THE_PAPER}; UViM's README has it so",
-        TASKS_METRIC,
-        _stage1_and_stage2,
-        better_by=0,
-    ),
+    Claim(ORACLE, f"{NOT_OF_THE_PAPER}; UViM's README has it so", TASKS_METRIC, _stage1_and_stage2, better_by=0),
 )
 CLAIMS_OF_TASK = {
     "depth": (
@@ -160,20 +126,12 @@ CLAIMS_OF_TASK = {
             _pairs(PLAIN_VQ, VQ, Model.of_labels),
             below=FAR_FEWER,
         ),
-        Claim(
-            "{title}: VQ is better than VQ without splitting", SOURCE, TASKS_METRIC, _pairs(VQ, PLAIN_VQ), better_by=0
-        ),
+        Claim(SPLITTING, SOURCE, TASKS_METRIC, _pairs(VQ, PLAIN_VQ), better_by=0),
         _beats("mean_depth"),
         _beats("mean_map"),
     ),
     "panoptic": (
-        Claim(
-            "{title}: a stage I that sees the image (context) is better than one that does not",
-            SOURCE,
-            TASKS_METRIC,
-            _with_and_without_context,
-            better_by=0,
-        ),
+        Claim(CONTEXT, SOURCE, TASKS_METRIC, _with_and_without_context, better_by=0),
         _beats("majority_map"),
     ),
     "colorization": (_beats("grey"),),
@@ -208,11 +166,9 @@ def uvim_table(records: Iterable[RunRecord]) -> str:
     Below: protocols, and for each claim of the paper whether it appears in these runs.
     """
     parts = []
-    compared = list(comparisons(records))
-    for task in TASKS:
-        mine = [c for c in compared if c.task == task]
-        if mine:
-            parts.append(f"## {TITLES[task]} (Table 2)\n")
+    compared = sorted(comparisons(records), key=lambda c: TASKS.index(c.task))
+    for task, mine in itertools.groupby(compared, key=lambda c: c.task):
+        parts.append(f"## {TITLES[task]} (Table 2)\n")
         for c in mine:
             tables = [t for t in (_main_table(c), _further_table(c)) if t]
             parts += [f"{markdown.setting_line(c.setting, c.records)}\n", "\n\n".join(tables) + "\n"]
@@ -226,9 +182,10 @@ def _main_table(c: Comparison) -> str:
     header += [*map(titled, USAGE), "runs"]
     published = paper_uvim.TABLE2[c.task]
     rows = [_measured_row(m, c.metric) for m in c.models]
-    for key, g in baselines(c.records, c.metric):
-        lead = [BASELINES[key.baseline], BASELINE, MISSING]
-        rows.append([*lead, _baseline_cell(g, key), *[MISSING] * (2 + len(USAGE))])
+    rows += [
+        [BASELINES[key.baseline], BASELINE, MISSING, _baseline_cell(g, key), *[MISSING] * (2 + len(USAGE))]
+        for key, g in baselines(c.records, c.metric)
+    ]
     rows += [_published_row(p, published, c.metric) for p in published.rows]
     groups = [g for m in c.models for g in m.groups]
     notes = [
@@ -243,37 +200,22 @@ def _main_table(c: Comparison) -> str:
 
 
 def _measured_row(m: Model, key: MetricKey) -> list[Cell | str]:
+    scores = [markdown.metric_cell(g, key) for g in (m.stage2, m.stage1)]
+    usage = [markdown.metric_cell(m.of_labels(k), k) for k in USAGE]
     stage1_seed = f"; stage I: seed {m.first.stage1.seed}" if m.stage2 else "; stage I only"
-    return [
-        f"UViM ({m.variant})",
-        "measured here",
-        f"{m.first.codebook_size:,}",
-        markdown.metric_cell(m.stage2, key),
-        markdown.metric_cell(m.stage1, key),
-        *(markdown.metric_cell(m.of_labels(k), k) for k in USAGE),
-        markdown.seeds_text(m.groups[0]) + stage1_seed,
-    ]
+    lead = [f"UViM ({m.variant})", "measured here", f"{m.first.codebook_size:,}"]
+    return [*lead, *scores, *usage, markdown.seeds_text(m.groups[0]) + stage1_seed]
 
 
 def _published_row(p: Published, task: PublishedTask, key: MetricKey) -> list[str]:
     # Over a column of another network's distance each value says what it is.
     name = f"{task.metric} " if task.metric == FID_5K.title and key != FID_5K else ""
-
-    def score(value: float | None, std: float | None = None) -> str:
-        if value is None:
-            return MISSING
-        deviation = f" ± {std:g}" if std is not None else ""
-        return f"{name}{task.form.format(value)}{deviation} {MARK}"
-
-    return [
-        p.model,
-        p.source,
-        f"{p.codebook_size:,}" if p.codebook_size else MISSING,
-        score(p.score, p.std),
-        score(p.stage1),
-        MISSING if p.usage is None else f"{p.usage:.0%}" if p.usage > 0.01 else f"{p.usage:.2%}",
-        *[MISSING] * len(USAGE),
-    ]
+    deviation = f" ± {p.std:g}" if p.std is not None else ""
+    scores = [f"{name}{task.form.format(p.score)}{deviation} {MARK}"]
+    scores.append(MISSING if p.stage1 is None else f"{name}{task.form.format(p.stage1)} {MARK}")
+    codebook = f"{p.codebook_size:,}" if p.codebook_size else MISSING
+    usage = MISSING if p.usage is None else f"{p.usage:.0%}" if p.usage > 0.01 else f"{p.usage:.2%}"
+    return [p.model, p.source, codebook, *scores, usage, *[MISSING] * len(USAGE)]
 
 
 def _further_table(c: Comparison) -> str:
@@ -283,27 +225,19 @@ def _further_table(c: Comparison) -> str:
     keys = [*distances, *(MetricKey(name) for name in FURTHER[c.task] if name in present)]
     if not keys:
         return ""
-    rows = []
-    for stage in ("II", "I"):
-        for m in c.models:
-            g = m.stage2 if stage == "II" else m.stage1
-            if g is not None:
-                lead = [f"UViM ({m.variant})", f"stage {stage}"]
-                rows.append([*lead, *(markdown.metric_cell(g, k) for k in keys), markdown.seeds_text(g)])
-    rows += _further_baselines(c, keys)
-    header = ["model", "stage", *map(titled, keys), "runs"]
-    return markdown.footnoted_table(header, rows, [g for m in c.models for g in m.groups])
-
-
-def _further_baselines(c: Comparison, keys: Sequence[MetricKey]) -> list[list[Cell | str]]:
-    """A row per baseline; more than one where it was measured in several ways."""
+    measured = [(m, "stage II", m.stage2) for m in c.models] + [(m, "stage I", m.stage1) for m in c.models]
+    rows: list[list[Cell | str]] = [
+        [f"UViM ({m.variant})", stage, *(markdown.metric_cell(g, k) for k in keys), markdown.seeds_text(g)]
+        for m, stage, g in measured
+        if g is not None
+    ]
     found = [baselines(c.records, k) for k in keys]
-    rows = []
     for baseline in dict.fromkeys(k.baseline for column in found for k, _ in column):
         columns = [[_baseline_cell(g, k) for k, g in column if k.baseline == baseline] for column in found]
-        for cells in itertools.zip_longest(*columns, fillvalue=MISSING):
+        for cells in itertools.zip_longest(*columns, fillvalue=MISSING):  # several where measured in several ways
             rows.append([BASELINES[baseline], BASELINE, *cells, MISSING])
-    return rows
+    header = ["model", "stage", *map(titled, keys), "runs"]
+    return markdown.footnoted_table(header, rows, [g for m in c.models for g in m.groups])
 
 
 def _baseline_cell(g: Group, key: MetricKey) -> Cell:

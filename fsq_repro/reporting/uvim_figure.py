@@ -41,19 +41,13 @@ def uvim_figure(records: Iterable[RunRecord], path: PathLike) -> None:
         figure = Figure(figsize=(1.2 + 3.0 * len(panels), 4.6), dpi=160)
         for ax, (c, points) in zip(figure.subplots(1, len(panels), squeeze=False).flat, panels, strict=True):
             _panel(ax, c, points)
-        handles = [
-            Line2D([], [], color=BLACK, marker="o", linestyle="", label="stage II, predicted from the image"),
-            Line2D(
-                [], [], color=BLACK, marker="o", markerfacecolor="white", linestyle="", label="stage I, true labels"
-            ),
-        ]
+        faces = {"stage II, predicted from the image": BLACK, "stage I, true labels": "white"}
+        point = {"color": BLACK, "marker": "o", "linestyle": ""}
+        handles = [Line2D([], [], markerfacecolor=face, label=label, **point) for label, face in faces.items()]
         figure.legend(handles=handles, loc="upper center", ncols=2, fontsize=8)
         drawn = [g for _, points in panels for _, groups in points for g in groups]
         shown = {r.path for g in drawn for r in g.records}
-        measured = []
-        for c, points in panels:
-            (_, groups), *_ = points
-            measured.append((titled(c.metric), groups[0].protocol(c.metric)))
+        measured = [(titled(c.metric), points[0][1][0].protocol(c.metric)) for c, points in panels]
         finish(figure, caption_of(drawn, measured, len({r.path for r in records} - shown)), path, top=0.93)
 
 

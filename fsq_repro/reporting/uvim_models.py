@@ -6,16 +6,8 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting.groups import (
-    Group,
-    Setting,
-    display_quantizer,
-    group_runs,
-    keys_of,
-    split_by_setting,
-    stage1_setting_of,
-)
-from fsq_repro.reporting.records import RunRecord, Stage1
+from fsq_repro.reporting.groups import Group, group_runs, keys_of, split_by_setting
+from fsq_repro.reporting.records import RunRecord, Setting, Stage1
 
 QUANTIZERS = {"fsq": "FSQ", "ema_vq": "VQ", "ema_vq_no_splitting": "VQ, no splitting"}  # as Table 2 calls them
 METRICS = {"depth": "rmse", "panoptic": "pq", "colorization": "colorization_fd"}
@@ -43,7 +35,7 @@ class Model:
     @property
     def variant(self) -> str:
         """`FSQ`, or `VQ, no splitting`, or `FSQ, no context`."""
-        quantizer = QUANTIZERS.get(self.first.quantizer) or display_quantizer(self.first.quantizer)
+        quantizer = QUANTIZERS.get(self.first.quantizer) or self.groups[0].quantizer
         return quantizer if self.first.context else f"{quantizer}, no context"
 
     def of_labels(self, key: MetricKey) -> Group:
@@ -51,8 +43,7 @@ class Model:
 
         Stage-II records repeat what stage I measured: a deviation over them would be none.
         """
-        repeated = [Group((self.stage2.first,))] if self.stage2 else []
-        candidates = [*([self.stage1] if self.stage1 else []), *repeated]
+        candidates = [g for g in (self.stage1, self.stage2 and Group((self.stage2.first,))) if g]
         return next((g for g in candidates if g.values(key)), candidates[0])
 
 
@@ -73,7 +64,7 @@ def comparisons(records: Iterable[RunRecord]) -> Iterator[Comparison]:
     Autoencoders without a generator in the setting are models with stage I only, in the table of each setting of
     generators on autoencoders like them. Runs without a task are left out.
     """
-    for own_setting, runs in split_by_setting((r for r in records if r.task), stage1_setting_of).items():
+    for own_setting, runs in split_by_setting((r for r in records if r.task), of_stage1=True).items():
         oracles = [r for r in runs if r.stage1 is None]
         for setting, generators in (split_by_setting(r for r in runs if r.stage1) or {own_setting: []}).items():
             mine = [*generators, *oracles]
@@ -86,6 +77,11 @@ def same_measurement(a: dict[str, Any], b: dict[str, Any]) -> bool:
     So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler.
     """
     return all(a[key] == b[key] for key in (a.keys() & b.keys()) - set(OF_THE_RUN))
+
+
+def comparable(a: Group, key: MetricKey, b: Group, other: MetricKey) -> bool:
+    """Whether both have their metric, of the same measurement."""
+    return bool(a.values(key) and b.values(other)) and same_measurement(a.protocol(key), b.protocol(other))
 
 
 def of_the_data(protocol: dict[str, Any]) -> dict[str, Any]:
@@ -116,11 +112,10 @@ def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> li
         models.append(Model(g, Group((behind,)) if behind else None))
         used.append(behind)
     models += [Model(None, g) for g in group_runs(r for r in kept if not any(r is u for u in used))]
-    order = list(QUANTIZERS)
 
     def place(m: Model) -> tuple:
-        known = order.index(m.first.quantizer) if m.first.quantizer in order else len(order)
-        return not m.first.context, known, m.first.quantizer, m.first.target_bits, m.stage2 is None
+        r = m.first
+        return not r.context, (*QUANTIZERS, r.quantizer).index(r.quantizer), r.quantizer, r.target_bits, not m.stage2
 
     return sorted(models, key=place)
 

@@ -124,10 +124,9 @@ class LabelAutoencoderTrainer:
                 for name, value_B in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value_B[mask].sum(dtype=np.float64))
             found = usage.compute()
-            return {f"validation/{name}": total / count for name, total in sums.items()} | {
-                "validation/usage": found["usage"],
-                "validation/entropy_bits": found["entropy_bits"],
-            }, {}
+            means = {name: total / count for name, total in sums.items()}
+            means |= {name: found[name] for name in ("usage", "entropy_bits")}
+            return {f"validation/{name}": value for name, value in means.items()}, {}
 
         return evaluate
 

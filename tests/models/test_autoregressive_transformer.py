@@ -135,8 +135,3 @@ def test_attention_with_dropout_is_causal_too(params, batch):
     np.testing.assert_allclose(almost_none, logits, rtol=1e-5, atol=1e-5)
     first, second = apply(jax.random.key(0), 0.1), apply(jax.random.key(1), 0.1)
     assert np.all(np.abs(first - second).max(axis=-1) > 1e-3)  # at every position
-
-
-def test_tokens_of_another_length_are_refused(params):
-    with pytest.raises(ValueError, match=r"tokens have the shape \(1, 5\), but must have \(batch, 6\)"):
-        Tiny().apply({"params": params}, jnp.zeros((1, 5), jnp.int32), jnp.zeros(1, jnp.int32))

@@ -135,18 +135,15 @@ def test_weights_start_as_the_published_truncated_normal():
 
 
 @pytest.mark.parametrize(
-    "fields, shape, labels, message",
+    "fields, message",
     [
-        ({"num_heads": 5}, (2, 16), 2, "num_heads is 5, but must divide the width of 32"),
-        ({"num_heads": 0}, (2, 16), 2, "num_heads is 0"),
-        ({"dropout": 1.0}, (2, 16), 2, "dropout is 1.0, but must be at least 0 and below 1"),
-        ({}, (2, 15), 2, r"tokens have the shape \(2, 15\), but must have \(batch, 16\)"),
-        ({}, (2, 4, 4), 2, r"tokens have the shape \(2, 4, 4\)"),
-        ({}, (2, 16), 3, r"labels have the shape \(3,\), but must have \(2,\)"),
+        ({"num_heads": 5}, "num_heads is 5, but must divide the width of 32"),
+        ({"num_heads": 0}, "num_heads is 0"),
+        ({"dropout": 1.0}, "dropout is 1.0, but must be at least 0 and below 1"),
     ],
 )
-def test_bad_arguments_are_refused(fields, shape, labels, message):
+def test_bad_arguments_are_refused(fields, message):
     with pytest.raises(ValueError, match=message):
         jax.eval_shape(
-            lambda: Tiny(**fields).init(jax.random.key(0), jnp.zeros(shape, jnp.int32), jnp.zeros(labels, jnp.int32))
+            lambda: Tiny(**fields).init(jax.random.key(0), jnp.zeros((2, 16), jnp.int32), jnp.zeros(2, jnp.int32))
         )

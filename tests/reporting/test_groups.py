@@ -11,7 +11,6 @@ from fsq_repro.reporting.groups import (
     keys_of,
     shown,
     split_by_setting,
-    stage1_setting_of,
     titled,
 )
 from tests.reporting.synthetic import CFD, RFD, SPLIT_PROTOCOL, add, entry, parsed, record, stage2, uvim
@@ -50,7 +49,7 @@ def test_settings_are_kept_apart(tmp_path):
 
 def test_a_generator_shares_its_autoencoders_setting(tmp_path):
     first, second = parsed(tmp_path, [record("fsq", 10), stage2("fsq", 10)])
-    assert stage1_setting_of(second) == stage1_setting_of(first)
+    assert second.stage1_setting == first.stage1_setting
     assert len(split_by_setting([first, second])) == 2
 
 

@@ -268,7 +268,7 @@ def steps_saved(workdir: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal())
 
 
-def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pictures):
+def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pictures, monkeypatch):
     """Two processes of two devices each, with FSDP and accumulation: SIGKILL of one, SIGTERM to one, one device."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert_all_end(start_two(whole, pictures))
@@ -305,7 +305,8 @@ def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pi
 
     # The same steps in this process, on one device without microbatches, on the batches that the two had together.
     trainer = autoencoder_factory.build_trainer(config)
-    source = make_source(f"folder:{pictures}", "train", 16, cache_dir=tmp_path)
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
+    source = make_source(f"folder:{pictures}", "train", 16)
     shares = [
         train_iterator(
             source,
