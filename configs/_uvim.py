@@ -65,7 +65,7 @@ def base_config(experiment: str, a: SimpleNamespace) -> ConfigDict:
 def quantizer(name: str, scale: str) -> ConfigDict:
     if name == "fsq":
         # The paper does not say whether UViM's standardisation stays in front of FSQ's bound. It is part of VQ here:
-        # with it no more than 1,572 of the 4,375 codes (36%) could ever be used, and the paper reports 99%.
+        # with it most of the 4,375 codes could never be used, and the paper reports 99%.
         return ConfigDict({"name": "fsq", "levels": suggest_levels(2**BITS), "bound": "paper"})
     return ConfigDict(
         {
