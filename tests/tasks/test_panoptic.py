@@ -54,11 +54,11 @@ def test_heads_of_another_number_of_classes_than_the_source_are_refused(monkeypa
 
 
 def panoptic_maps(rng, count):
-    """Blocks of 4 x 4 pixels, each with a class and a number; class 0 is void."""
+    """Blocks of 4 x 4 pixels, each with a class and, where that is a thing, a number; class 0 is void."""
     blocks = np.ones((4, 4), np.int32)
     classes, numbers = rng.integers(0, 4, (count, 2, 2)), 1 + np.arange(4).reshape(2, 2)
     semantics = np.stack([np.kron(c, blocks) for c in classes])
-    return semantics, np.where(semantics == 0, 0, np.kron(numbers, blocks))
+    return semantics, np.where(np.isin(semantics, Items([]).things), np.kron(numbers, blocks), 0)
 
 
 def panoptic_items(rng, semantics, instances, sizes):
