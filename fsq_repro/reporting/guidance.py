@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing, paper
-from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.markdown import MISSING, Cell, footnoted_table, metric_cell, seeds_text, setting_line
 from fsq_repro.reporting.records import GENERATORS, RunRecord
@@ -37,7 +36,7 @@ def guidance_table(records: Iterable[RunRecord]) -> str:
     return "\n".join(["## Guidance\n", *parts]) if parts else ""
 
 
-def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
+def guidance_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Fig. 4, bottom: precision against recall (left) and sampling distance over the guidance weight (right); PNG.
 
     One line for each quantizer, codebook size and kind of generator; the points of the left panel are labelled by
@@ -53,7 +52,7 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     distance = drawing.primary_distance(groups, "sampling_fd")
     curves = [(g, c) for g in groups if (c := guidance_curve(g, distance))] if distance else []
     if not curves:
-        raise NothingToDrawError("no sampling distance's protocol states its guidance weight; nothing to draw.")
+        raise drawing.NothingToDrawError("no sampling distance's protocol states its guidance weight; nothing to draw.")
     curves = [
         item
         for kind in GENERATORS
