@@ -2,6 +2,7 @@
 # make reproduce-maskgit   then trains stage II on those autoencoders, samples, evaluates, reports
 # make reproduce-uvim      UViM: depth, panoptic segmentation, colourisation with FSQ and VQ, both stages
 # make test                sets up and runs all tests
+# make test-fast           some of each folder in under a minute: the list in tests/fast.txt
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
@@ -9,7 +10,7 @@ RUNS ?= runs
 RESULTS ?= results
 SEEDS ?= 1
 
-.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance reproduce-uvim test test-slow smoke lint \
+.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance reproduce-uvim test test-fast test-slow smoke lint \
 	benchmark benchmark-maskgit benchmark-uvim tfds clean
 
 setup: $(VENV)/ready
@@ -39,6 +40,9 @@ reproduce-levels: $(VENV)/ready
 
 test: $(VENV)/ready lint
 	$(BIN)/python -m pytest -n 2 --dist worksteal
+
+test-fast: $(VENV)/ready
+	$(BIN)/python -m pytest -n 2 --dist worksteal @tests/fast.txt
 
 test-slow: $(VENV)/ready
 	$(BIN)/python -m pytest -m slow

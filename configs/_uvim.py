@@ -43,7 +43,7 @@ def base_config(experiment: str, a: SimpleNamespace) -> ConfigDict:
 
     c.data = ConfigDict()
     c.data.resolution = 512
-    c.data.crop = "none"  # part of an image that is evaluated, see data/dense_labels.NYU_EVAL_CROPS
+    c.data.crop = "none"  # part of an image that is evaluated, see data/dense_sources.NYU_EVAL_CROPS
     c.data.flip = True
     c.data.min_scale = 0.05  # of the Inception crop
     c.data.aspect = (0.75, 1.33)

@@ -15,7 +15,6 @@ decoded to images.
 
 import json
 import os
-import pathlib
 import subprocess
 import sys
 import tempfile
@@ -60,7 +59,7 @@ def main() -> int:
         return 0
     if FLAGS.measure:
         with explained(), tempfile.TemporaryDirectory() as nowhere:
-            e = build_experiment(FLAGS.config, RunDir(pathlib.Path(nowhere)))
+            e = build_experiment(FLAGS.config, RunDir(nowhere))
         figures = measure_step(e.trainer, e.data_iterator, e.loop_config, FLAGS.steps)
         if isinstance(e.trainer, MaskGITTrainer):
             figures |= measure_sampling(e.trainer, FLAGS.config.eval.batch_size, SAMPLE_BATCHES)

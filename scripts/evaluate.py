@@ -7,8 +7,6 @@ python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=6
 python scripts/evaluate.py --workdir=runs/fsq_10 --networks=inception --inception=pt_inception-2015-12-05-6726825d.pth
 """
 
-import pathlib
-
 from absl import flags
 
 from fsq_repro.errors import explained
@@ -28,7 +26,7 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    run = RunDir(pathlib.Path(FLAGS.workdir))
+    run = RunDir(FLAGS.workdir)
     with explained():
         kind = kind_of(run.config)
     record = kind.evaluate(

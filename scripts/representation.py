@@ -3,9 +3,6 @@
 python scripts/representation.py --runs=runs/tradeoff/fsq_10/seed0,runs/tradeoff/vq_10/seed0 --out=representation.png
 """
 
-import dataclasses
-import pathlib
-
 import numpy as np
 from absl import flags
 
@@ -28,7 +25,7 @@ FLAGS = flags.FLAGS
 def main() -> None:
     startup.start()
     studies = {}
-    for run in (RunDir(pathlib.Path(path)) for path in FLAGS.runs):
+    for run in map(RunDir, FLAGS.runs):
         config = run.config
         quantizer = quantizer_label(**config.quantizer)
         if quantizer in studies:
@@ -44,8 +41,9 @@ def main() -> None:
                 codebook_size=tokenizer.codebook_size,
                 seed=FLAGS.seed,
             )
-        studies[quantizer] = dataclasses.asdict(study)
-        shares = ", ".join(f"{c} ({s:.1%})" for c, s in zip(study.constant_codes, study.constant_shares, strict=True))
+        studies[quantizer] = study
+        pairs = zip(study["constant_codes"], study["constant_shares"], strict=True)
+        shares = ", ".join(f"{c} ({s:.1%})" for c, s in pairs)
         print(f"{run.path}: commonest codes {shares}")
     with atomic_path(FLAGS.out) as temporary, explained():
         representation_figure(studies, temporary)

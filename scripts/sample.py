@@ -35,7 +35,7 @@ FLAGS = flags.FLAGS
 
 def main() -> None:
     startup.start()
-    run = RunDir(pathlib.Path(FLAGS.workdir))
+    run = RunDir(FLAGS.workdir)
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
     config = run.config

@@ -6,7 +6,6 @@
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
 """
 
-import pathlib
 import sys
 import time
 
@@ -29,7 +28,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> int:
-    run = RunDir(pathlib.Path(FLAGS.workdir))
+    run = RunDir(FLAGS.workdir)
     config = FLAGS.config
     startup.start()
     with explained():

@@ -302,8 +302,7 @@ def test_uvim_at_the_small_scale_builds(name):
     code_predictor_factory.build_trainer(configs[1], coder)
     for config in configs:
         common.build_loop(config)
-        common.check_batch(config)
-        common.check_eval_batch(config)
+        common.check_devices(config)
 
 
 BAD_FIELDS = [  # of either stage

@@ -16,7 +16,7 @@ ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
 
 def cache_dir() -> pathlib.Path:
-    """Returns the default cache directory: `$FSQ_REPRO_CACHE`, else `~/.cache/fsq_repro`."""
+    """Returns the cache directory: `$FSQ_REPRO_CACHE`, else `~/.cache/fsq_repro`."""
     return pathlib.Path(os.environ.get("FSQ_REPRO_CACHE") or "~/.cache/fsq_repro").expanduser()
 
 
@@ -30,7 +30,6 @@ def cached_arrays(
     key: Mapping[str, Any],
     specs: Mapping[str, ArraySpec],
     fill: Callable[[dict[str, np.ndarray]], None],
-    directory: str | os.PathLike | None = None,
 ) -> dict[str, np.ndarray]:
     """Returns read-only memory-mapped arrays, building them if this key was never built.
 
@@ -41,11 +40,9 @@ def cached_arrays(
     Args:
       name: readable prefix of the directory.
       key: JSON-serialisable values that determine every byte of the arrays, a version among them.
-      specs: shape and dtype of each array.
-      fill: writes every element of the arrays it is given.
-      directory: the cache directory; `cache_dir()` if None.
+      specs: shape and dtype of each array; `fill` writes every element.
     """
-    root = cache_dir() if directory is None else pathlib.Path(directory)
+    root = cache_dir()
     final = root / f"{name}-{fingerprint(key, specs)}"
     if not final.is_dir():
         logging.info("Building %s in %s (once)", name, root)

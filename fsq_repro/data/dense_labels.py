@@ -8,36 +8,15 @@ import numpy as np
 
 MIN_DEPTH, MAX_DEPTH = 0.001, 10.0  # metres: range of the depth bins and of the pixels that are evaluated
 
-# Parts of a 480 x 640 NYU Depth v2 image that are evaluated, both 426 x 560: (rows, columns). `uvim` is what UViM's
-# code cuts, so what UViM's and FSQ's scores were measured on; the crop in its own comment, the usual one of
-# Eigen et al. (2014), starts 9 rows higher.
-NYU_SIZE = (480, 640)
-NYU_EVAL_CROPS = {
-    "uvim": (slice(54, 480), slice(41, 601)),
-    "eigen": (slice(45, 471), slice(41, 601)),
-}
-
 
 def depth_to_bins(depth: np.ndarray, num_bins: int) -> np.ndarray:
     """Returns the uniform bin of [0.001, 10] m that each depth lies in; depths outside go to the first or last bin.
 
-    Bin k is [edge_k, edge_k+1) with edge_k = 0.001 + k * 9.999 / num_bins. Pixels without a measured depth hold 0 and
-    so fall into bin 0; the published loss leaves that bin out (`bins != 0`), and with it the few valid pixels nearer
-    than edge_1 (0.04 m for 256 bins, 0.31 m for 32).
-
-    Args:
-      depth: floats of any shape, metres.
-      num_bins: K >= 2.
-
-    Returns:
-      int32 of the same shape, 0..K-1.
-
-    Raises:
-      ValueError: fewer than two bins, or a depth that is not finite.
+    Finite floats of any shape, metres -> int32 of the same shape, 0..K-1, where K = `num_bins` >= 2. Bin k is [edge_k,
+    edge_k+1) with edge_k = 0.001 + k * 9.999 / num_bins. Pixels without a measured depth hold 0 and so fall into bin 0;
+    the published loss leaves that bin out (`bins != 0`), and with it the few valid pixels nearer than edge_1 (0.04 m
+    for 256 bins, 0.31 m for 32).
     """
-    _check_num_bins(num_bins)
-    if not np.isfinite(depth).all():
-        raise ValueError("depth holds values that are not finite; pixels without a measurement must be 0.")
     unit = (np.asarray(depth, np.float64) - MIN_DEPTH) / (MAX_DEPTH - MIN_DEPTH)
     return np.floor(unit * num_bins).clip(0, num_bins - 1).astype(np.int32)
 
@@ -45,40 +24,18 @@ def depth_to_bins(depth: np.ndarray, num_bins: int) -> np.ndarray:
 def bins_to_depth(bins: np.ndarray, num_bins: int) -> np.ndarray:
     """Returns the depth at the centre of each bin: the prediction for the most likely bin.
 
-    Args:
-      bins: integers of any shape, 0..K-1.
-      num_bins: K >= 2.
-
-    Returns:
-      float32 of the same shape, metres.
-
-    Raises:
-      ValueError: fewer than two bins, or a bin outside 0..K-1.
+    Bins are integers of any shape, 0..K-1; depths are float32 of the same shape, metres.
     """
-    _check_num_bins(num_bins)
-    bins = np.asarray(bins)
-    if bins.size and (bins.min() < 0 or bins.max() >= num_bins):
-        raise ValueError(f"bins must lie in 0..{num_bins - 1}, got values from {bins.min()} to {bins.max()}.")
     return ((bins + 0.5) / num_bins * (MAX_DEPTH - MIN_DEPTH) + MIN_DEPTH).astype(np.float32)
-
-
-def _check_num_bins(num_bins: int) -> None:
-    if num_bins < 2:
-        raise ValueError(f"num_bins must be at least 2, got {num_bins}.")
 
 
 def make_canonical(ids_HxW: np.ndarray) -> np.ndarray:
     """Numbers the ids 1, 2, ... in raster order of their centres of mass, rows before columns; 0 stays 0.
 
-    As the published `make_canonical` with main axis y: sorted by x + H * y of the mean column x and row y (H and not W,
-    so that on images wider than high a column can outweigh a row). Ids of one key keep the order in which they first
-    appear; the published code computes in float32, where near keys can swap.
-
-    Args:
-      ids_HxW: integers >= 0; memory grows with the largest.
-
-    Returns:
-      int32 (H, W).
+    Integers >= 0 (memory grows with the largest) -> int32 (H, W). As the published `make_canonical` with main axis y:
+    sorted by x + H * y of the mean column x and row y (H and not W, so that on images wider than high a column can
+    outweigh a row). Ids of one key keep the order in which they first appear; the published code computes in float32,
+    where near keys can swap.
     """
     height, width = ids_HxW.shape
     flat = ids_HxW.ravel()
@@ -130,11 +87,7 @@ def panoptic_labels(
 
 
 def segment_codes(semantics: np.ndarray, instances: np.ndarray) -> np.ndarray:
-    """Returns one number a segment, the same for all its pixels: int64 of the same shape, 0 on void and only there.
-
-    Args:
-      semantics, instances: integers >= 0 of one shape.
-    """
+    """Returns one number a segment, the same for all its pixels: int64 of the same shape, 0 on void and only there."""
     stride = int(np.max(instances, initial=0)) + 1
     return np.where(semantics == 0, 0, semantics.astype(np.int64) * stride + instances)
 
@@ -162,14 +115,9 @@ def check_panoptic(semantics: np.ndarray, instances: np.ndarray, num_classes: in
 def to_grey(images: np.ndarray) -> np.ndarray:
     """Removes the colour, the input of colorization: ITU-R 601 luma in three equal channels.
 
-    Equals `tf.image.rgb_to_grayscale` of the uint8 image: weights 0.2989, 0.587, 0.114, scaled by 255.5 / 255 and
-    truncated to a byte, here in integers so that no rounding differs.
-
-    Args:
-      images: float32 (..., 3) in [0, 1], bytes over 255.
-
-    Returns:
-      float32 of the same shape, bytes over 255.
+    Float32 (..., 3) in [0, 1], bytes over 255 -> the same kind and shape. Equals `tf.image.rgb_to_grayscale` of the
+    uint8 image: weights 0.2989, 0.587, 0.114, scaled by 255.5 / 255 and truncated to a byte, here in integers so that
+    no rounding differs.
     """
     red, green, blue = np.moveaxis(np.rint(images * 255).astype(np.int64), -1, 0)
     # 255.5 / 255 * (0.2989 r + 0.587 g + 0.114 b) = 511 * (2989 r + 5870 g + 1140 b) / (510 * 10,000)
@@ -185,41 +133,3 @@ def to_signed(images: np.ndarray) -> np.ndarray:
 def to_unit(images: np.ndarray) -> np.ndarray:
     """[-1, 1] -> [0, 1], the inverse of `to_signed`; values outside are clipped as published."""
     return (images.clip(-1, 1) + 1) / 2
-
-
-def nyu_eval_crop(array: np.ndarray, crop: str) -> np.ndarray:
-    """Cuts the evaluated part out of an NYU Depth v2 image or depth map.
-
-    Args:
-      array: (480, 640) or (480, 640, C).
-      crop: `uvim` or `eigen`, see `NYU_EVAL_CROPS`.
-
-    Returns:
-      (426, 560) or (426, 560, C), a view.
-
-    Raises:
-      ValueError: an unknown crop or another size.
-    """
-    if crop not in NYU_EVAL_CROPS:
-        raise ValueError(f"crop must be one of {', '.join(NYU_EVAL_CROPS)}, not {crop!r}.")
-    if array.shape[:2] != NYU_SIZE:
-        raise ValueError(f"the NYU evaluation crop needs 480 x 640 pixels, got an array of shape {array.shape}.")
-    return array[NYU_EVAL_CROPS[crop]]
-
-
-def resize_nearest(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """Resizes maps to the nearest pixel centre, without antialiasing: predictions to the size they are evaluated at.
-
-    Equals `jax.image.resize(..., "nearest")`, in integers.
-
-    Args:
-      maps: (..., H, W) of any dtype.
-      size: the new height and width.
-
-    Returns:
-      (..., height, width).
-    """
-    rows, columns = (
-        (2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, maps.shape[-2:], strict=True)
-    )
-    return maps[..., rows[:, None], columns]

@@ -1,17 +1,11 @@
-"""Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them.
+"""Sources of the UViM tasks: `make_dense_source`, NYU Depth v2 and COCO panoptic as TFDS prepares them."""
 
-Where no labels are needed any source will do. TFDS sets are read without TensorFlow once they are prepared as
-array_record files.
-"""
-
-import os
 from collections.abc import Sequence
 
 import numpy as np
 
-from fsq_repro.data import dense_labels
 from fsq_repro.data.sources import Source, Split, check_request, make_source
-from fsq_repro.data.tfds_source import TfdsSource, items_fingerprint, open_items, rgb
+from fsq_repro.data.tfds_source import TfdsSource, rgb
 
 NYU, COCO = "nyu_depth_v2", "coco/2017_panoptic"
 LABELS = {
@@ -22,6 +16,14 @@ LABELS = {
 
 NUM_COCO_CLASSES, NUM_COCO_THINGS = 133, 80
 
+# Parts of a 480 x 640 NYU Depth v2 image that are evaluated, both 426 x 560: (rows, columns). `uvim` is what UViM's
+# code cuts, so what UViM's and FSQ's scores were measured on; the crop in its own comment, the usual one of
+# Eigen et al. (2014), starts 9 rows higher.
+NYU_EVAL_CROPS = {
+    "uvim": (slice(54, 480), slice(41, 601)),
+    "eigen": (slice(45, 471), slice(41, 601)),
+}
+
 
 def make_dense_source(
     labels: Sequence[str],
@@ -31,25 +33,17 @@ def make_dense_source(
     *,
     tfds_split: str | None = None,
     crop: str = "uvim",
-    cache_dir: str | os.PathLike | None = None,
 ) -> Source:
-    """Opens a source with the labels that a UViM task needs.
+    """Opens a source with the labels that a UViM task needs; arguments and errors as of `make_source`, and:
 
     Args:
-      labels: dense labels that its items must have, see `LABELS`.
-      name: a source of `LABELS`, or anything that `make_source` opens where `labels` is empty. TFDS names plain or as
-        `tfds:NAME`, with a version if wanted.
-      split: `train` or `validation`.
-      resolution: side in pixels at which `photos` and `scenes` are made.
+      labels: dense labels that its items must have, see `LABELS`; where empty, any source will do.
       tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
         colorization on `train[4096:]`); for TFDS sets only.
-      crop: part of NYU's validation items that is kept, see `dense_labels.NYU_EVAL_CROPS`.
-      cache_dir: where `photos` and `scenes` keep what they make.
+      crop: part of NYU's validation items that is kept, see `NYU_EVAL_CROPS`.
 
     Raises:
-      ValueError: unknown source, split, split expression or crop, a source without the labels, a TFDS set that is not
-        prepared, resolution out of range.
-      FileNotFoundError: missing folder.
+      ValueError: unknown split expression or crop, a source without the labels.
     """
     check_request(split, resolution)
     tfds_name = name.removeprefix("tfds:")
@@ -60,57 +54,44 @@ def make_dense_source(
     if name in ("photos", "scenes") or name.startswith("folder:"):
         if tfds_split is not None:
             raise ValueError(f"data.splits must be empty for data.source {name!r}, no TFDS set, not {tfds_split!r}.")
-        return make_source(name, split, resolution, cache_dir=cache_dir)
-    if not labels:
-        return TfdsSource(tfds_name, split, tfds_split=tfds_split)
-    if kind == NYU:
+        return make_source(name, split, resolution)
+    if labels and kind == NYU:
         return NyuDepth(tfds_name, split, tfds_split=tfds_split, crop=crop)
-    return CocoPanoptic(tfds_name, split, tfds_split=tfds_split)
+    reader = CocoPanoptic if labels else TfdsSource
+    return reader(tfds_name, split, tfds_split=tfds_split)
 
 
-class NyuDepth:
+class NyuDepth(TfdsSource):
     """NYU Depth v2: `image` uint8 (h, w, 3), `depth` float32 (h, w), `label` int32 () 0.
 
     Depth is in metres, 0 where it is not measured. Training items have 480 x 640 pixels; validation items are cut to
     the evaluated 426 x 560, image and depth alike, as big_vision's `nyu_eval_crop`.
     """
 
-    class_names = ("all",)
-    num_classes = 1
+    features = ("image", "depth")
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None, crop: str = "uvim"):
-        """Opens the prepared set.
-
-        Args:
-          name: TFDS name, with a version if wanted.
-          split: `train` or `validation`; the latter is cropped, whatever `tfds_split` is.
-          tfds_split: TFDS split expression that is opened instead.
-          crop: `uvim` or `eigen`, see `dense_labels.NYU_EVAL_CROPS`.
+        """Opens the prepared set as `TfdsSource` does; `crop`, of `NYU_EVAL_CROPS`, is validation's in any case.
 
         Raises:
           ValueError: set not prepared, no such split, unknown crop.
         """
-        if crop not in dense_labels.NYU_EVAL_CROPS:
-            raise ValueError(f"data.crop must be one of {', '.join(dense_labels.NYU_EVAL_CROPS)}, not {crop!r}.")
-        self._items, info = open_items(name, split, tfds_split, features=("image", "depth"))
-        self._crop = crop if split == "validation" else None
-        self.name = name
-        self.split = split
-        self.fingerprint = items_fingerprint(info, tfds_split) + (f"-{crop}" if self._crop else "")
-
-    def __len__(self) -> int:
-        return len(self._items)
+        if crop not in NYU_EVAL_CROPS:
+            raise ValueError(f"data.crop must be one of {', '.join(NYU_EVAL_CROPS)}, not {crop!r}.")
+        super().__init__(name, split, tfds_split=tfds_split)
+        self._crop = ()
+        if split == "validation":
+            self._crop = NYU_EVAL_CROPS[crop]
+            self.fingerprint += f"-{crop}"
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = self._items[index]
-        image, depth = rgb(item["image"]), np.asarray(item["depth"], np.float32)
+        depth = np.asarray(item["depth"], np.float32)[self._crop]
         depth = np.where(np.isfinite(depth), depth, np.float32(0))
-        if self._crop:
-            image, depth = (dense_labels.nyu_eval_crop(array, self._crop) for array in (image, depth))
-        return {"image": image, "depth": depth, "label": np.int32(0)}
+        return {"image": rgb(item["image"])[self._crop], "depth": depth, "label": np.int32(0)}
 
 
-class CocoPanoptic:
+class CocoPanoptic(TfdsSource):
     """COCO 2017 panoptic: `image` uint8 (h, w, 3), `semantics`, `instances`, `crowd` (h, w), `label` int32 () 0.
 
     - `semantics`: int32, 0 where no segment is annotated (void), else TFDS's class + 1.
@@ -122,38 +103,25 @@ class CocoPanoptic:
       things: the semantic ids that have instances, 1 to 80.
     """
 
-    class_names = ("all",)
-    num_classes = 1
+    features = ("image", "panoptic_image", "panoptic_objects")
     num_semantics = NUM_COCO_CLASSES + 1
     things = tuple(range(1, NUM_COCO_THINGS + 1))
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None):
-        """Opens the prepared set.
-
-        Args:
-          name: TFDS name, with a version if wanted.
-          split: `train` or `validation`.
-          tfds_split: TFDS split expression that is opened instead.
+        """Opens the prepared set as `TfdsSource` does.
 
         Raises:
           ValueError: set not prepared, no such split, or classes in another order than COCO's.
         """
-        features = ("image", "panoptic_image", "panoptic_objects")
-        self._items, info = open_items(name, split, tfds_split, features=features)
+        super().__init__(name, split, tfds_split=tfds_split)
         # TFDS numbers the classes as `panoptic_coco_categories.json` lists them: first the 80 things, from person to
         # toothbrush, then stuff from banner on. big_vision's evaluator relies on the same order.
-        names = info.features["panoptic_objects"]["label"].names
+        names = self.info.features["panoptic_objects"]["label"].names
         if names[NUM_COCO_THINGS - 1 : NUM_COCO_THINGS + 1] != ["toothbrush", "banner"]:
             raise ValueError(
                 f"TFDS set {name!r} must list COCO's panoptic classes in their own order, toothbrush and banner as "
                 f"numbers {NUM_COCO_THINGS - 1} and {NUM_COCO_THINGS}, got {names[NUM_COCO_THINGS - 1 :][:2]}."
             )
-        self.name = name
-        self.split = split
-        self.fingerprint = items_fingerprint(info, tfds_split)
-
-    def __len__(self) -> int:
-        return len(self._items)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
         item = self._items[index]

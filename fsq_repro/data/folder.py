@@ -17,13 +17,13 @@ import hashlib
 import json
 import os
 import pathlib
-import tempfile
 
 import numpy as np
 from absl import logging
 from PIL import Image, ImageOps
 
 from fsq_repro.data import cache
+from fsq_repro.files import atomic_path
 from fsq_repro.progress import track
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
@@ -49,13 +49,7 @@ class Folder:
       num_unreadable: image files that were left out of both splits together.
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike,
-        split: str,
-        *,
-        cache_dir: str | os.PathLike | None = None,
-    ):
+    def __init__(self, path: str | os.PathLike, split: str):
         """Lists and checks the images.
 
         Raises:
@@ -70,7 +64,7 @@ class Folder:
         )
         if not names:
             raise ValueError(f"data.source 'folder:{path}' holds no image ({', '.join(EXTENSIONS)}).")
-        readable = _readable(root, names, cache_dir)
+        readable = _readable(root, names)
         self.num_unreadable = len(names) - len(readable)
         splits = _split(root, readable)
         if not splits[split]:
@@ -78,10 +72,8 @@ class Folder:
                 f"data.source 'folder:{path}' has {len(readable)} readable images, none of them for {split}."
             )
         classes = sorted({_class_name(name) for names in splits.values() for name in names.values()})
-        self.name = f"folder:{path}"
-        self.split = split
-        self.class_names = tuple(classes)
-        self.num_classes = len(classes)
+        self.name, self.split = f"folder:{path}", split
+        self.class_names, self.num_classes = tuple(classes), len(classes)
         self._paths = [root / name for name in splits[split]]
         stats = [(name, (root / name).stat()) for name in splits[split]]
         self.fingerprint = cache.fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
@@ -114,13 +106,12 @@ def _split(root: pathlib.Path, names: list[str]) -> dict[str, dict[str, str]]:
     }
 
 
-def _readable(root: pathlib.Path, names: list[str], cache_dir: str | os.PathLike | None) -> list[str]:
+def _readable(root: pathlib.Path, names: list[str]) -> list[str]:
     """Returns the names of images that decode, by the cached verdicts of files that did not change."""
-    directory = cache.cache_dir() if cache_dir is None else pathlib.Path(cache_dir)
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    verdicts_file = directory / f"folder-{digest}.json"
+    verdicts_file = cache.cache_dir() / f"folder-{digest}.json"
+    # name: [size, mtime in ns, reason why it is unreadable or None]
     known = json.loads(verdicts_file.read_text()) if verdicts_file.is_file() else {}
-    verdicts = {}  # name: [size, mtime in ns, reason why it is unreadable or None]
     stamps = {n: [(s := (root / n).stat()).st_size, s.st_mtime_ns] for n in names}
 
     def check(name: str) -> str | None:
@@ -134,13 +125,11 @@ def _readable(root: pathlib.Path, names: list[str], cache_dir: str | os.PathLike
         return None
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        for name, reason in zip(track(names, f"reading {root}"), pool.map(check, names), strict=True):
-            verdicts[name] = [*stamps[name], reason]
+        reasons = track(pool.map(check, names), f"reading {root}", len(names))
+        verdicts = {name: [*stamps[name], reason] for name, reason in zip(names, reasons, strict=True)}
     if verdicts != known:
-        directory.mkdir(parents=True, exist_ok=True)
-        with tempfile.NamedTemporaryFile("w", dir=directory, delete=False) as f:
-            json.dump(verdicts, f)
-        os.replace(f.name, verdicts_file)
+        with atomic_path(verdicts_file) as temporary:
+            temporary.write_text(json.dumps(verdicts))
     readable = [n for n in names if verdicts[n][2] is None]
     if len(readable) < len(names):
         bad = len(names) - len(readable)

@@ -6,13 +6,8 @@ import numpy as np
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds images to bytes: clip to [0, 1], scale to 0..255, round to nearest (half to even).
 
-    Truncating instead darkens every image by half a grey level, which Frechet distances notice.
-
-    Args:
-      images: float array of any shape, [0, 1] nominal.
-
-    Returns:
-      uint8 array of the same shape.
+    Floats of any shape, [0, 1] nominal -> uint8 of the same shape. Truncating instead darkens every image by half a
+    grey level, which Frechet distances notice.
 
     Raises:
       ValueError: the dtype is not floating, or a value is not finite.

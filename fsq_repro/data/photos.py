@@ -22,7 +22,6 @@ crops are the same on every machine.
 """
 
 import importlib.util
-import os
 import pathlib
 
 import numpy as np
@@ -55,11 +54,6 @@ TRAIN_CROPS = 24_000  # at up to 32 px; fewer above, so that a set stays below 3
 VALIDATION_CROPS = 2_560
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right
-
-
-def default_size(split: str, resolution: int) -> int:
-    """Returns the number of crops of a split."""
-    return VALIDATION_CROPS if split == "validation" else TRAIN_CROPS * 32 // max(resolution, 32)
 
 
 def load_photograph(file_name: str) -> Image.Image:
@@ -113,39 +107,24 @@ class Photos:
     class_names = tuple(pathlib.Path(file_name).stem for file_name in PHOTOGRAPHS)
     num_classes = len(PHOTOGRAPHS)
 
-    def __init__(
-        self,
-        split: str,
-        resolution: int,
-        *,
-        size: int | None = None,
-        cache_dir: str | os.PathLike | None = None,
-    ):
-        """Opens the crops, making them on first use.
-
-        Args:
-          split: `train` or `validation`.
-          resolution: side of the crops in pixels.
-          size: number of crops; `default_size(split, resolution)` if None.
-          cache_dir: where the crops are kept.
-        """
+    def __init__(self, split: str, resolution: int):
+        """Opens the crops of `train` or `validation`, making them on first use."""
         self.split = split
-        size = default_size(split, resolution) if size is None else size
+        size = VALIDATION_CROPS if split == "validation" else TRAIN_CROPS * 32 // max(resolution, 32)
         key = dict(version=VERSION, photographs=PHOTOGRAPHS, seed=SEED, split=split, resolution=resolution, size=size)
         self.fingerprint = fingerprint(key)
         specs = {"image": ((size, resolution, resolution, 3), "uint8")}
-        name = f"photos-{split}-{resolution}px"
-        arrays = cached_arrays(name, key, specs, lambda arrays: self._fill(arrays["image"]), cache_dir)
-        self._images = arrays["image"]
+        self._images = cached_arrays(f"photos-{split}-{resolution}px", key, specs, self._fill)["image"]
 
-    def _fill(self, images: np.ndarray) -> None:
+    def _fill(self, arrays: dict[str, np.ndarray]) -> None:
+        images = arrays["image"]
         resolution = images.shape[1]
         for label in track(range(self.num_classes), f"cutting photos, {self.split}"):
             photograph = load_photograph(PHOTOGRAPHS[label])
             size = photograph.height, photograph.width
             cells = validation_cells(label, *size)
-            is_validation = int(self.split == "validation")
-            rng = np.random.Generator(np.random.Philox(key=[SEED, (1 + is_validation) * 1000 + label]))
+            stream = 2000 if self.split == "validation" else 1000
+            rng = np.random.Generator(np.random.Philox(key=[SEED, stream + label]))
             for i in range(label, len(images), self.num_classes):
                 for _ in range(MAX_DRAWS):
                     top, left, bottom, right = draw_box(rng, self.split, cells, size, resolution)

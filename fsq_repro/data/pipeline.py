@@ -13,6 +13,7 @@ import grain
 import numpy as np
 
 from fsq_repro.data import transforms
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 
@@ -44,7 +45,7 @@ class Augmentation:
     antialias: bool = True
 
     def __post_init__(self):
-        if self.crop not in ("none", "random_resized", "inception"):
+        if self.crop != "none" and self.crop not in DRAW_BOX:
             raise ValueError(f"augmentation crop must be 'none', 'random_resized' or 'inception', not {self.crop!r}.")
         if not 0 < self.min_scale <= 1:
             raise ValueError(f"augmentation min_scale must be in (0, 1], not {self.min_scale}.")
@@ -56,15 +57,8 @@ class Augmentation:
         if self.crop == "none":
             item = transforms.center_crop(item, resolution)
         else:
-            item = transforms.random_resized_crop(
-                item,
-                resolution,
-                rng,
-                self.min_scale,
-                self.aspect,
-                draw_box=DRAW_BOX[self.crop],
-                antialias=self.antialias,
-            )
+            box = DRAW_BOX[self.crop](rng, *item["image"].shape[:2], self.min_scale, self.aspect)
+            item = transforms.resized_crop(item, box, resolution, antialias=self.antialias)
         return self.mirror(item) if self.flip and rng.random() < 0.5 else item
 
 
@@ -89,13 +83,11 @@ def train_iterator(
       source: where items come from; item i goes to process i mod `process_count`.
       batch_size: items a batch on this process.
       resolution: side of the images in pixels.
-      seed: decides order and augmentation.
-      augmentation: what happens to each item.
+      seed, augmentation: see above.
       prepare: makes of a finished batch what the task learns from, on the host; its errors come out of `next`.
       num_workers: worker processes that decode, one core each; 0 reads with threads of this process, enough for
         embedded data. `scripts/benchmark_data.py` tells how many a config needs.
-      process_index: this process.
-      process_count: processes that share the source.
+      process_index, process_count: this process, and how many share the source.
 
     Raises:
       ValueError: fewer items than processes.
@@ -120,11 +112,8 @@ def train_iterator(
 def token_iterator(source: TokenSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:
     """Returns an endless iterator over shuffled batches: `tokens` int32 (B, S), `label` int32 (B,).
 
-    Where the source has mirror images, each item is one of the two at random. The source is this process's share; the
-    position is saved and restored as that of `train_iterator`.
-
-    Raises:
-      ValueError: an empty source.
+    Where the source has mirror images, each item is one of the two at random. The source is this process's share (an
+    empty one is a ValueError); the position is saved and restored as that of `train_iterator`.
     """
     if not len(source):
         raise ValueError(f"data source {source.name!r} has no item for this process.")
@@ -144,11 +133,8 @@ def token_eval_batches(source: TokenSource, *, batch_size: int) -> Iterator[Batc
     for start in range(0, -(-source.total // source.process_count), batch_size):
         rows = start + np.arange(batch_size)
         wanted = rows.clip(max=len(source) - 1)
-        yield {
-            "tokens": source.tokens_NxVxS[wanted, 0],
-            "label": source.labels_N[wanted],
-            "mask": rows < len(source),
-        }
+        tokens, labels = source.tokens_NxVxS[wanted, 0], source.labels_N[wanted]
+        yield {"tokens": tokens, "label": labels, "mask": rows < len(source)}
 
 
 def _shuffled(dataset: grain.MapDataset, seed: int, random_map: Callable, batch_size: int) -> grain.MapDataset:
@@ -174,17 +160,11 @@ class eval_batches:  # noqa: N801 - reads as a function
         process_index: int = 0,
         process_count: int = 1,
     ):
-        """Sets the pass up.
+        """Sets the pass up; arguments as of `train_iterator`, and:
 
         Args:
-          source: where items come from.
-          batch_size: items a batch on this process.
-          resolution: side of the images in pixels.
           transform: brings an item to the resolution: ADM's evaluation crop, or `transforms.plain_resize`.
-          prepare: as for `train_iterator`, without `mask`; a last batch that is not full is prepared before it is
-            filled up.
-          process_index: this process.
-          process_count: processes that share the source.
+          prepare: is not given `mask`; a last batch that is not full is prepared before it is filled up.
         """
         self._num_mine = len(range(process_index, len(source), process_count))
         self._num_batches = -(-len(source) // (process_count * batch_size))
@@ -212,9 +192,5 @@ def _without_names(item: transforms.Item) -> transforms.Item:
 
 
 def _finished(dataset: grain.MapDataset, prepare: Prepare | None) -> grain.MapDataset:
-    dataset = dataset.map(_to_float)
+    dataset = dataset.map(lambda batch: batch | {"image": to_unit_float(batch["image"])})
     return dataset if prepare is None else dataset.map(prepare)
-
-
-def _to_float(batch: Batch) -> Batch:
-    return {**batch, "image": batch["image"].astype(np.float32) / 255}

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import Any
 
 from fsq_repro.data.dense_sources import COCO, LABELS, NYU, make_dense_source
-from fsq_repro.data.sources import Source, make_source
+from fsq_repro.data.sources import Source
 from fsq_repro.data.tfds_source import load_builder
 
 GIB = 2**30
@@ -31,7 +31,6 @@ class Recipe:
       prepared: the built set: "dataset size" of TFDS' catalog. TFDS shuffles through temporary files of that size,
         which it deletes while it writes the set.
       splits: name -> number of items, from the catalog.
-      labels: with which `make_dense_source` reads the set.
     """
 
     origin: str
@@ -40,7 +39,6 @@ class Recipe:
     extracted: int
     prepared: int
     splits: dict[str, int]
-    labels: tuple[str, ...]
 
 
 # tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco}, and TFDS' checksum files.
@@ -52,7 +50,6 @@ RECIPES = {
         extracted=0,
         prepared=int(155.84 * GIB),  # with the test split, which is not needed here
         splits={"train": 1_281_167, "validation": 50_000},
-        labels=(),
     ),
     NYU: Recipe(
         origin="http://datasets.lids.mit.edu/fastdepth/data/",
@@ -61,7 +58,6 @@ RECIPES = {
         extracted=35_151_124_480,  # the same files in uncompressed tars: huggingface.co/datasets/sayakpaul/nyu_depth_v2
         prepared=int(74.03 * GIB),
         splits={"train": 47_584, "validation": 654},
-        labels=LABELS[NYU],
     ),
     COCO: Recipe(
         origin="http://images.cocodataset.org/",
@@ -74,7 +70,6 @@ RECIPES = {
         extracted=23 * 10**9,  # JPEGs do not shrink in a zip; the annotations are a zip of zips, unpacked twice
         prepared=int(19.63 * GIB),
         splits={"train": 118_287, "validation": 5_000},
-        labels=LABELS[COCO],
     ),
 }
 
@@ -100,7 +95,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         return
     root = _data_dir()
     manual = pathlib.Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
-    recipe = _recipe(name)
+    recipe = RECIPES.get(name.split(":")[0])
     instructions = " ".join((builder and builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())
     if recipe is not None:
         needed = _bytes_needed(recipe, root, manual)
@@ -133,11 +128,10 @@ def open_set(name: str, split: str) -> Source:
     Raises:
       ValueError: set not prepared or not readable, or another number of items than the set has.
     """
-    recipe = _recipe(name)
-    if recipe is None:
-        return make_source(name, split, 32)  # TFDS sets keep their own resolution
-    source = make_dense_source(recipe.labels, name, split, 32)
-    if len(source) != recipe.splits[split]:
+    kind = name.split(":")[0]
+    source = make_dense_source(LABELS.get(kind, ()), name, split, 32)  # TFDS sets keep their own resolution
+    recipe = RECIPES.get(kind)
+    if recipe and len(source) != recipe.splits[split]:
         raise ValueError(
             f"the prepared TFDS set {name!r} has {len(source):,} {split} items, not {recipe.splits[split]:,}: delete "
             f"{load_builder(name).data_dir} and prepare it again."
@@ -147,10 +141,6 @@ def open_set(name: str, split: str) -> Source:
 
 def _has_tensorflow() -> bool:
     return importlib.util.find_spec("tensorflow") is not None
-
-
-def _recipe(name: str) -> Recipe | None:
-    return RECIPES.get(name.split(":")[0])
 
 
 def _data_dir() -> pathlib.Path:
@@ -178,14 +168,10 @@ def _open_builder(name: str) -> Any | None:
 def _plan(name: str, recipe: Recipe, manual: pathlib.Path) -> str:
     archives = ", ".join(f"{archive} ({_gb(size)})" for archive, size in recipe.archives.items())
     items = ", ".join(f"{count:,} {split}" for split, count in recipe.splits.items())
-    if recipe.by_hand:
-        how = f"  by hand: download {archives}\n    from {recipe.origin}\n    into {manual}"
-    else:
-        how = (
-            f"  by hand: nothing; TFDS downloads {archives}\n    from {recipe.origin}\n"
-            f"    files of these names in {manual} are taken instead"
-        )
-    return f"{name}: {items} items\n{how}"
+    does, then = "download", f"into {manual}"
+    if not recipe.by_hand:
+        does, then = "nothing; TFDS downloads", f"files of these names in {manual} are taken instead"
+    return f"{name}: {items} items\n  by hand: {does} {archives}\n    from {recipe.origin}\n    {then}"
 
 
 def _check_archives(name: str, recipe: Recipe, manual: pathlib.Path) -> None:

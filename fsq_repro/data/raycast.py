@@ -13,6 +13,7 @@ import operator
 import numpy as np
 
 FLOOR, CEILING, LEFT, RIGHT, BACK, FRONT = range(6)  # surfaces of the room; solid i is surface 6 + i
+ROOM_NORMALS = ((0, 1, 0), (0, -1, 0), (1, 0, 0), (-1, 0, 0), (0, 0, -1), (0, 0, 1))
 FIRST_SOLID = 6
 SUBSAMPLES = ((-0.25, -0.25), (-0.25, 0.25), (0.25, -0.25), (0.25, 0.25))  # of a pixel, for antialiasing
 LAMP_OFFSETS = ((-0.12, -0.12), (0.12, -0.12), (-0.12, 0.12), (0.12, 0.12))  # one a subsample: softens shadows
@@ -223,10 +224,8 @@ def _surface_properties(scene: Scene, point: Vector, surface: np.ndarray):
             n = (cosine * nx + sine * nz, ny, cosine * nz - sine * nx)
         else:
             material = scene.surfaces[index]
-            u, v = {FLOOR: (x, z), CEILING: (x, z), LEFT: (z, y), RIGHT: (z, y)}.get(int(index), (x, y))
-            n = {FLOOR: (0, 1, 0), CEILING: (0, -1, 0), LEFT: (1, 0, 0), RIGHT: (-1, 0, 0), FRONT: (0, 0, 1)}.get(
-                int(index), (0, 0, -1)
-            )
+            u, v = ((x, z), (z, y), (x, y))[index // 2]
+            n = ROOM_NORMALS[index]
         for out, component in zip(normal, n, strict=True):
             out[at] = component
         mix, tone = _pattern(material, u, v, scene.noise)

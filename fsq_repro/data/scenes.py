@@ -15,7 +15,6 @@ Scene i of a split follows from (seed, split, i) alone, so sets of different siz
 """
 
 import dataclasses
-import os
 
 import numpy as np
 
@@ -49,17 +48,9 @@ def make_scene(seed: int, split: str, index: int) -> raycast.Scene:
     surfaces = [walls] * raycast.FIRST_SOLID
     surfaces[raycast.FLOOR] = _material(rng, ("checker", "tiles", "planks"), (0.2, 0.6), saturation=0.5, gloss=0.15)
     surfaces[raycast.CEILING] = _material(rng, ("plain",), (1.0, 1.0), saturation=0.1, gloss=0.0)
+    noise = rng.random((64, 64), np.float32)
 
-    scene = raycast.Scene(
-        room=ROOM,
-        eye=eye,
-        axes=axes,
-        tangent=TANGENT,
-        lamp=lamp,
-        surfaces=tuple(surfaces),
-        solids=(),
-        noise=rng.random((64, 64), np.float32),
-    )
+    scene = raycast.Scene(ROOM, eye, axes, TANGENT, lamp, tuple(surfaces), solids=(), noise=noise)
     for _ in range(rng.integers(2, MAX_INSTANCES, endpoint=True)):
         solid = _draw_solid(rng, scene)
         if solid is not None:
@@ -96,25 +87,10 @@ class Scenes:
     num_semantics = len(SEMANTIC_NAMES)
     things = THINGS
 
-    def __init__(
-        self,
-        split: str,
-        resolution: int,
-        *,
-        size: int | None = None,
-        cache_dir: str | os.PathLike | None = None,
-    ):
-        """Opens the scenes, rendering them on first use.
-
-        Args:
-          split: `train` or `validation`.
-          resolution: side of the pictures in pixels.
-          size: number of scenes; 8,000 for training and 1,000 for validation if None.
-          cache_dir: where the scenes are kept.
-        """
+    def __init__(self, split: str, resolution: int):
+        """Opens the scenes of `train` or `validation`, rendering them on first use."""
         self.split = split
-        if size is None:
-            size = VALIDATION_SCENES if split == "validation" else TRAIN_SCENES
+        size = VALIDATION_SCENES if split == "validation" else TRAIN_SCENES
         key = dict(version=VERSION, seed=SEED, split=split, resolution=resolution, size=size)
         self.fingerprint = fingerprint(key)
         shape = (size, resolution, resolution)
@@ -131,7 +107,7 @@ class Scenes:
                 for field, value in render_item(make_scene(SEED, split, i), resolution).items():
                     arrays[field][i] = value
 
-        self._arrays = cached_arrays(f"scenes-{split}-{resolution}px", key, specs, fill, cache_dir)
+        self._arrays = cached_arrays(f"scenes-{split}-{resolution}px", key, specs, fill)
 
     def __len__(self) -> int:
         return len(self._arrays["label"])

@@ -1,10 +1,14 @@
 """What a data source is, and `make_source`, which opens one by name."""
 
-import os
 from collections.abc import Sequence
 from typing import Literal, Protocol
 
 import numpy as np
+
+from fsq_repro.data.folder import Folder
+from fsq_repro.data.photos import Photos
+from fsq_repro.data.scenes import Scenes
+from fsq_repro.data.tfds_source import TfdsSource
 
 Split = Literal["train", "validation"]
 SPLITS = ("train", "validation")
@@ -30,13 +34,7 @@ class Source(Protocol):
     def __getitem__(self, index: int) -> dict[str, np.ndarray]: ...
 
 
-def make_source(
-    name: str,
-    split: Split,
-    resolution: int,
-    *,
-    cache_dir: str | os.PathLike | None = None,
-) -> Source:
+def make_source(name: str, split: Split, resolution: int) -> Source:
     """Opens a data source by name.
 
     Args:
@@ -44,7 +42,6 @@ def make_source(
       split: `train` or `validation`.
       resolution: side in pixels at which `photos` and `scenes` are made; the others give their images as they are,
         and the pipeline brings them to the resolution.
-      cache_dir: where `photos` and `scenes` keep what they make; by default `fsq_repro.data.cache.cache_dir()`.
 
     Raises:
       ValueError: unknown name or split, resolution out of range, folder without a readable image, TFDS set that is
@@ -52,21 +49,12 @@ def make_source(
       FileNotFoundError: missing folder.
     """
     check_request(split, resolution)
-    # Imported here so that each source pays only for what it needs.
     if name == "photos":
-        from fsq_repro.data.photos import Photos
-
-        return Photos(split, resolution, cache_dir=cache_dir)
+        return Photos(split, resolution)
     if name == "scenes":
-        from fsq_repro.data.scenes import Scenes
-
-        return Scenes(split, resolution, cache_dir=cache_dir)
+        return Scenes(split, resolution)
     if name.startswith("folder:"):
-        from fsq_repro.data.folder import Folder
-
-        return Folder(name.removeprefix("folder:"), split, cache_dir=cache_dir)
-    from fsq_repro.data.tfds_source import TfdsSource
-
+        return Folder(name.removeprefix("folder:"), split)
     return TfdsSource(name.removeprefix("tfds:"), split)
 
 

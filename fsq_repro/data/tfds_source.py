@@ -3,8 +3,7 @@
 A set is prepared once as array_record files (`scripts/prepare_data.py`, which does need TensorFlow).
 """
 
-from collections.abc import Mapping, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 import numpy as np
 
@@ -17,7 +16,13 @@ class TfdsSource:
     """Items {"image": uint8 (h, w, 3) as stored, "label": int32 ()}; sets without a class label have label 0.
 
     Sets that name the files of their images (`imagenet2012`) add `file_name`, a str.
+
+    Attributes:
+      features: names of features that the set must have.
+      info: TFDS' description of the set.
     """
+
+    features: ClassVar[tuple[str, ...]] = ("image",)
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None):
         """Opens a prepared set.
@@ -28,15 +33,35 @@ class TfdsSource:
           tfds_split: opens this TFDS split expression instead, e.g. `train[4096:]`.
 
         Raises:
-          ValueError: unknown name, set not prepared, no such split, or items without an image.
+          ValueError: unknown name, set not prepared, no such split, or items without one of the features.
         """
         import tensorflow_datasets as tfds
 
-        self._items, info = open_items(name, split, tfds_split, features=("image",))
+        builder = load_builder(name)
+        self.info = info = builder.info
+        self.name, self.split = name, split
+        self.fingerprint = info.full_name.replace("/", "-")  # fit for names of files
+        splits = list(info.splits)
+        # An unprepared set may not know its splits yet; opening it fails below.
+        if tfds_split is not None:
+            self.fingerprint += f"-{cache.fingerprint(tfds_split)}"
+            if splits:
+                _check_split(name, info, tfds_split)
+        else:
+            tfds_split = next((s for s in SPLIT_NAMES[split] if s in splits), None if splits else split)
+            if tfds_split is None:
+                raise ValueError(f"TFDS set {name!r} has no {split} split, only: {', '.join(splits)}.")
+        for feature in self.features:
+            if feature not in info.features:
+                raise ValueError(f"TFDS set {name!r} has no feature {feature!r}, only: {', '.join(info.features)}.")
+        try:
+            self._items = builder.as_data_source(tfds_split)
+        except (NotImplementedError, AssertionError, KeyError) as e:
+            raise ValueError(
+                f"TFDS set {name!r} is not prepared as array_record in {builder.data_dir}; "
+                f"prepare it with: python scripts/prepare_data.py --data={name}"
+            ) from e
         self._labelled = "label" in info.features and isinstance(info.features["label"], tfds.features.ClassLabel)
-        self.name = name
-        self.split = split
-        self.fingerprint = items_fingerprint(info, tfds_split)
         self.class_names = tuple(info.features["label"].names) if self._labelled else ("all",)
         self.num_classes = len(self.class_names)
 
@@ -52,46 +77,6 @@ class TfdsSource:
         return out
 
 
-def open_items(
-    name: str, split: str, tfds_split: str | None, features: Sequence[str]
-) -> tuple[Sequence[Mapping[str, Any]], Any]:
-    """Opens a split of a prepared set.
-
-    Args:
-      name: TFDS name.
-      split: `train` or `validation`, as for `TfdsSource`.
-      tfds_split: TFDS split expression to open instead, or None.
-      features: names of features that the items must have.
-
-    Returns:
-      The items as TFDS decodes them, and the set's `DatasetInfo`.
-
-    Raises:
-      ValueError: unknown name, set not prepared, no such split, or items without one of the features.
-    """
-    builder = load_builder(name)
-    info = builder.info
-    splits = list(info.splits)
-    # An unprepared set may not know its splits yet; opening it fails below.
-    if tfds_split is not None:
-        if splits:
-            _check_split(name, info, tfds_split)
-    else:
-        tfds_split = next((s for s in SPLIT_NAMES[split] if s in splits), None if splits else SPLIT_NAMES[split][0])
-        if tfds_split is None:
-            raise ValueError(f"TFDS set {name!r} has no {split} split, only: {', '.join(splits)}.")
-    for feature in features:
-        if feature not in info.features:
-            raise ValueError(f"TFDS set {name!r} has no feature {feature!r}, only: {', '.join(info.features)}.")
-    try:
-        return builder.as_data_source(tfds_split), info
-    except (NotImplementedError, AssertionError, KeyError) as e:
-        raise ValueError(
-            f"TFDS set {name!r} is not prepared as array_record in {builder.data_dir}; "
-            f"prepare it with: python scripts/prepare_data.py --data={name}"
-        ) from e
-
-
 def _check_split(name: str, info: Any, tfds_split: str) -> None:
     try:
         count = info.splits[tfds_split].num_examples
@@ -103,12 +88,6 @@ def _check_split(name: str, info: Any, tfds_split: str) -> None:
         ) from e
     if not count:
         raise ValueError(f"data.splits has {tfds_split!r}, which must have items of TFDS set {name!r} but has none.")
-
-
-def items_fingerprint(info: Any, tfds_split: str | None) -> str:
-    """Returns a name, fit for files, of the set's version and of the split expression if one was given."""
-    name = info.full_name.replace("/", "-")
-    return name if tfds_split is None else f"{name}-{cache.fingerprint(tfds_split)}"
 
 
 def rgb(image: np.ndarray) -> np.ndarray:

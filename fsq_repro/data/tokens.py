@@ -4,13 +4,13 @@ Only for pipelines without a random crop: an image then has two encodings, as it
 """
 
 import dataclasses
-import os
 from collections.abc import Callable
 
 import numpy as np
 
 from fsq_repro.data import transforms
 from fsq_repro.data.cache import cached_arrays
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.sources import Source
 from fsq_repro.progress import track
 
@@ -22,15 +22,13 @@ class TokenSource:
     """One process's share of a source: `tokens` int32 (variants, S) and `label` int32 () of each item.
 
     Attributes:
-      name, split: of the source.
+      name: of the source.
       tokens_NxVxS: variant 0 is the image, 1 its mirror image.
-      labels_N: int32.
       total: items of all processes.
       process_count: processes that share them.
     """
 
     name: str
-    split: str
     tokens_NxVxS: np.ndarray
     labels_N: np.ndarray
     total: int
@@ -54,21 +52,17 @@ def encode_source(
     batch_size: int,
     process_index: int = 0,
     process_count: int = 1,
-    cache_dir: str | os.PathLike | None = None,
 ) -> TokenSource:
     """Returns the tokens of this process's share of a source, encoding it if that was never done.
 
     Args:
-      source: images; brought to the resolution by ADM's evaluation crop.
+      source: images; brought to the resolution, their side in pixels, by ADM's evaluation crop.
       encode: images float32 (batch_size, H, W, 3) in [0, 1] -> indices int32 (batch_size, h, w); always called with
         full batches.
       tokenizer: fingerprint of the autoencoder's weights; part of the cache's key.
       num_tokens: h * w.
-      resolution: side of the images in pixels.
       mirrored: also encode the mirror images.
-      batch_size: images a call.
       process_index, process_count: item i belongs to process i mod `process_count`.
-      cache_dir: where the tokens are kept, by default `fsq_repro.data.cache.cache_dir()`.
     """
     mine = range(process_index, len(source), process_count)
     variants = 2 if mirrored else 1
@@ -88,13 +82,10 @@ def encode_source(
             items = [transforms.center_crop(source[i], resolution) for i in mine[rows]]
             arrays["labels"][rows] = [item["label"] for item in items]
             for v in range(variants):
-                images = np.stack([(transforms.flip(item) if v else item)["image"] for item in items])
-                images = images.astype(np.float32) / 255
+                images = to_unit_float(np.stack([(transforms.flip(item) if v else item)["image"] for item in items]))
                 padding = [(0, batch_size - len(images)), (0, 0), (0, 0), (0, 0)]
                 indices = np.asarray(encode(np.pad(images, padding)))[: len(images)]
                 arrays["tokens"][rows, v] = indices.reshape(len(images), num_tokens)
 
-    arrays = cached_arrays(f"tokens-{source.name.split(':')[0]}-{source.split}", key, specs, fill, cache_dir)
-    return TokenSource(
-        source.name, source.split, arrays["tokens"], arrays["labels"], total=len(source), process_count=process_count
-    )
+    arrays = cached_arrays(f"tokens-{source.name.split(':')[0]}-{source.split}", key, specs, fill)
+    return TokenSource(source.name, arrays["tokens"], arrays["labels"], len(source), process_count)

@@ -6,7 +6,6 @@ to the nearest pixel.
 """
 
 import math
-from collections.abc import Callable
 
 import numpy as np
 from PIL import Image
@@ -18,16 +17,9 @@ Box = tuple[int, int, int, int]  # left, top, right, bottom, as Pillow has it
 def adm_resize(image: np.ndarray, resolution: int) -> np.ndarray:
     """Resizes and centre-crops as ADM prepared its ImageNet reference sets: the evaluation crop.
 
-    Follows openai/guided-diffusion `image_datasets.py`: halve with a box filter while the short side is at least twice
-    the target, bicubic so that the short side equals the target, centre crop. Smaller images are enlarged by the
-    bicubic step.
-
-    Args:
-      image: uint8 (h, w, 3).
-      resolution: target side in pixels.
-
-    Returns:
-      uint8 (resolution, resolution, 3).
+    uint8 (h, w, 3) -> uint8 (resolution, resolution, 3). Follows openai/guided-diffusion `image_datasets.py`: halve
+    with a box filter while the short side is at least twice the target, bicubic so that the short side equals the
+    target, centre crop. Smaller images are enlarged by the bicubic step.
     """
     if image.shape[:2] == (resolution, resolution):
         return image
@@ -47,9 +39,7 @@ def center_crop(item: Item, resolution: int) -> Item:
         return item
     side = min(height, width)
     left, top = (width - side) // 2, (height - side) // 2
-    out = _crop_labels(item, (left, top, left + side, top + side), resolution)
-    out["image"] = adm_resize(item["image"], resolution)
-    return out
+    return _with_labels(item, (left, top, left + side, top + side), adm_resize(item["image"], resolution))
 
 
 def plain_resize(item: Item, resolution: int) -> Item:
@@ -60,23 +50,15 @@ def plain_resize(item: Item, resolution: int) -> Item:
     height, width = item["image"].shape[:2]
     if (height, width) == (resolution, resolution):
         return item
-    out = _crop_labels(item, (0, 0, width, height), resolution)
-    out["image"] = bilinear_resize(item["image"], resolution)
-    return out
+    return _with_labels(item, (0, 0, width, height), bilinear_resize(item["image"], resolution))
 
 
 def bilinear_resize(image: np.ndarray, resolution: int) -> np.ndarray:
     """Resizes bilinearly without antialiasing, pixel centres at halves, and cuts fractions off.
 
-    As google-research/big_vision `pp/ops_image.py` (`tf.image.resize`, then a cast to uint8), but in integers: the
-    truncation is that of the exact value, where float32 can fall below a whole number.
-
-    Args:
-      image: uint8 (h, w, C).
-      resolution: target side in pixels.
-
-    Returns:
-      uint8 (resolution, resolution, C).
+    uint8 (h, w, C) -> uint8 (resolution, resolution, C). As google-research/big_vision `pp/ops_image.py`
+    (`tf.image.resize`, then a cast to uint8), but in integers: the truncation is that of the exact value, where float32
+    can fall below a whole number.
     """
     denominator = 2 * resolution  # of positions and weights along one axis
     dtype = np.uint32 if 255 * denominator**2 < 2**32 else np.uint64
@@ -87,6 +69,15 @@ def bilinear_resize(image: np.ndarray, resolution: int) -> np.ndarray:
     weight_Rx1 = weight_R.astype(dtype)[:, None]
     sums_RxRxC = (denominator - weight_Rx1) * rows_RxWxC[:, left] + weight_Rx1 * rows_RxWxC[:, right]
     return (sums_RxRxC // denominator**2).astype(np.uint8)
+
+
+def resize_nearest(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+    """Resizes maps (H, W, ...) to another height and width, by the nearest pixel centre, without antialiasing.
+
+    Equals `jax.image.resize(..., "nearest")`, in integers, so that no rounding differs.
+    """
+    rows, columns = ((2 * np.arange(new) + 1) * old // (2 * new) for new, old in zip(size, maps.shape[:2], strict=True))
+    return maps[np.ix_(rows, columns)]
 
 
 def _neighbours(old: int, new: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -145,37 +136,18 @@ def draw_inception_box(
     return 0, 0, width, height
 
 
-def random_resized_crop(
-    item: Item,
-    resolution: int,
-    rng: np.random.Generator,
-    min_scale: float,
-    aspect: tuple[float, float],
-    *,
-    draw_box: Callable[..., Box] = draw_crop_box,
-    antialias: bool = True,
-) -> Item:
-    """Cuts a random box and resizes it to (resolution, resolution), the image bilinearly.
+def resized_crop(item: Item, box: Box, resolution: int, *, antialias: bool) -> Item:
+    """Cuts a box and resizes it to (resolution, resolution), the image bilinearly.
 
-    Args:
-      item: what is cut.
-      resolution: side of the result in pixels.
-      rng: decides the box.
-      min_scale: smallest area of the box, as a share of the image.
-      aspect: range of the box's width over its height.
-      draw_box: `draw_crop_box` or `draw_inception_box`.
-      antialias: with antialiasing by Pillow, as in MaskBit's tokenizer training, or by `bilinear_resize`, as in UViM's.
+    With antialiasing by Pillow, as in MaskBit's tokenizer training; else by `bilinear_resize`, as in UViM's.
     """
-    height, width = item["image"].shape[:2]
-    box = draw_box(rng, height, width, min_scale, aspect)
-    out = _crop_labels(item, box, resolution)
     left, top, right, bottom = box
     if antialias:
         picture = Image.fromarray(item["image"]).crop(box)
-        out["image"] = np.asarray(picture.resize((resolution, resolution), Image.Resampling.BILINEAR))
+        image = np.asarray(picture.resize((resolution, resolution), Image.Resampling.BILINEAR))
     else:
-        out["image"] = bilinear_resize(item["image"][top:bottom, left:right], resolution)
-    return out
+        image = bilinear_resize(item["image"][top:bottom, left:right], resolution)
+    return _with_labels(item, box, image)
 
 
 def flip(item: Item) -> Item:
@@ -187,10 +159,12 @@ def _is_dense(value: np.ndarray, item: Item) -> bool:
     return np.shape(value)[:2] == item["image"].shape[:2]
 
 
-def _crop_labels(item: Item, box: Box, resolution: int) -> Item:
-    """Returns the item with its dense labels cut to `box` and resized to the nearest pixel centre; `image` is left."""
+def _with_labels(item: Item, box: Box, image: np.ndarray) -> Item:
+    """Returns the item with another image and its dense labels, cut to `box` and resized to the image's size."""
     left, top, right, bottom = box
-    # Centre of output pixel i lies at (i + 0.5) * side / resolution of the box: integers, so no rounding differs.
-    rows = top + (2 * np.arange(resolution) + 1) * (bottom - top) // (2 * resolution)
-    columns = left + (2 * np.arange(resolution) + 1) * (right - left) // (2 * resolution)
-    return {k: v[np.ix_(rows, columns)] if k != "image" and _is_dense(v, item) else v for k, v in item.items()}
+    dense = {k: v for k, v in item.items() if k != "image" and _is_dense(v, item)}
+    return (
+        item
+        | {k: resize_nearest(v[top:bottom, left:right], image.shape[:2]) for k, v in dense.items()}
+        | {"image": image}
+    )

@@ -28,7 +28,6 @@ def evaluate_run(
     """Measures the run on its validation split and merges the metrics into `record.json`.
 
     Args:
-      run: the run directory.
       stage1: of no use here, for the other kinds of runs.
       weights: "ema" (the default) or "raw".
       step: a checkpoint's step; the last by default. Metrics of other weights than the last checkpoint's EMA say so in
@@ -36,11 +35,7 @@ def evaluate_run(
       networks: feature networks; the config's `eval.networks` by default, and never the network of the training loss.
       inception: path of Inception's weights; the config's `eval.inception` by default.
 
-    Returns:
-      The record.
-
-    Raises:
-      UserError: no run or checkpoint there, or its data are missing.
+    Returns the record. Raises UserError where there is no run or checkpoint, or its data are missing.
     """
     weights = weights or "ema"
     tokenizer = load_tokenizer(run, weights=weights, step=step)
@@ -60,14 +55,8 @@ def evaluate_run(
         codebook_size=tokenizer.codebook_size,
         levels=tokenizer.levels,
     )
-    protocol = {
-        "data": config.data.source,
-        "resolution": config.data.resolution,
-        "split": "validation",
-        "samples": len(sources["validation"]),
-        "weights": weights,
-        "checkpoint": tokenizer.step,
-    }
+    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
+    protocol |= {"samples": len(sources["validation"]), "weights": weights, "checkpoint": tokenizer.step}
     measured = {MetricKey(name): Measured(value, protocol) for name, value in result.values.items()}
     for scorer in scorers:
         references = {split: scorer.reference_moments(source) for split, source in sources.items()}
@@ -83,8 +72,7 @@ def evaluate_run(
     picture = reconstruction_grid(result.originals, result.reconstructions)
     if weights == "ema" and tokenizer.step == config.steps:
         save_png(run.samples / "evaluation.png", picture)
-        facts = {"level_histograms": result.level_histograms, "saturation": result.saturation}
-        return run.update_record(measured, **facts)
+        return run.update_record(measured, **result.level_facts)
     save_png(run.samples / f"evaluation@{weights},{tokenizer.step}.png", picture)
     of_checkpoint = {"weights": weights, "step": tokenizer.step}
     return run.update_record({dataclasses.replace(key, **of_checkpoint): m for key, m in measured.items()})

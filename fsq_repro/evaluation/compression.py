@@ -1,11 +1,13 @@
 """What the validation split's tokens cost under a stage-II run, and their codebook usage."""
 
+import functools
+
 import jax
 import numpy as np
 
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.inference.image_generator import ImageGenerator
-from fsq_repro.metrics import lossless_coder
+from fsq_repro.metrics.lossless_coder import LosslessCoder
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime.run_dir import Measured, Measurements
@@ -35,21 +37,17 @@ def compression_metrics(
 
     # Spread over the split, so that a split that is ordered by class gives all classes.
     some = np.unique(np.linspace(0, len(tokens_NxS) - 1, min(coder_images, len(tokens_NxS))).astype(int))
-    program = jax.jit(generator.logits)
-    logits_fn = lambda tokens, labels: np.asarray(program(image_generator.params, tokens, labels))  # noqa: E731
-    order = {"groups": generator.groups, "mask_id": generator.model.mask_id, "batch_size": batch_size}
-    words = lossless_coder.encode(logits_fn, tokens_NxS[some], labels_N[some], **order)
-    num_tokens = tokens_NxS.shape[1]
-    decoded = lossless_coder.decode(logits_fn, words, labels_N[some], num_tokens=num_tokens, **order)
-    if not np.array_equal(decoded, tokens_NxS[some]):
-        raise ValueError("the coder's stream did not decode to the tokens that it was made from")
+    logits_fn = functools.partial(jax.jit(generator.logits), image_generator.params)
+    coder = LosslessCoder(logits_fn, generator.groups, generator.model.mask_id, batch_size)
+    words = coder.encode(tokens_NxS[some], labels_N[some])
+    coder.decode(words, labels_N[some], tokens_NxS.shape[1])
 
     of_split = protocol | {"split": "validation", "images": len(tokens_NxS)}
     schedule = generator.compression_protocol()
     of_coder = protocol | {"split": "validation", "images": len(some)} | schedule
     measured = {
         "compression_bits": Measured(float(bits_NxS.mean()), of_split | schedule),
-        "coder_bits": Measured(32 * len(words) / (len(some) * num_tokens), of_coder),
+        "coder_bits": Measured(32 * len(words) / tokens_NxS[some].size, of_coder),
         "coder_expected_bits": Measured(float(bits_NxS[some].mean()), of_coder),
     }
     measured |= {name: Measured(value, of_split) for name, value in usage.compute().items()}

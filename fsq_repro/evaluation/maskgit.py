@@ -38,16 +38,7 @@ def evaluate_run(
     Samples are class-balanced: sample i has label i mod the number of classes. The main metrics are those at the
     config's guidance weight; where the config lists others, all are also given with their weight in the key.
 
-    Args:
-      run: the run directory.
-      stage1: see `load_image_generator`.
-      weights, step, networks, inception: as in `evaluation.autoencoder.evaluate_run`.
-
-    Returns:
-      The record.
-
-    Raises:
-      UserError: no run or checkpoint there, or its data are missing.
+    `stage1` is as of `load_image_generator`; the rest is as of `evaluation.autoencoder.evaluate_run`.
     """
     weights = weights or "ema"
     image_generator = load_image_generator(run, stage1=stage1, weights=weights, step=step)
@@ -57,12 +48,8 @@ def evaluate_run(
         scorers = scorer_factory.build_scorers(config, config.data.resolution)
         files = scorer_factory.build_reference_files(config, scorers)
         validation_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, validation)
-    common = {
-        "data": config.data.source,
-        "resolution": config.data.resolution,
-        "weights": weights,
-        "checkpoint": image_generator.step,
-    }
+    common = {"data": config.data.source, "resolution": config.data.resolution}
+    common |= {"weights": weights, "checkpoint": image_generator.step}
     measured = compression_metrics(image_generator, validation_tokens, config.eval.coder_images, common)
 
     main = weights == "ema" and image_generator.step == config.steps
@@ -86,14 +73,7 @@ def evaluate_run(
                 train_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, train)
                 for scorer in scorers:
                     measured |= class_metrics(
-                        image_generator,
-                        scorer,
-                        drawn[scorer.name].features_NxD,
-                        labels_N,
-                        train,
-                        train_tokens,
-                        of_samples=protocol,
-                        of_soups=common,
+                        image_generator, scorer, drawn[scorer.name], labels_N, train, train_tokens, protocol, common
                     )
         if config.eval.guidance_weights:
             measured |= {dataclasses.replace(key, guidance=guidance): m for key, m in of_samples.items()}

@@ -18,7 +18,7 @@ from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.metrics.usage import CodebookUsage, saturation
+from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime.run_dir import Measured, RunDir, read_metrics
 from fsq_repro.tasks.base import EvaluationData, Maps
 from fsq_repro.visualization.grids import save_png
@@ -40,18 +40,12 @@ def evaluate_run(
 ) -> dict:
     """Measures the run and merges the metrics into its record.
 
+    All is as of `evaluation.autoencoder.evaluate_run` but for:
+
     Args:
-      run: of either stage.
       stage1: see `load_label_predictor`; of no use for stage I.
       weights: "raw" or None, which is the same: UViM keeps no average.
-      step: a checkpoint's step; the last by default. The keys of another's metrics have "raw" weights and the step.
-      networks, inception: of colorization, as in `evaluation.autoencoder.evaluate_run`.
-
-    Returns:
-      The record.
-
-    Raises:
-      UserError: no run or checkpoint there, or its data are missing or do not fit the task.
+      networks, inception: of colorization.
     """
     if weights not in (None, "raw"):
         raise UserError(f"--weights={weights} is not kept by UViM's trainers; --weights=raw is")
@@ -95,18 +89,15 @@ def evaluate_run(
 
     protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
     protocol |= evaluation.protocol | {"images": first, "weights": "raw", "checkpoint": step}
-    particular = scorer.protocols()
-    measured = {
-        # Baselines are not sampled.
-        key: Measured(value, protocol | ({} if key.baseline else sampler) | particular.get(key, {}))
-        for key, value in scorer.compute().items()
-    }
+    particular, measured = scorer.protocols(), {}
+    for key, value in scorer.compute().items():
+        of_model = {} if key.baseline else sampler  # baselines are not sampled
+        measured[key] = Measured(value, protocol | of_model | particular.get(key, {}))
     facts = {}
     if usage is not None:
         measured |= {MetricKey(name): Measured(value, protocol) for name, value in usage.compute().items()}
         if coder.levels:
-            histograms = usage.level_histograms(coder.levels)
-            facts = {"level_histograms": [h.tolist() for h in histograms], "saturation": saturation(histograms)}
+            facts = usage.level_facts(coder.levels)
     else:
         theirs = read_metrics(RunDir(stage1 or config.stage1).record)
         usage_keys = [MetricKey(name) for name in USAGE]

@@ -8,7 +8,7 @@ from ml_collections import ConfigDict
 
 from fsq_repro.experiments.kind import Shapes
 from fsq_repro.experiments.label_autoencoder import DenseLabelsKind
-from fsq_repro.factories import code_predictor
+from fsq_repro.factories import code_predictor, stage1_link
 from fsq_repro.inference import label_coder
 from fsq_repro.inference.label_coder import LabelCoder
 from fsq_repro.trainers.code_predictor import CodePredictorTrainer
@@ -40,4 +40,6 @@ class CodePredictorKind(DenseLabelsKind):
     def num_tokens(self, trainer: CodePredictorTrainer) -> int:
         return trainer.model.num_codes
 
-    facts = staticmethod(code_predictor.run_facts)
+    def facts(self, config: ConfigDict, trainer: CodePredictorTrainer) -> dict:
+        stage1 = stage1_link.stage1_facts(config, trainer.coder.fingerprint)
+        return super().facts(config, trainer) | {"generator": "autoregressive", "stage1": stage1}

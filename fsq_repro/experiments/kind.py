@@ -8,10 +8,12 @@ from collections.abc import Callable, Iterable
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 from ml_collections import ConfigDict
 
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
+from fsq_repro.factories import common
 from fsq_repro.factories.stage1_link import Stage1Need
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.tasks.base import Task
@@ -60,18 +62,18 @@ class Kind(abc.ABC):
     def num_tokens(self, trainer: Trainer) -> int:
         """Codes of one example."""
 
-    @abc.abstractmethod
     def facts(self, config: ConfigDict, trainer: Trainer) -> dict:
         """What `record.json` says of a run before it has trained."""
+        return common.run_facts(config, trainer, self.num_tokens(trainer)) | {"stage": 2 if self.needs else 1}
 
-    # ---- Its data
+    # ---- Its data, by default images and their labels
 
     def build_task(self, config: ConfigDict) -> Task | None:
         """What prepares the batches; None where nothing does."""
         return None
 
-    @abc.abstractmethod
-    def build_source(self, config: ConfigDict, split: str) -> Source: ...
+    def build_source(self, config: ConfigDict, split: str) -> Source:
+        return common.build_source(config, split)
 
     def trains_on_tokens(self, config: ConfigDict) -> bool:
         """Whether stage I makes tokens of all images before training, so that no image is read in it."""
@@ -81,17 +83,21 @@ class Kind(abc.ABC):
         """What batches are made of: the source, or its tokens."""
         return source
 
-    @abc.abstractmethod
     def train_iterator(self, config: ConfigDict, task: Task | None, items: Any) -> Any:
         """This process's part of the training batches, as a grain iterator."""
+        return common.build_train_iterator(config, items)
 
-    @abc.abstractmethod
     def eval_batches(self, config: ConfigDict, task: Task | None, items: Any) -> Iterable[Batch]:
         """This process's part of the batches that cover the items once."""
+        return common.build_eval_batches(config, items)
 
-    @abc.abstractmethod
     def batch_shapes(self, config: ConfigDict, trainer: Trainer) -> dict[str, jax.ShapeDtypeStruct]:
         """Shapes of a global training batch."""
+        B, side = config.batch_size, config.data.resolution
+        return {
+            "image": jax.ShapeDtypeStruct((B, side, side, 3), jnp.float32),
+            "label": jax.ShapeDtypeStruct((B,), jnp.int32),
+        }
 
     # ---- Its evaluation
 

@@ -14,6 +14,9 @@ from fsq_repro.trainers.loop import Trainer
 class DenseLabelsKind(Kind):
     """What both stages share."""
 
+    def facts(self, config: ConfigDict, trainer: Trainer) -> dict:
+        return super().facts(config, trainer) | {"task": config.task.name, "context": config.context}
+
     def build_task(self, config: ConfigDict) -> Task:
         return label_autoencoder.build_task(config.task)
 
@@ -33,6 +36,3 @@ class LabelAutoencoderKind(DenseLabelsKind):
 
     def num_tokens(self, trainer: LabelAutoencoderTrainer) -> int:
         return trainer.model.code_grid**2
-
-    def facts(self, config: ConfigDict, trainer: LabelAutoencoderTrainer) -> dict:
-        return label_autoencoder.run_facts(config, trainer, self.num_tokens(trainer)) | {"stage": 1}

@@ -7,13 +7,12 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fsq_repro.data.pipeline import Batch
+from fsq_repro.data.pipeline import Batch, token_eval_batches, token_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.evaluation import maskgit as evaluation
-from fsq_repro.experiments.autoencoder import image_shapes
 from fsq_repro.experiments.kind import Kind, Shapes
-from fsq_repro.factories import maskgit
+from fsq_repro.factories import maskgit, stage1_link
 from fsq_repro.inference import tokenizer
 from fsq_repro.inference.tokenizer import Tokenizer
 from fsq_repro.trainers.autoencoder import AutoencoderTrainer
@@ -42,7 +41,10 @@ class MaskGITKind(Kind):
     def num_tokens(self, trainer: MaskGITTrainer) -> int:
         return trainer.generator.grid**2
 
-    facts = staticmethod(maskgit.run_facts)
+    def facts(self, config: ConfigDict, trainer: MaskGITTrainer) -> dict:
+        stage1 = stage1_link.stage1_facts(config, trainer.tokenizer.fingerprint)
+        return super().facts(config, trainer) | {"generator": trainer.generator.name, "stage1": stage1}
+
     build_source = staticmethod(maskgit.build_source)
     trains_on_tokens = staticmethod(maskgit.trains_on_tokens)
 
@@ -52,13 +54,15 @@ class MaskGITKind(Kind):
         return maskgit.build_tokens(config, stage1, source)
 
     def train_iterator(self, config: ConfigDict, task: None, items: Source | TokenSource) -> Any:
-        return maskgit.build_train_iterator(config, items)
+        if not self.trains_on_tokens(config):
+            return super().train_iterator(config, task, items)
+        return token_iterator(items, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
 
     def eval_batches(self, config: ConfigDict, task: None, items: TokenSource) -> Iterable[Batch]:
-        return maskgit.build_eval_batches(config, items)
+        return token_eval_batches(items, batch_size=config.eval.batch_size // jax.process_count())
 
     def batch_shapes(self, config: ConfigDict, trainer: MaskGITTrainer) -> dict[str, jax.ShapeDtypeStruct]:
-        images = image_shapes(config)
+        images = super().batch_shapes(config, trainer)
         if trainer.encode:
             return images
         tokens = jax.ShapeDtypeStruct((config.batch_size, self.num_tokens(trainer)), jnp.int32)

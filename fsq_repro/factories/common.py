@@ -4,6 +4,7 @@ Every value is checked here, before anything is compiled or written: errors name
 allowed.
 """
 
+import dataclasses
 from collections.abc import Sequence
 from typing import Any
 
@@ -13,7 +14,7 @@ import optax
 from flax import linen as nn
 from ml_collections import ConfigDict
 
-from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
+from fsq_repro.data.pipeline import Augmentation, Prepare, eval_batches, train_iterator
 from fsq_repro.data.sources import Source, make_source
 from fsq_repro.quantizers import make_quantizer, quantizer_label
 from fsq_repro.runtime import sharding
@@ -23,16 +24,12 @@ from fsq_repro.trainers.loop import LoopConfig, Trainer
 DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 
-def build_dtype(c: ConfigDict) -> jnp.dtype:
-    """`config.model.dtype` -> dtype of the computation."""
+def build_network(network: type[nn.Module], c: ConfigDict, **others: Any) -> nn.Module:
+    """A network whose attributes are the fields of `config.model` and these others."""
     if c.dtype not in DTYPES:
         raise ValueError(f"model.dtype = {c.dtype!r} is not one of {', '.join(DTYPES)}")
-    return DTYPES[c.dtype]
-
-
-def build_quantizer(c: ConfigDict) -> nn.Module:
-    """`config.quantizer` -> module; its fields but `name` are the module's attributes."""
-    return make_quantizer(**c)
+    fields = {field.name: c[field.name] for field in dataclasses.fields(network) if field.name in c}
+    return network(**fields | others | {"dtype": DTYPES[c.dtype]})
 
 
 def build_schedule(c: ConfigDict, steps: int) -> optax.Schedule:
@@ -62,73 +59,69 @@ def build_loop(config: ConfigDict) -> LoopConfig:
     for name in ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every"):
         if config[name] < 1:
             raise ValueError(f"{name} = {config[name]} must be at least 1")
-    return LoopConfig(
-        seed=config.seed,
-        steps=config.steps,
-        batch_size=config.batch_size,
-        log_every=config.log_every,
-        eval_every=config.eval_every,
-        checkpoint_every=config.checkpoint_every,
-        fsdp=config.mesh.fsdp,
-    )
+    fields = dataclasses.fields(LoopConfig)
+    return LoopConfig(**{f.name: config[f.name] for f in fields if f.name != "fsdp"}, fsdp=config.mesh.fsdp)
 
 
 def check_devices(config: ConfigDict) -> None:
     """ValueError for what the devices of all processes cannot share equally."""
     sharding.make_mesh(config.mesh.fsdp)
-    check_batch(config)
+    check_division(config.batch_size, config.accumulate_steps, jax.device_count())
     check_eval_batch(config)
 
 
-def check_batch(config: ConfigDict) -> None:
-    check_division(config.batch_size, config.accumulate_steps, jax.device_count())
-
-
 def check_eval_batch(config: ConfigDict) -> None:
-    if config.eval.batch_size < 1 or config.eval.batch_size % jax.device_count():
-        raise ValueError(
-            f"eval.batch_size = {config.eval.batch_size} must be a positive multiple of the {jax.device_count()} "
-            "devices"
-        )
+    size, devices = config.eval.batch_size, jax.device_count()
+    if size < 1 or size % devices:
+        raise ValueError(f"eval.batch_size = {size} must be a positive multiple of the {devices} devices")
 
 
 def build_source(config: ConfigDict, split: str) -> Source:
     return make_source(config.data.source, split, config.data.resolution)
 
 
-def build_train_iterator(config: ConfigDict, source: Source | Sequence[dict]) -> Any:
-    """This process's part of the training batches, as a grain iterator."""
-    check_batch(config)
-    processes = jax.process_count()
+def build_train_iterator(
+    config: ConfigDict,
+    source: Source | Sequence[dict],
+    augmentation: Augmentation | None = None,
+    prepare: Prepare | None = None,
+) -> Any:
+    """This process's part of the training batches, as a grain iterator; by default augmented as `config.data` says."""
     return train_iterator(
         source,
-        batch_size=config.batch_size // processes,
+        batch_size=config.batch_size // jax.process_count(),
         resolution=config.data.resolution,
         seed=config.seed,
-        augmentation=Augmentation(flip=config.data.flip, crop=config.data.crop),
+        augmentation=augmentation or Augmentation(flip=config.data.flip, crop=config.data.crop),
+        prepare=prepare,
         num_workers=config.data.num_workers,
         process_index=jax.process_index(),
-        process_count=processes,
+        process_count=jax.process_count(),
     )
 
 
-def build_eval_batches(config: ConfigDict, source: Source) -> eval_batches:
-    """This process's part of the batches that cover `source` once; eval.batch_size is global."""
+def build_eval_batches(
+    config: ConfigDict, source: Source, processes: int | None = None, **preparation: Any
+) -> eval_batches:
+    """This process's part of the batches that cover `source` once; eval.batch_size is global.
+
+    `processes` is their number, 1 where each goes through the whole source; `preparation` as of `eval_batches`.
+    """
     check_eval_batch(config)
-    processes = jax.process_count()
     return eval_batches(
         source,
-        batch_size=config.eval.batch_size // processes,
+        batch_size=config.eval.batch_size // jax.process_count(),
         resolution=config.data.resolution,
-        process_index=jax.process_index(),
-        process_count=processes,
+        process_index=0 if processes == 1 else jax.process_index(),
+        process_count=processes or jax.process_count(),
+        **preparation,
     )
 
 
-def common_facts(config: ConfigDict, trainer: Trainer, num_tokens: int) -> dict:
-    """The facts that the records of all kinds share; `num_tokens` are those of an example."""
+def run_facts(config: ConfigDict, trainer: Trainer, num_tokens: int) -> dict:
+    """What the records of all kinds say of a run before it has trained; `num_tokens` are those of an example."""
     abstract = jax.eval_shape(trainer.init_state, jax.random.key(0))
-    quantizer = build_quantizer(config.quantizer)
+    quantizer = make_quantizer(**config.quantizer)
     return {
         "experiment": config.experiment,
         "scale": config.scale,

@@ -5,17 +5,19 @@ import math
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fsq_repro.data.pipeline import token_eval_batches, token_iterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource, encode_source
-from fsq_repro.factories import common, stage1_link
+from fsq_repro.factories import common
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer
 from fsq_repro.models.masked_transformer import MaskedTransformer
+from fsq_repro.quantizers import make_quantizer
+from fsq_repro.trainers.big_vision_adafactor import kernels
 from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
-from fsq_repro.trainers.maskgit import FrozenTokenizer, MaskGITTrainer
+from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 KINDS = {"masked": MaskedTransformer, "autoregressive": AutoregressiveTransformer}
 
@@ -31,17 +33,12 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
             raise ValueError(f"{name} = {value} must be in [0, 1)")
     if config.data.num_classes < 1:
         raise ValueError(f"data.num_classes = {config.data.num_classes} must be at least 1")
-    model = KINDS[m.kind](
-        codebook_size=common.build_quantizer(config.quantizer).codebook_size,
+    model = common.build_network(
+        KINDS[m.kind],
+        m,
+        codebook_size=make_quantizer(**config.quantizer).codebook_size,
         num_classes=config.data.num_classes,
         num_tokens=grid * grid,
-        width=m.width,
-        num_layers=m.num_layers,
-        num_heads=m.num_heads,
-        mlp_width=m.mlp_width,
-        dropout=m.dropout,
-        remat=m.remat,
-        dtype=common.build_dtype(m),
     )
     if m.kind == "autoregressive":
         generator = AutoregressiveGenerator(model, grid, config.label_smoothing)
@@ -50,8 +47,7 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
             model,
             grid,
             config.label_smoothing,
-            min_ratio=config.masking.min_ratio,
-            bound=config.masking.bound,
+            **config.masking,
             num_steps=config.sampler.num_steps,
             choice_temperature=config.sampler.choice_temperature,
             m2t_alpha=config.compression.alpha,
@@ -59,17 +55,15 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
         )
     # Shapes only, of one layer: what the network, the masks, the sampler and the schedule refuse is refused here.
     probe = dataclasses.replace(generator, model=model.clone(num_layers=1))
-    tokens = jax.ShapeDtypeStruct((1, grid * grid), "int32")
-    labels = jax.ShapeDtypeStruct((1,), "int32")
 
-    def everything(tokens, labels):
-        key = jax.random.key(0)
+    def everything():
+        key, tokens, labels = jax.random.key(0), jnp.zeros((1, grid * grid), jnp.int32), jnp.zeros(1, jnp.int32)
         params = probe.model.init(key, tokens, labels)["params"]
         samples = probe.sample(params, key, labels, labels, config.sampler.guidance_weight)
         loss = probe.loss(params, tokens, labels, *probe.draw(key, 1))
         return loss, samples, probe.token_bits(params, tokens, labels)
 
-    jax.eval_shape(everything, tokens, labels)
+    jax.eval_shape(everything)
     return generator
 
 
@@ -78,7 +72,6 @@ def build_optimizer(c: ConfigDict, steps: int) -> optax.GradientTransformation:
     for name in ("weight_decay", "gradient_clip"):
         if not (c[name] >= 0 and math.isfinite(c[name])):
             raise ValueError(f"optimizer.{name} = {c[name]} must be a finite number >= 0")
-    kernels = lambda params: jax.tree_util.tree_map_with_path(lambda path, _: path[-1].key == "kernel", params)  # noqa: E731
     parts = [optax.clip_by_global_norm(c.gradient_clip)] if c.gradient_clip else []
     parts += [optax.scale_by_adam(b1=c.beta1, b2=c.beta2)]
     parts += [optax.add_decayed_weights(c.weight_decay, mask=kernels)] if c.weight_decay else []
@@ -100,7 +93,8 @@ def check_evaluation(config: ConfigDict) -> None:
         raise ValueError(f"eval.guidance_weights = {e.guidance_weights} must be finite numbers >= 0")
 
 
-def build_trainer(config: ConfigDict, tokenizer: FrozenTokenizer) -> MaskGITTrainer:
+def build_trainer(config: ConfigDict, tokenizer: Any) -> MaskGITTrainer:
+    """Stage II over the tokens of an `inference.tokenizer.Tokenizer`."""
     generator = build_generator(config, tokenizer.grid)
     check_evaluation(config)
     return MaskGITTrainer(
@@ -129,7 +123,7 @@ def build_source(config: ConfigDict, split: str) -> Source:
     return source
 
 
-def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source) -> TokenSource:
+def build_tokens(config: ConfigDict, tokenizer: Any, source: Source) -> TokenSource:
     """This process's share of a source as tokens, mirrored too where training flips; encoded on first use."""
     common.check_eval_batch(config)
     return encode_source(
@@ -143,25 +137,3 @@ def build_tokens(config: ConfigDict, tokenizer: FrozenTokenizer, source: Source)
         process_index=jax.process_index(),
         process_count=jax.process_count(),
     )
-
-
-def build_train_iterator(config: ConfigDict, items: TokenSource | Source) -> Any:
-    """This process's part of the training batches, as a grain iterator: of tokens, or of images to be encoded."""
-    if not trains_on_tokens(config):
-        return common.build_train_iterator(config, items)
-    common.check_batch(config)
-    return token_iterator(items, batch_size=config.batch_size // jax.process_count(), seed=config.seed)
-
-
-def build_eval_batches(config: ConfigDict, tokens: TokenSource):
-    """This process's part of the token batches that cover the validation split once."""
-    return token_eval_batches(tokens, batch_size=config.eval.batch_size // jax.process_count())
-
-
-def run_facts(config: ConfigDict, trainer: MaskGITTrainer) -> dict:
-    """What `record.json` says of a run before it has trained."""
-    return common.common_facts(config, trainer, trainer.tokenizer.grid**2) | {
-        "stage": 2,
-        "generator": trainer.generator.name,
-        "stage1": stage1_link.stage1_facts(config, trainer.tokenizer.fingerprint),
-    }

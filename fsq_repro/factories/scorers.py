@@ -6,8 +6,10 @@ from collections.abc import Sequence
 
 from ml_collections import ConfigDict
 
+from fsq_repro.errors import UserError
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics
-from fsq_repro.metrics.scoring import Scorer, make_scorers
+from fsq_repro.metrics.scoring import Scorer
+from fsq_repro.models.inception import PUBLISHED_FILE
 from fsq_repro.runtime.run_dir import changed
 
 log = logging.getLogger(__name__)
@@ -34,15 +36,15 @@ def choose_networks(config: ConfigDict, networks: Sequence[str] | None, inceptio
 
 
 def build_scorers(config: ConfigDict, resolution: int) -> list[Scorer]:
-    """The networks of `config.eval`, for images of this resolution."""
+    """The networks of `config.eval`, for images of this resolution; UserError for Inception without its path."""
     e = config.eval
-    return make_scorers(
-        e.networks,
-        resolution=resolution,
-        batch_size=e.batch_size,
-        inception=e.inception,
-        inception_resize=e.inception_resize,
-    )
+    if "inception" in e.networks and not e.inception:
+        raise UserError(
+            f"the networks {', '.join(e.networks)} need Inception's weights, pytorch-fid's {PUBLISHED_FILE}: set "
+            "eval.inception to its path or give scripts/evaluate.py --inception=FILE"
+        )
+    more = {"inception": {"weights": e.inception, "resize": e.inception_resize}}
+    return [Scorer(n, resolution=resolution, batch_size=e.batch_size, **more.get(n, {})) for n in e.networks]
 
 
 def build_reference_files(config: ConfigDict, scorers: Sequence[Scorer]) -> dict[str, ReferenceStatistics]:

@@ -7,8 +7,7 @@ from typing import Any
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
-from fsq_repro.factories import common
-from fsq_repro.quantizers import quantizer_label
+from fsq_repro.quantizers import make_quantizer, quantizer_label
 from fsq_repro.runtime.run_dir import RunDir, open_run
 
 log = logging.getLogger(__name__)
@@ -35,13 +34,10 @@ class Stage1Need:
         if not config.stage1:
             raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
         run = open_run(config.stage1)
-        theirs = run.config
-        if theirs.trainer != self.trainer:
-            raise UserError(
-                f"stage1 = {config.stage1} holds a run of the trainer {theirs.trainer!r}, not of {self.trainer!r}"
-            )
-        pair = (config, theirs)
-        quantizers = [common.build_quantizer(c.quantizer) for c in pair]
+        found, pair = run.config.trainer, (config, run.config)
+        if found != self.trainer:
+            raise UserError(f"stage1 = {config.stage1} holds a run of the trainer {found!r}, not of {self.trainer!r}")
+        quantizers = [make_quantizer(**c.quantizer) for c in pair]
         compared = [
             ("quantizer", *(quantizer_label(**c.quantizer) for c in pair)),
             ("codebook size", *(q.codebook_size for q in quantizers)),
@@ -63,15 +59,9 @@ def _field(config: ConfigDict, name: str) -> Any:
 
 
 def check_weights(run: RunDir, step: int, fingerprint: str, known: str | None) -> None:
-    """Compares stage I's weights, of training step `step`, with those that the run of stage II was started with.
+    """UserError unless stage I's weights, of training step `step`, are those that the run of stage II was started with.
 
-    Args:
-      run: of stage I.
-      step, fingerprint: of its weights.
-      known: fingerprint of the weights that the run of stage II was started with; None for a new one.
-
-    Raises:
-      UserError: they are other ones.
+    `known` is the fingerprint of the latter; None for a new run.
     """
     if step < run.config.steps:
         log.warning("stage1 = %s is not finished: step %d of %d", run.path, step, run.config.steps)
@@ -89,7 +79,5 @@ def known_fingerprint(run: RunDir) -> str | None:
 
 def stage1_facts(config: ConfigDict, fingerprint: str) -> dict:
     """What the record of a stage-II run says of its stage I."""
-    theirs = open_run(config.stage1).record
-    return {key: theirs[key] for key in ("experiment", "run", "steps", "batch_size", "seed")} | {
-        "fingerprint": fingerprint
-    }
+    theirs, keys = open_run(config.stage1).record, ("experiment", "run", "steps", "batch_size", "seed")
+    return {key: theirs[key] for key in keys} | {"fingerprint": fingerprint}

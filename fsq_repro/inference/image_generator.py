@@ -12,10 +12,10 @@ import jax
 import numpy as np
 
 from fsq_repro.data.images import to_uint8
-from fsq_repro.errors import UserError, explained
+from fsq_repro.errors import explained
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.factories import stage1_link
-from fsq_repro.inference.tokenizer import WEIGHTS, Tokenizer, load_stage1_tokenizer
+from fsq_repro.inference.tokenizer import Tokenizer, chosen_params, load_stage1_tokenizer
 from fsq_repro.progress import track
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import restore_arrays
@@ -41,8 +41,7 @@ class ImageGenerator:
         self.mesh = sharding.make_mesh(devices=jax.local_devices())
         self.params = jax.device_put(params, sharding.replicated(self.mesh))
         # Guidance weight 0 is a program of its own, without the unconditional half; all others share one.
-        self._plain = jax.jit(lambda p, key, i, y: generator.sample(p, key, i, y))
-        self._guided = jax.jit(lambda p, key, i, y, weight: generator.sample(p, key, i, y, weight))
+        self._sample = jax.jit(lambda *arguments: generator.sample(*arguments))
 
     def token_batches(self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0) -> Iterator[np.ndarray]:
         """Tokens int32 (<= batch_size, h, w) of the samples 0..N-1 of a seed, batch by batch.
@@ -61,8 +60,8 @@ class ImageGenerator:
         for start in range(0, len(labels_N), self.batch_size):
             indices = np.arange(start, start + self.batch_size, dtype=np.int32)  # the last batch is filled up
             labels = jax.device_put(labels_N[indices.clip(max=len(labels_N) - 1)], split)
-            arguments = (self.params, jax.random.key(seed), jax.device_put(indices, split), labels)
-            tokens = self._guided(*arguments, np.float32(guidance)) if guidance else self._plain(*arguments)
+            weight = [np.float32(guidance)] if guidance else []
+            tokens = self._sample(self.params, jax.random.key(seed), jax.device_put(indices, split), labels, *weight)
             yield np.asarray(tokens)[: len(labels_N) - start].reshape(-1, grid, grid)
 
     def decode(self, tokens_NxHxW: np.ndarray) -> np.ndarray:
@@ -93,25 +92,16 @@ def load_image_generator(
     Args:
       run: the run directory.
       stage1: stage I's run directory, if it is no longer where the config says.
-      weights: "ema" (as the tables) or "raw".
-      step: a checkpoint's step; the last by default.
+      weights, step: as of `load_tokenizer`.
 
     Raises:
       UserError: no stage-II run, no checkpoint, or one that does not fit; another autoencoder than in training.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    run = open_run(run)
-    config = run.config
-    if config.trainer != "maskgit":
-        raise UserError(
-            f"{run.path} holds a run of the trainer {config.trainer!r}; samples are drawn from one of maskgit"
-        )
-    if stage1:
-        config = changed(config, {"stage1": stage1})
+    run = open_run(run, "maskgit", "; samples are drawn from one of maskgit")
+    config = changed(run.config, {"stage1": stage1 or run.config.stage1})
     with explained():
         tokenizer = load_stage1_tokenizer(config, fingerprint=stage1_link.known_fingerprint(run))
         trainer = maskgit_factory.build_trainer(config, tokenizer)
     state = restore_arrays(run.checkpoints, trainer.init_state, step)
-    params = state.ema_params if weights == "ema" else state.params
+    params = chosen_params(state, weights)
     return ImageGenerator(trainer.generator, params, tokenizer, step=int(state.step), batch_size=config.eval.batch_size)

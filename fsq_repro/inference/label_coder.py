@@ -11,7 +11,7 @@ import jax
 import numpy as np
 from ml_collections import ConfigDict
 
-from fsq_repro.errors import UserError, explained
+from fsq_repro.errors import explained
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
@@ -66,18 +66,12 @@ class LabelCoder:
 
 
 def load_label_coder(run: str | pathlib.Path | RunDir, *, step: int | None = None) -> LabelCoder:
-    """Loads the stage I of a run directory.
-
-    Args:
-      run: the run directory.
-      step: a checkpoint's step; the last by default.
+    """Loads the stage I of a run directory at a checkpoint's step, the last by default.
 
     Raises:
       UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
     """
-    run = open_run(run)
-    if run.config.trainer != NEEDED.trainer:
-        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}, not of {NEEDED.trainer!r}")
+    run = open_run(run, NEEDED.trainer)
     with explained():
         trainer = label_autoencoder_factory.build_trainer(run.config)
     state = restore_arrays(run.checkpoints, trainer.init_state, step)
@@ -85,11 +79,7 @@ def load_label_coder(run: str | pathlib.Path | RunDir, *, step: int | None = Non
 
 
 def load_stage1_coder(config: ConfigDict, *, fingerprint: str | None = None) -> LabelCoder:
-    """The label autoencoder of `config.stage1`, after checking that it is the one that the config describes.
-
-    Args:
-      config: of stage II.
-      fingerprint: of the weights that the run was started with, if it was.
+    """The label autoencoder of `config.stage1`; as `tokenizer.load_stage1_tokenizer`.
 
     Raises:
       UserError: no run or no checkpoint there, another task, codebook, resolution or context, or other weights.

@@ -13,7 +13,7 @@ import numpy as np
 
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import plain_resize
-from fsq_repro.errors import UserError, explained
+from fsq_repro.errors import explained
 from fsq_repro.factories import code_predictor as code_predictor_factory
 from fsq_repro.factories import stage1_link
 from fsq_repro.inference.label_coder import load_stage1_coder
@@ -88,24 +88,13 @@ class LabelPredictor:
 def load_label_predictor(
     run: str | pathlib.Path | RunDir, *, stage1: str | None = None, step: int | None = None
 ) -> LabelPredictor:
-    """Loads a stage II of UViM and the stage I that it was trained on.
-
-    Args:
-      run: the run directory.
-      stage1: stage I's run directory, if it is no longer where the config says.
-      step: a checkpoint's step; the last by default.
+    """Loads a stage II of UViM and the stage I that it was trained on; arguments as of `load_image_generator`.
 
     Raises:
       UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
     """
-    run = open_run(run)
-    config = run.config
-    if config.trainer != "uvim_stage2":
-        raise UserError(
-            f"{run.path} holds a run of the trainer {config.trainer!r}; predictions need one of 'uvim_stage2'"
-        )
-    if stage1:
-        config = changed(config, {"stage1": stage1})
+    run = open_run(run, "uvim_stage2", "; predictions need one of 'uvim_stage2'")
+    config = changed(run.config, {"stage1": stage1 or run.config.stage1})
     with explained():
         coder = load_stage1_coder(config, fingerprint=stage1_link.known_fingerprint(run))
         trainer = code_predictor_factory.build_trainer(config, coder)

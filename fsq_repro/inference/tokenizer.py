@@ -22,7 +22,6 @@ from fsq_repro.runtime.checkpoints import fingerprint, restore_arrays
 from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.trainers.autoencoder import reconstruct
 
-WEIGHTS = ("ema", "raw")
 NEEDED = stage1_link.Stage1Need("autoencoder")
 
 
@@ -82,31 +81,31 @@ def load_tokenizer(run: str | pathlib.Path | RunDir, *, weights: str = "ema", st
 
     Args:
       run: the run directory.
-      weights: "ema" (as the paper's tables) or "raw".
+      weights: "ema" (the averages that the paper's tables use) or "raw".
       step: a checkpoint's step; the last by default.
 
     Raises:
-      UserError: no run, no checkpoint, or a checkpoint that does not fit the run's config.
+      UserError: no run of an autoencoder, no checkpoint, or one that does not fit the run's config; other `weights`.
     """
-    if weights not in WEIGHTS:
-        raise UserError(f"weights = {weights!r} is not one of {', '.join(WEIGHTS)}")
-    run = open_run(run)
-    if run.config.trainer != NEEDED.trainer:
-        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}, not of {NEEDED.trainer!r}")
+    run = open_run(run, NEEDED.trainer)
     with explained():
         trainer = autoencoder_factory.build_trainer(run.config)
     state = restore_arrays(run.checkpoints, trainer.init_state, step)
-    params = state.ema_params if weights == "ema" else state.params
-    variables = {"params": params, "quantizer": state.quantizer_state}
+    variables = {"params": chosen_params(state, weights), "quantizer": state.quantizer_state}
     return Tokenizer(trainer.model, variables, step=int(state.step), resolution=trainer.resolution)
+
+
+def chosen_params(state: Any, weights: str) -> Any:
+    """The averaged ("ema") or the last ("raw") parameters of a train state. UserError for other `weights`."""
+    if weights not in ("ema", "raw"):
+        raise UserError(f"weights = {weights!r} is not one of ema, raw")
+    return state.ema_params if weights == "ema" else state.params
 
 
 def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
     """The autoencoder of `config.stage1`, after checking that it is the one that the config describes.
 
-    Args:
-      config: of stage II.
-      fingerprint: of the weights that the run was started with, if it was.
+    `config` is stage II's; `fingerprint` is of the weights that its run was started with, None for a new one.
 
     Raises:
       UserError: no run or no checkpoint there, another codebook or resolution, or other weights.

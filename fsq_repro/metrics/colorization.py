@@ -45,8 +45,7 @@ def select_by_name(item_names: Iterable[str], names: Sequence[str]) -> list[int]
       item_names: names of all items of a split in its order, read once; a generator may wrap itself in a progress bar.
       names: of the items wanted, each once.
 
-    Raises:
-      ValueError: a wanted name that no item has, or that two items have.
+    Raises ValueError for a wanted name that no item has, or that two items have.
     """
     wanted, positions = set(names), {}
     for position, name in enumerate(item_names):
@@ -91,20 +90,8 @@ def area_resize(images: np.ndarray, resolution: int) -> np.ndarray:
 def coltran_crop(image_HxWx3: np.ndarray, resolution: int) -> np.ndarray:
     """Central square of the smaller side, area-resized and rounded (half to even).
 
-    The published sizes are 512 for what is colorized and 256 for the reference.
-
-    Args:
-      image_HxWx3: uint8.
-      resolution: the new height and width.
-
-    Returns:
-      uint8 (resolution, resolution, 3).
-
-    Raises:
-      ValueError: not a uint8 (H, W, 3) image.
+    The published sizes are 512 for what is colorized and 256 for the reference. uint8 -> uint8.
     """
-    if image_HxWx3.dtype != np.uint8 or image_HxWx3.ndim != 3 or image_HxWx3.shape[-1] != 3:
-        raise ValueError(f"image must be uint8 of shape (H, W, 3), got {image_HxWx3.dtype} {image_HxWx3.shape}.")
     height, width, _ = image_HxWx3.shape
     side = min(height, width)
     top, left = (height - side) // 2, (width - side) // 2
@@ -112,25 +99,8 @@ def coltran_crop(image_HxWx3: np.ndarray, resolution: int) -> np.ndarray:
 
 
 def to_coltran_range(images: np.ndarray) -> np.ndarray:
-    """Bytes to bytes / 128 - 1, float32 in [-1, 0.9921875], without rounding error; ValueError if not uint8."""
-    if images.dtype != np.uint8:
-        raise ValueError(f"images must be uint8, got {images.dtype}.")
+    """uint8 to bytes / 128 - 1, float32 in [-1, 0.9921875], without rounding error."""
     return images.astype(np.float32) / np.float32(128) - np.float32(1)
-
-
-def from_coltran_range(images: np.ndarray) -> np.ndarray:
-    """The bytes round((y + 1) * 128), half to even, clipped to 0..255: the inverse of `to_coltran_range` on its values.
-
-    Args:
-      images: floats of any shape.
-
-    Raises:
-      ValueError: a value that is not finite.
-    """
-    images = np.asarray(images, np.float32)  # the published arithmetic is float32
-    if not np.isfinite(images).all():
-        raise ValueError("images hold values that are not finite; they cannot be rounded to bytes.")
-    return np.rint((images + np.float32(1)) * np.float32(128)).clip(0, 255).astype(np.uint8)
 
 
 def coltran_grey(images: np.ndarray) -> np.ndarray:
@@ -144,19 +114,16 @@ def coltran_grey(images: np.ndarray) -> np.ndarray:
 
 
 def coltran_prediction(images: np.ndarray, resolution: int = 256) -> np.ndarray:
-    """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized, rounded.
+    """The bytes that are scored for a model's output: clipped to [-1, 1], area-resized to 256 px as published, rounded.
 
-    Args:
-      images: floats (..., H, W, 3), [-1, 1] nominal.
-      resolution: the new height and width; 256 as published.
-
-    Returns:
-      uint8 (..., resolution, resolution, 3).
-
-    Raises:
-      ValueError: a value that is not finite.
+    Of the mean y it is round((y + 1) * 128), half to even, 255 at most: the inverse of `to_coltran_range`.
+    Floats (..., H, W, 3) -> uint8 (..., resolution, resolution, 3); ValueError for a value that is not finite.
     """
-    return from_coltran_range(area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution))
+    means = area_resize(np.asarray(images, np.float32).clip(-1, 1), resolution).astype(np.float32)
+    if not np.isfinite(means).all():
+        raise ValueError("images hold values that are not finite; they cannot be rounded to bytes.")
+    # The published arithmetic is float32.
+    return np.rint((means + np.float32(1)) * np.float32(128)).clip(0, 255).astype(np.uint8)
 
 
 def colourfulness(images_BxHxWx3: np.ndarray) -> np.ndarray:
@@ -178,21 +145,8 @@ class ColourErrors:
         self._per_image: list[tuple[float, ...]] = []  # kept, so that no order of summing differs
 
     def update(self, predictions_BxHxWx3: np.ndarray, originals_BxHxWx3: np.ndarray) -> None:
-        """Measures a batch.
-
-        Args:
-          predictions_BxHxWx3: uint8, colorized.
-          originals_BxHxWx3: uint8, the same images in their true colours.
-
-        Raises:
-          ValueError: not two uint8 arrays of one (B, H, W, 3) shape.
-        """
-        a, b = np.asarray(predictions_BxHxWx3), np.asarray(originals_BxHxWx3)
-        if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or a.shape[-1] != 3 or a.shape != b.shape:
-            raise ValueError(
-                "predictions and originals must be uint8 of one (B, H, W, 3) shape, got "
-                f"{a.dtype} {a.shape} and {b.dtype} {b.shape}."
-            )
+        """Measures a batch: uint8 (B, H, W, 3) colorized, and the same images in their true colours."""
+        a, b = predictions_BxHxWx3, originals_BxHxWx3
         error = (a.astype(np.float64) - b) / 255
         self._per_image += zip((error**2).mean(axis=(1, 2, 3)), colourfulness(a), colourfulness(b), strict=True)
 
@@ -203,11 +157,6 @@ class ColourErrors:
           mse: squared error of RGB / 255, averaged over channels and pixels, then images. Grey images do well on it.
           colourfulness: of the predictions (`colourfulness`); grey images have 0.
           colourfulness_originals: of the same images in their true colours.
-
-        Raises:
-          ValueError: no image was seen.
         """
-        if not self._per_image:
-            raise ValueError("errors of no images are not defined.")
         means = (math.fsum(column) / len(self._per_image) for column in zip(*self._per_image, strict=True))
         return dict(zip(METRICS, means, strict=True))

@@ -17,28 +17,6 @@ from jax import Array
 LogitsFn = Callable[[Array, Array], Array]  # tokens int (B, S), labels int (B,) -> logits float32 (B, S, K)
 
 
-def group_table(groups: Sequence[np.ndarray], num_positions: int) -> np.ndarray:
-    """Which group uncovers which position, bool (G, S): row g is True at the positions of group g.
-
-    Args:
-      groups: position arrays in the order of uncovering.
-      num_positions: tokens per sequence, S.
-
-    Raises:
-      ValueError: a group is empty, or a position of 0..S-1 is not in exactly one group.
-    """
-    table_GxS = np.zeros((len(groups), num_positions), dtype=bool)
-    for g, group in enumerate(groups):
-        if len(group) == 0:
-            raise ValueError(f"groups must not be empty, group {g} is.")
-    positions = sorted(int(position) for group in groups for position in group)
-    if positions != list(range(num_positions)):
-        raise ValueError(f"groups must hold each position of 0..{num_positions - 1} exactly once, got {positions}.")
-    for g, group in enumerate(groups):
-        table_GxS[g, group] = True
-    return table_GxS
-
-
 def masked_token_bits(
     logits_fn: LogitsFn, tokens_BxS: Array, labels_B: Array, groups: Sequence[np.ndarray], mask_id: int
 ) -> Array:
@@ -55,11 +33,8 @@ def masked_token_bits(
 
     Returns:
       float32 (B, S), -log2 p; the sum over S is the cost of a sequence.
-
-    Raises:
-      ValueError: from `group_table`.
     """
-    in_group_GxS = group_table(groups, tokens_BxS.shape[1])
+    in_group_GxS = np.stack([np.isin(np.arange(tokens_BxS.shape[1]), group) for group in groups])
     known_GxS = np.cumsum(in_group_GxS, axis=0, dtype=np.int32) - in_group_GxS > 0
     mask = jnp.asarray(mask_id, tokens_BxS.dtype)
 
@@ -73,22 +48,12 @@ def masked_token_bits(
     return bits_BxS
 
 
-def causal_token_bits(logits_fn: LogitsFn, tokens_BxS: Array, labels_B: Array) -> Array:
-    """Bits of each token under an autoregressive model, by one teacher-forced pass.
-
-    Args:
-      logits_fn: causal: the logits at position i depend on the label and on tokens before i only.
-      tokens_BxS: int, 0..K-1 (a token beyond K - 1 gives NaN).
-      labels_B: int.
-
-    Returns:
-      float32 (B, S), -log2 p(token i | tokens before i, label).
-    """
-    return token_bits(logits_fn(tokens_BxS, labels_B), tokens_BxS)
-
-
 def token_bits(logits_BxSxK: Array, tokens_BxS: Array) -> Array:
-    """-log2 softmax(logits) at the tokens: float32 (B, S, K), int (B, S) -> float32 (B, S)."""
+    """-log2 softmax(logits) at the tokens: float32 (B, S, K), int (B, S) -> float32 (B, S).
+
+    Of an autoregressive model's teacher-forced logits these are the costs -log2 p(token i | tokens before i, label). A
+    token beyond K - 1 gives NaN.
+    """
     log_p_BxSxK = jax.nn.log_softmax(logits_BxSxK, axis=-1)
     log_p_BxS = jnp.take_along_axis(log_p_BxSxK, tokens_BxS[..., None], axis=-1)[..., 0]
     return log_p_BxS * (-1.0 / math.log(2.0))

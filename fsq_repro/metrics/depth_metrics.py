@@ -39,23 +39,15 @@ class DepthMetrics:
           depth_BxHxW: the ground truth, floats, metres; not within (0.001, 10) where nothing was measured.
 
         Raises:
-          ValueError: shapes that differ, or a prediction on a valid pixel that is not positive and finite.
+          ValueError: a prediction on a valid pixel that is not positive and finite.
         """
-        predictions_BxHxW, depth_BxHxW = np.asarray(predictions_BxHxW), np.asarray(depth_BxHxW)
-        if depth_BxHxW.ndim != 3 or predictions_BxHxW.shape != depth_BxHxW.shape:
-            raise ValueError(
-                "predictions and depth must have one (B, H, W) shape, got "
-                f"{predictions_BxHxW.shape} and {depth_BxHxW.shape}."
-            )
-        errors, skipped = [], 0
         for prediction_HxW, depth_HxW in zip(predictions_BxHxW, depth_BxHxW, strict=True):
             valid = valid_depth(depth_HxW)
             if valid.any():
-                errors.append(_errors(prediction_HxW[valid].astype(np.float64), depth_HxW[valid].astype(np.float64)))
+                pixels = prediction_HxW[valid].astype(np.float64), depth_HxW[valid].astype(np.float64)
+                self._per_image.append(_errors(*pixels))
             else:
-                skipped += 1
-        self._per_image += errors
-        self.skipped += skipped
+                self.skipped += 1
 
     def compute(self) -> dict[str, float | int]:
         """Errors averaged over the images measured.
@@ -96,13 +88,7 @@ def _errors(prediction_P: np.ndarray, depth_P: np.ndarray) -> tuple[float, ...]:
 def mean_valid_depth(depths: Iterable[np.ndarray]) -> float:
     """Mean over all valid pixels of training depth maps, metres: the constant prediction that every model must beat.
 
-    Give it to `DepthMetrics.update` as `np.full_like(depth, mean)`.
-
-    Args:
-      depths: float arrays of any shape, metres.
-
-    Raises:
-      ValueError: no valid pixel.
+    Maps are float arrays of any shape, metres; ValueError where no pixel is valid.
     """
     total, pixels = 0.0, 0
     for depth in depths:

@@ -17,8 +17,6 @@ from fsq_repro.progress import track
 
 log = logging.getLogger(__name__)
 
-CLEAN_WORDS = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
-
 
 class FeatureExtractor:
     """Features of byte images, in batches of one shape that are split over this process's devices.
@@ -30,25 +28,20 @@ class FeatureExtractor:
     """
 
     def __init__(self, network: FeatureNetwork | InceptionNetwork, *, batch_size: int, clean: bool = False) -> None:
-        """With `clean`, `clean_resize` brings images to the network's size, so that its own resize does nothing.
-
-        Raises:
-          ValueError: batch_size below 1.
-        """
-        if batch_size < 1:
-            raise ValueError(f"batch_size must be at least 1, got {batch_size}.")
+        """With `clean`, `clean_resize` brings images to the network's size, so that its own resize does nothing."""
         devices = jax.local_devices()
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self.dim = network.dim
+        clean_words = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
         self.protocol = {
             "feature_network": network.name,
             "feature_file_sha256": network.file_hash,
-            "resize": CLEAN_WORDS if clean else network.resize,
+            "resize": clean_words if clean else network.resize,
         }
         mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self._sharding = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(network.params, NamedSharding(mesh, PartitionSpec()))
-        self._apply = jax.jit(network.outputs if isinstance(network, InceptionNetwork) else network.apply)
+        self._apply = jax.jit(network.apply)
         self._clean = clean
 
     def __call__(self, images_NxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
@@ -59,14 +52,12 @@ class FeatureExtractor:
 
     def _of_batch(self, images_BxHxWx3: np.ndarray) -> dict[str, np.ndarray]:
         count = len(images_BxHxWx3)
-        padding = [(0, self.batch_size - count), (0, 0), (0, 0), (0, 0)]
-        images = np.pad(images_BxHxWx3, padding)
+        images = np.pad(images_BxHxWx3, [(0, self.batch_size - count), (0, 0), (0, 0), (0, 0)])
         images = clean_resize(images, SIDE) / np.float32(255) if self._clean else to_unit_float(images)
         outputs = jax.device_get(self._apply(self._params, jax.device_put(images, self._sharding)))
+        named = {POOL: outputs}
         if isinstance(outputs, InceptionOutputs):
             named = {POOL: outputs.pool_3, SPATIAL: outputs.spatial, LOGITS: outputs.logits}
-        else:
-            named = {POOL: outputs}
         return {kind: x[:count] for kind, x in named.items()}
 
 
@@ -77,7 +68,6 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
       name: "inception", "alexnet" or "vgg16".
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
-      batch_size: images per batch.
 
     Raises:
       ValueError: another name or resize, a path or resize where none belongs, a missing path, or a file that does not
@@ -97,11 +87,6 @@ def measure(
     images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False
 ) -> tuple[FeatureStatistics, str]:
     """One pass over a set; images that are not RGB are told of in one line of the log.
-
-    Args:
-      images: the set.
-      extractor: makes the features.
-      keep_features: as of `FeatureStatistics`.
 
     Returns:
       The statistics, and the SHA-256 of the RGB bytes of all images in order: the same for a folder and an .npz of the

@@ -29,8 +29,7 @@ class FeatureStatistics:
     def update(self, outputs: Mapping[str, np.ndarray]) -> None:
         """Adds images by their outputs, any of `pool` (N, D), `spatial` (N, E) and `logits` (N, K).
 
-        Raises:
-          ValueError: from `Moments.update` and `InceptionScore.update`.
+        Raises ValueError for features that are not finite.
         """
         if POOL in outputs:
             self.pool.update(outputs[POOL])
@@ -45,7 +44,5 @@ class FeatureStatistics:
 
     @property
     def features_NxD(self) -> np.ndarray:
-        """The `pool` features of all images. ValueError where they were not kept, or of no images."""
-        if not self._kept:
-            raise ValueError("these statistics hold no features: none were kept, or no images were seen.")
+        """The `pool` features of all images, where they were kept."""
         return np.concatenate(self._kept)

@@ -5,6 +5,7 @@ resized here but for data sources. Other kinds of pixels become RGB as the publi
 have it, Pillow's `convert("RGB")`: grey is repeated, transparency is dropped, orientation tags are ignored.
 """
 
+import abc
 import concurrent.futures
 import contextlib
 import os
@@ -12,8 +13,8 @@ import pathlib
 import zipfile
 import zlib
 from collections import Counter
-from collections.abc import Iterator, Sequence
-from typing import IO, Protocol
+from collections.abc import Iterator
+from typing import IO
 
 import numpy as np
 from PIL import Image
@@ -25,10 +26,9 @@ from fsq_repro.data.sources import Source
 
 IMAGE_EXTENSIONS = (*EXTENSIONS, ".pgm", ".ppm")  # the last two as pytorch-fid
 MODES = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "RGBA": "RGBA", "CMYK": "CMYK"}  # converted to RGB
-DECODING_ERRORS = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
 
 
-class ImageSet(Protocol):
+class ImageSet(abc.ABC):
     """Images of one size, in an order that never changes.
 
     Attributes:
@@ -37,38 +37,24 @@ class ImageSet(Protocol):
       converted: how many images are no RGB, by kind; empty where all are.
     """
 
-    name: str
-    size: tuple[int, int]
-    converted: dict[str, int]
+    def __init__(self, name: str, count: int, size: tuple[int, int], converted: dict[str, int]) -> None:
+        self.name, self.size, self.converted = name, size, converted
+        self._count = count
 
-    def __len__(self) -> int: ...
+    def __len__(self) -> int:
+        return self._count
 
+    @abc.abstractmethod
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """All images in order: uint8 (batch_size, H, W, 3), the last batch may be shorter.
-
-        Raises ValueError where an image cannot be read after all.
-        """
-        ...
+        """All images in order: uint8 (batch_size, H, W, 3), the last may be shorter; ValueError for a broken image."""
 
 
-def open_image_set(path: str | os.PathLike) -> ImageSet:
-    """A folder of images or an .npz file with `arr_0`.
-
-    Raises:
-      ValueError: nothing there, neither of the two, fewer than two images, mixed sizes, or pixels of another kind.
-    """
-    if pathlib.Path(path).is_dir():
-        return FolderImages(path)
-    return NpzImages(path)
-
-
-class FolderImages:
+class FolderImages(ImageSet):
     """The images anywhere below a folder, in the order of their names."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Reads the header of every image. Raises as `open_image_set`."""
+        """Reads the header of every image; ValueError for fewer than two, mixed sizes, or pixels of another kind."""
         root = pathlib.Path(path)
-        self.name = str(path)
         self._files = sorted(
             (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file()),
             key=lambda p: p.relative_to(root).as_posix(),
@@ -76,20 +62,18 @@ class FolderImages:
         _check_count(f"the folder {path}", len(self._files))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             headers = list(pool.map(_read_header, self._files))
-        self.size = headers[0][0]
+        first_size = headers[0][0]
         for file, (size, mode) in zip(self._files, headers, strict=True):
             if mode != "RGB" and mode not in MODES:
                 allowed = ", ".join(["RGB", *MODES])
                 raise ValueError(f"{file} has pixels of Pillow's mode {mode}, but must be one of {allowed}.")
-            if size != self.size:
+            if size != first_size:
                 raise ValueError(
-                    f"the folder {path} must hold images of one size, {self._files[0]} has {_text(self.size)} pixels "
-                    f"and {file} {_text(size)}."
+                    f"the folder {path} must hold images of one size, {self._files[0]} has {first_size[0]} x "
+                    f"{first_size[1]} pixels and {file} {size[0]} x {size[1]}."
                 )
-        self.converted = dict(Counter(MODES[mode] for _, mode in headers if mode != "RGB"))
-
-    def __len__(self) -> int:
-        return len(self._files)
+        converted = dict(Counter(MODES[mode] for _, mode in headers if mode != "RGB"))
+        super().__init__(str(path), len(self._files), first_size, converted)
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """As `ImageSet.batches`; the next batch is decoded by threads while the last one is in use."""
@@ -109,12 +93,11 @@ class FolderImages:
         return np.stack(images)
 
 
-class NpzImages:
+class NpzImages(ImageSet):
     """`arr_0` of an .npz file, uint8 (N, H, W, C); read in parts, never as a whole."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Reads the array's header. Raises as `open_image_set`."""
-        self.name = str(path)
+        """Reads the array's header; ValueError for no such file, another array, or fewer than two images."""
         with open_npz(path) as archive, _images_array(archive, path) as (shape, fortran_order, dtype, _):
             if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3, 4) or fortran_order:
                 order = " in Fortran order" if fortran_order else ""
@@ -124,14 +107,10 @@ class NpzImages:
                 )
         _check_count(path, shape[0])
         self._shape = shape
-        self.size = shape[1:3]
-        self.converted = {} if shape[-1] == 3 else {"grey" if shape[-1] == 1 else "RGBA": shape[0]}
-
-    def __len__(self) -> int:
-        return self._shape[0]
+        converted = {} if shape[-1] == 3 else {"grey" if shape[-1] == 1 else "RGBA": shape[0]}
+        super().__init__(str(path), shape[0], shape[1:3], converted)
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """As `ImageSet.batches`."""
         count, height, width, channels = self._shape
         with open_npz(self.name) as archive, _images_array(archive, self.name) as (*_, stream):
             for start in range(0, count, batch_size):
@@ -143,22 +122,16 @@ class NpzImages:
                 yield images.repeat(3, axis=-1) if channels == 1 else images[..., :3]
 
 
-class SourceImages:
+class SourceImages(ImageSet):
     """All images of a data source, brought to one resolution by the ADM suite's crop (`transforms.adm_resize`)."""
 
     def __init__(self, source: Source, resolution: int) -> None:
         """Raises ValueError for fewer than two images."""
         _check_count(f"the data source {source.name}", len(source))
-        self.name = source.name
-        self.size = (resolution, resolution)
-        self.converted: dict[str, int] = {}
+        super().__init__(source.name, len(source), (resolution, resolution), {})
         self._source = source
 
-    def __len__(self) -> int:
-        return len(self._source)
-
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
-        """As `ImageSet.batches`."""
         for batch in eval_batches(self._source, batch_size=batch_size, resolution=self.size[0]):
             yield to_uint8(batch["image"])[batch["mask"]]
 
@@ -200,25 +173,24 @@ def _images_array(
 
 
 def _read_header(file: pathlib.Path) -> tuple[tuple[int, int], str]:
-    try:
-        with Image.open(file) as image:
-            return (image.height, image.width), image.mode
-    except DECODING_ERRORS as e:
-        raise ValueError(f"{file} cannot be read as an image: {e}.") from e
+    with _opened(file) as image:
+        return (image.height, image.width), image.mode
 
 
 def _read_image(file: pathlib.Path) -> np.ndarray:
+    with _opened(file) as image:
+        return np.asarray(image.convert("RGB"))
+
+
+@contextlib.contextmanager
+def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
     try:
         with Image.open(file) as image:
-            return np.asarray(image.convert("RGB"))
-    except DECODING_ERRORS as e:
+            yield image
+    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
         raise ValueError(f"{file} cannot be read as an image: {e}.") from e
 
 
 def _check_count(name: str | os.PathLike, count: int) -> None:
     if count < 2:
         raise ValueError(f"{name} must hold at least two images, it holds {count or 'none'}.")
-
-
-def _text(size: Sequence[int]) -> str:
-    return " x ".join(map(str, size))

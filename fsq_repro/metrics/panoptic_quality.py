@@ -1,9 +1,12 @@
 """Panoptic quality (Kirillov et al. 2019, arXiv 1801.00868, section 4) as the official panopticapi computes it.
 
-A segment is the set of pixels of one image with one class and one instance id; class 0 is void. A predicted and a true
+A segment is the set of pixels of one image with one class and one instance id; class 0 is void. Of predicted stuff all
+pixels of a class are one segment, whatever their instance ids: the published evaluation makes it so when it converts
+predictions (cocodataset/panopticapi at 7bb4655, `converters/2channels2panoptic_coco_format.py`). A predicted and a true
 segment of one class match if their intersection over union, void pixels removed from the union, is above 0.5.
 Unmatched predictions that lie mostly in void or in a crowd region of their class are ignored; crowd regions never match
-and are never missed.
+and are never missed. Of several crowd regions of one class only the last counts, that with the highest instance id, as
+in `panopticapi/evaluation.py`.
 """
 
 from collections.abc import Iterable, Sequence
@@ -21,9 +24,9 @@ def panoptic_from_logits(
     """Decodes logits to a panoptic map: the likeliest instance of each pixel, then one class an instance.
 
     The class of an instance is that of the largest sum of semantic logits over its pixels, or else pixels that disagree
-    would split it in many wrong segments. As published (big_vision `panoptic_task.py`), two instances of one stuff
-    class stay two segments, of which at most one can match; instance 0 gets a class like any other, and an
-    instance whose class is 0 becomes void.
+    would split it in many wrong segments. As published (big_vision `panoptic_task.py`), instance 0 gets a class like
+    any other, and an instance whose class is 0 becomes void; stuff keeps its instance ids, which `PanopticQuality` does
+    not look at.
 
     Args:
       semantics_logits_BxHxWxK: float, K classes with void.
@@ -104,6 +107,7 @@ class PanopticQuality:
             raise ValueError(
                 f"predicted and true maps must have one (B, H, W) shape, got {predicted[0].shape} and {true[0].shape}."
             )
+        predicted = predicted[0], np.where(np.isin(predicted[0], self.things), predicted[1], 0)
         crowd = np.zeros(true[0].shape, bool) if crowd_BxHxW is None else np.asarray(crowd_BxHxW, bool)
         for i in range(len(true[0])):
             self._match([a[i] for a in predicted], [a[i] for a in true], crowd[i])
@@ -127,7 +131,10 @@ class PanopticQuality:
         match_TxP = same_TxP & ~crowd_T[:, None] & (2 * overlap_TxP > union_TxP)
         matched_T, matched_P = match_TxP.any(axis=1), match_TxP.any(axis=0)
         missed_T = ~matched_T & ~crowd_T & (classes_T > 0)
-        ignored_P = overlap_TxP[0] + (overlap_TxP * (same_TxP & crowd_T[:, None])).sum(axis=0)
+        # Segments of a class are in order of their instance ids.
+        later_TxT = np.triu(classes_T[:, None] == classes_T[None, :], 1) & crowd_T
+        last_crowd_T = crowd_T & ~later_TxT.any(axis=1)
+        ignored_P = overlap_TxP[0] + (overlap_TxP * (same_TxP & last_crowd_T[:, None])).sum(axis=0)
         wrong_P = ~matched_P & (classes_P > 0) & (2 * ignored_P <= area_P)
 
         true_index, predicted_index = np.nonzero(match_TxP)

@@ -12,9 +12,8 @@ import numpy as np
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.metrics.feature_statistics import POOL, FeatureStatistics
 from fsq_repro.metrics.image_quality import psnr, ssim
-from fsq_repro.metrics.usage import CodebookUsage, saturation
+from fsq_repro.metrics.usage import CodebookUsage
 
-FeatureFunctions = Mapping[str, Callable[[np.ndarray], np.ndarray]]  # images uint8 (B, H, W, 3) -> (B, D)
 Batches = Iterable[Mapping[str, np.ndarray]]  # `image` float32 (B, H, W, 3) in [0, 1] and `mask` bool (B,)
 
 NUM_PICTURES = 16
@@ -27,22 +26,20 @@ class ReconstructionEvaluation:
     Attributes:
       values: metric -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
       statistics: feature network -> of the reconstructions' `pool` features.
-      level_histograms: FSQ only: per dimension, int64 counts of each level.
-      saturation: FSQ only: per dimension, the share on the two outermost levels.
+      level_facts: FSQ only: `CodebookUsage.level_facts`; else None for each.
       originals, reconstructions: uint8 (n, H, W, 3), the first n <= 16 images of the split.
     """
 
     values: dict[str, float | int]
     statistics: dict[str, FeatureStatistics]
-    level_histograms: list[list[int]] | None
-    saturation: list[float] | None
+    level_facts: dict[str, list | None]
     originals: np.ndarray
     reconstructions: np.ndarray
 
 
 def evaluate_reconstructions(
     reconstruct: Callable[[np.ndarray], tuple[np.ndarray, np.ndarray]],
-    features: FeatureFunctions,
+    features: Mapping[str, Callable[[np.ndarray], np.ndarray]],
     batches: Batches,
     *,
     expected_count: int,
@@ -62,20 +59,15 @@ def evaluate_reconstructions(
       levels: FSQ's levels, for the per-dimension histograms.
 
     Raises:
-      ValueError: another number of images than expected, an index out of range, shapes that do not fit, or
-        reconstructions that are not finite.
+      ValueError: another number of images than expected, an index out of range, or reconstructions that are not finite.
     """
     statistics = {name: FeatureStatistics() for name in features}
     usage = CodebookUsage(codebook_size)
     psnr_values, ssim_values, mse_values = [], [], []
     originals, reconstructions = [], []
-    for image, mask in _images(batches):
+    for batch in batches:
+        image, mask = batch["image"], batch["mask"]
         reconstruction, indices = (np.asarray(x) for x in reconstruct(image))
-        if reconstruction.shape != image.shape or len(indices) != len(image):
-            raise ValueError(
-                f"reconstruct must return images {image.shape} and indices ({len(image)}, ...), got "
-                f"{reconstruction.shape} and {indices.shape}."
-            )
         original_uint8, reconstruction_uint8 = to_uint8(image), to_uint8(reconstruction)
         for name, function in features.items():
             statistics[name].update({POOL: np.asarray(function(reconstruction_uint8))[mask]})
@@ -89,8 +81,8 @@ def evaluate_reconstructions(
         if wanted > 0:
             originals.append(original_uint8[:wanted])
             reconstructions.append(reconstruction_uint8[:wanted])
-    _check_count(len(psnr_values), expected_count)
-    histograms = None if levels is None else usage.level_histograms(levels)
+    if len(psnr_values) != expected_count:
+        raise ValueError(f"the evaluation saw {len(psnr_values)} images, the split has {expected_count}.")
     return ReconstructionEvaluation(
         values={
             "psnr": float(np.mean(psnr_values)),
@@ -99,27 +91,7 @@ def evaluate_reconstructions(
             **usage.compute(),
         },
         statistics=statistics,
-        level_histograms=None if histograms is None else [h.tolist() for h in histograms],
-        saturation=None if histograms is None else saturation(histograms),
+        level_facts=usage.level_facts(levels) if levels else dict.fromkeys(("level_histograms", "saturation")),
         originals=np.concatenate(originals),
         reconstructions=np.concatenate(reconstructions),
     )
-
-
-def _images(batches: Batches) -> Iterable[tuple[np.ndarray, np.ndarray]]:
-    for batch in batches:
-        missing = {"image", "mask"} - set(batch)
-        if missing:
-            raise ValueError(f"evaluation batches need image and mask, this one lacks {', '.join(sorted(missing))}.")
-        image, mask = np.asarray(batch["image"]), np.asarray(batch["mask"])
-        if image.ndim != 4 or mask.dtype != bool or mask.shape != image.shape[:1]:
-            raise ValueError(
-                f"an evaluation batch needs image (B, H, W, 3) and bool mask (B,), got {image.shape} and "
-                f"{mask.dtype} {mask.shape}."
-            )
-        yield image, mask
-
-
-def _check_count(seen: int, expected: int) -> None:
-    if seen != expected or seen == 0:
-        raise ValueError(f"the evaluation saw {seen} images, the split has {expected}.")

@@ -23,17 +23,7 @@ def clean_resize(images_BxHxWx3: np.ndarray, side: int) -> np.ndarray:
 
     Returns:
       float32 (B, side, side, 3), nominally 0..255; images of that size already keep their values.
-
-    Raises:
-      ValueError: other dtype or shape, or a side below 1.
     """
-    images_BxHxWx3 = np.asarray(images_BxHxWx3)
-    if images_BxHxWx3.dtype != np.uint8 or images_BxHxWx3.ndim != 4 or images_BxHxWx3.shape[-1] != 3:
-        raise ValueError(
-            f"images must be uint8 of shape (B, H, W, 3), got {images_BxHxWx3.dtype} {images_BxHxWx3.shape}."
-        )
-    if side < 1:
-        raise ValueError(f"side must be at least 1 pixel, got {side}.")
 
     def resized(image_HxWx3: np.ndarray) -> np.ndarray:
         planes = [Image.fromarray(image_HxWx3[..., c].astype(np.float32)) for c in range(3)]

@@ -8,18 +8,14 @@ import numpy as np
 
 from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import Source
-from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.image_sets import NpzImages, SourceImages
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_reference
-from fsq_repro.models.inception import PUBLISHED_FILE
 
 log = logging.getLogger(__name__)
-
-SUFFIXES = {POOL: "", SPATIAL: "-spatial"}  # of cached files
 
 
 class Scorer:
@@ -50,7 +46,7 @@ class Scorer:
     def reference_moments(self, source: Source, kind: str = POOL) -> Moments:
         """Moments of all images of a split."""
         folder, key = cache_dir() / "reference_moments", self._key(source)
-        files = {kind: folder / f"{key}{suffix}.npz" for kind, suffix in SUFFIXES.items()}
+        files = {POOL: folder / f"{key}.npz", SPATIAL: folder / f"{key}-spatial.npz"}
         if not files[kind].exists():
             statistics = self._measure(source)
             if statistics.spatial is not None:
@@ -85,36 +81,15 @@ class Scorer:
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
-        statistics, _ = measure(NpzImages(path), self._extractor, keep_features=True)
-        return statistics.features_NxD
+        return measure(NpzImages(path), self._extractor, keep_features=True)[0].features_NxD
 
     def _measure(self, source: Source, *, keep_features: bool = False) -> FeatureStatistics:
         log.info("features of %d images of %s by %s", len(source), source.name, self.name)
-        images = SourceImages(source, self._resolution)
-        statistics, _ = measure(images, self._extractor, keep_features=keep_features)
-        return statistics
+        return measure(SourceImages(source, self._resolution), self._extractor, keep_features=keep_features)[0]
 
     def _key(self, source: Source) -> str:
         network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
         return f"{self.name}-{network}-{source.fingerprint}-{source.split}-{self._resolution}"
-
-
-def make_scorers(
-    networks: Sequence[str], *, resolution: int, batch_size: int, inception: str, inception_resize: str
-) -> list[Scorer]:
-    """A scorer for each network; `inception` is the path of that network's weights.
-
-    Raises:
-      UserError: Inception without a path.
-      ValueError, FileNotFoundError: see `Scorer`.
-    """
-    if "inception" in networks and not inception:
-        raise UserError(
-            f"the networks {', '.join(networks)} need Inception's weights, pytorch-fid's {PUBLISHED_FILE}: set "
-            "eval.inception to its path or give scripts/evaluate.py --inception=FILE"
-        )
-    more = {"inception": {"weights": inception, "resize": inception_resize}}
-    return [Scorer(n, resolution=resolution, batch_size=batch_size, **more.get(n, {})) for n in networks]
 
 
 class Chosen:

@@ -11,7 +11,7 @@ from typing import Any
 from fsq_repro.metrics.feature_extraction import FeatureExtractor, measure
 from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.frechet import frechet_distance
-from fsq_repro.metrics.image_sets import ImageSet, NpzImages, open_image_set
+from fsq_repro.metrics.image_sets import FolderImages, ImageSet, NpzImages
 from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, holds_statistics, read_reference
 from fsq_repro.models.inception import PUBLISHED_SHA256
@@ -20,14 +20,10 @@ Side = ImageSet | ReferenceStatistics
 
 
 def open_side(path: str | os.PathLike) -> Side:
-    """A folder of images, an .npz of images, or a reference file.
-
-    Raises:
-      ValueError: as `open_image_set` and `read_reference`.
-    """
-    if not os.path.isdir(path) and holds_statistics(path):
-        return read_reference(path)
-    return open_image_set(path)
+    """A folder of images, an .npz of images, or a reference file; ValueError where it is none of them or damaged."""
+    if os.path.isdir(path):
+        return FolderImages(path)
+    return read_reference(path) if holds_statistics(path) else NpzImages(path)
 
 
 def compare(
@@ -71,8 +67,7 @@ def compare(
         raise ValueError("a feature network must be named to compare images, only reference files go without.")
     measured = {role: measure(x, extractor, keep_features=with_precision_recall) for role, x in images.items()}
     a, b = (side if isinstance(side, ReferenceStatistics) else measured[role][0] for role, side in sides.items())
-    name = distance_name(protocol, b.pool.count)
-    value = frechet_distance(a.pool, b.pool)
+    name, value = distance_name(protocol, b.pool.count), frechet_distance(a.pool, b.pool)
     figures = {name: value}
     if a.spatial is not None and b.spatial is not None:
         figures[distance_name(protocol, b.pool.count, spatial=True)] = frechet_distance(a.spatial, b.spatial)
@@ -81,14 +76,17 @@ def compare(
     if with_precision_recall:
         pair = precision_recall(*(measured[role][0].features_NxD for role in sides))
         figures |= dict(zip(("precision", "recall"), pair, strict=True))
-    described = {role: _described(side) for role, side in sides.items()}
-    for role, image_set in images.items():
-        described[role] |= {
-            "images": len(image_set),
-            "size": list(image_set.size),
-            "converted": image_set.converted,
-            "pixels_sha256": measured[role][1],
-        }
+    described: dict[str, dict[str, Any]] = {}
+    for role, side in sides.items():
+        if isinstance(side, ReferenceStatistics):
+            described[role] = {"path": side.path, "count": side.pool.count}
+            described[role] |= {"file_sha256": side.file_sha256, "protocol": side.protocol}
+        else:
+            described[role] = {"path": side.name, "count": len(side)}
+        if role in images:
+            image_set = images[role]
+            described[role] |= {"images": len(image_set), "size": list(image_set.size)}
+            described[role] |= {"converted": image_set.converted, "pixels_sha256": measured[role][1]}
     return {"name": name, "value": value, "figures": figures, **described, "protocol": protocol}
 
 
@@ -122,10 +120,3 @@ def _common_protocol(sides: Iterable[Side], extractor: FeatureExtractor | None) 
         if width != parts[0][2]:
             raise ValueError(f"{path} has features of width {width}, but must have {parts[0][2]} as {parts[0][0]}.")
     return common
-
-
-def _described(side: Side) -> dict[str, Any]:
-    if isinstance(side, ReferenceStatistics):
-        described = {"path": side.path, "count": side.pool.count}
-        return described | {"file_sha256": side.file_sha256, "protocol": side.protocol}
-    return {"path": side.name, "count": len(side)}

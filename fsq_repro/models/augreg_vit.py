@@ -78,17 +78,16 @@ def load_augreg_vit(path: str | os.PathLike, params: Any) -> dict[str, Any]:
         raise ValueError(f"{path} is not an .npz file, but must be an AugReg ViT's.")
     encoder = {name: params[name] for name in ("EmbedPatches", "encoder", "pos_embedding_encoder")}
     with np.load(path) as arrays:
-        _check_depth(path, arrays.files, len([name for name in params["encoder"] if name.startswith("encoderblock_")]))
+        found = {match[1] for name in arrays.files if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))}
+        depth = sum(name.startswith("encoderblock_") for name in params["encoder"])
+        if len(found) != depth:
+            raise ValueError(
+                f"{path} holds a ViT of {len(found)} encoder blocks, but the model's num_layers is {depth}."
+            )
         loaded = {
             name: _read(path, arrays, file_name(name), x.shape) for name, x in flatten_dict(encoder, sep="/").items()
         }
     return unflatten_dict(loaded, sep="/")
-
-
-def _check_depth(path: pathlib.Path, names: list[str], depth: int) -> None:
-    found = len({match[1] for name in names if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))})
-    if found != depth:
-        raise ValueError(f"{path} holds a ViT of {found} encoder blocks, but the model's num_layers is {depth}.")
 
 
 def _read(path: pathlib.Path, arrays: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:

@@ -57,16 +57,26 @@ class ResBlock(nn.Module):
         return x + skip
 
 
-class Encoder(nn.Module):
-    """Images (B, H, W, 3) -> latents (B, H/stride, W/stride, num_channels) of dtype `dtype`."""
+class Stack(nn.Module):
+    """What encoder and decoder share; see `Autoencoder`."""
 
-    num_channels: int
     filters: int
     channel_multipliers: tuple[int, ...]
     num_res_blocks: int
     stem_patch: int
     faithful_shortcut: bool
     dtype: Any
+
+    def res_blocks(self, x: Array, multiplier: int) -> Array:
+        for _ in range(self.num_res_blocks):
+            x = ResBlock(self.filters * multiplier, self.faithful_shortcut, self.dtype)(x)
+        return x
+
+
+class Encoder(Stack):
+    """Images (B, H, W, 3) -> latents (B, H/stride, W/stride, num_channels) of dtype `dtype`."""
+
+    num_channels: int
 
     @nn.compact
     def __call__(self, images: Array) -> Array:
@@ -75,32 +85,21 @@ class Encoder(nn.Module):
         for level, multiplier in enumerate(self.channel_multipliers):
             if level > 0:
                 x = nn.avg_pool(x, (2, 2), strides=(2, 2))
-            for _ in range(self.num_res_blocks):
-                x = ResBlock(self.filters * multiplier, self.faithful_shortcut, self.dtype)(x)
-        for _ in range(self.num_res_blocks):
-            x = ResBlock(self.filters * self.channel_multipliers[-1], self.faithful_shortcut, self.dtype)(x)
+            x = self.res_blocks(x, multiplier)
+        x = self.res_blocks(x, self.channel_multipliers[-1])
         x = nn.swish(nn.GroupNorm(NORM_GROUPS, dtype=self.dtype)(x))
         return nn.Conv(self.num_channels, (1, 1), dtype=self.dtype)(x)
 
 
-class Decoder(nn.Module):
+class Decoder(Stack):
     """Codes (B, h, w, num_channels) -> images float32 (B, h*stride, w*stride, 3), not clipped."""
-
-    filters: int
-    channel_multipliers: tuple[int, ...]
-    num_res_blocks: int
-    stem_patch: int
-    faithful_shortcut: bool
-    dtype: Any
 
     @nn.compact
     def __call__(self, codes: Array) -> Array:
         x = nn.Conv(self.filters * self.channel_multipliers[-1], (3, 3), dtype=self.dtype)(codes)
-        for _ in range(self.num_res_blocks):
-            x = ResBlock(self.filters * self.channel_multipliers[-1], self.faithful_shortcut, self.dtype)(x)
+        x = self.res_blocks(x, self.channel_multipliers[-1])
         for level, multiplier in reversed(list(enumerate(self.channel_multipliers))):
-            for _ in range(self.num_res_blocks):
-                x = ResBlock(self.filters * multiplier, self.faithful_shortcut, self.dtype)(x)
+            x = self.res_blocks(x, multiplier)
             if level > 0:
                 x = nn.Conv(self.filters * multiplier, (3, 3), dtype=self.dtype)(upsample_nearest(x))
         x = nn.swish(nn.GroupNorm(NORM_GROUPS, dtype=self.dtype)(x))
@@ -147,15 +146,9 @@ class Autoencoder(nn.Module):
                 f"channel_multipliers is {self.channel_multipliers} and stem_patch {self.stem_patch}, but at least one "
                 "multiplier and a patch of at least 1 are needed."
             )
-        body = {
-            "filters": self.filters,
-            "channel_multipliers": self.channel_multipliers,
-            "num_res_blocks": self.num_res_blocks,
-            "stem_patch": self.stem_patch,
-            "faithful_shortcut": self.faithful_shortcut,
-            "dtype": self.dtype,
-        }
-        self.encoder = Encoder(self.quantizer.num_channels, **body)
+        fields = ("filters", "channel_multipliers", "num_res_blocks", "stem_patch", "faithful_shortcut", "dtype")
+        body = {field: getattr(self, field) for field in fields}
+        self.encoder = Encoder(**body, num_channels=self.quantizer.num_channels)
         self.decoder = Decoder(**body)
 
     def encode(self, images: Array) -> Array:

@@ -16,15 +16,8 @@ class AutoregressiveTransformer(TokenTransformer):
     def __call__(self, tokens_BxS: Array, labels_B: Array, *, train: bool = False) -> Array:
         """Logits of every token given the class and the tokens before it (teacher forcing).
 
-        Args:
-          tokens_BxS: int32 codes.
-          labels_B: int32 in 0..num_classes; `num_classes` is "no class".
-          train: with dropout (needs the rng `dropout` where the rate is above 0).
-
-        Returns:
-          Float32 (B, S, V) over the whole vocabulary; the first K are those of the codes. Entry i belongs to token i.
+        Codes int32 (B, S) -> float32 (B, S, V), else as of `MaskedTransformer`. Entry i belongs to token i.
         """
-        self.check_inputs(tokens_BxS, labels_B)
         ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS[:, :-1]], axis=1)
         S = self.num_tokens
         causal_1x1xSxS = jnp.tril(jnp.ones((S, S), bool))[None, None]

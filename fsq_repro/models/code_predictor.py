@@ -18,7 +18,6 @@ from fsq_repro.models.vit_layers import (
     Encoder,
     MlpBlock,
     PatchEmbed,
-    attend,
     check_sizes,
     position_init,
 )
@@ -53,8 +52,8 @@ class Attention(nn.Module):
         return self.key(x_BxLxD), self.value(x_BxLxD)
 
     def __call__(self, x_BxTxD: Array, keys: Array, values: Array, mask: Array | None = None) -> Array:
-        """(B, T, width) and what `keys_and_values` gave -> (B, T, width); `mask` as of `vit_layers.attend`."""
-        return self.out(attend(self.query(x_BxTxD), keys, values, mask))
+        """(B, T, width) and what `keys_and_values` gave -> (B, T, width); `mask` boolean (B or 1, heads or 1, T, L)."""
+        return self.out(jax.nn.dot_product_attention(self.query(x_BxTxD), keys, values, mask=mask))
 
 
 class DecoderBlock(nn.Module):
@@ -109,14 +108,14 @@ class DecoderBlock(nn.Module):
 class Decoder(nn.Module):
     """Token embedding, blocks, last LayerNorm and output layer, which is computed in float32."""
 
-    vocabulary_size: int
-    width: int
     num_layers: int
     num_heads: int
     mlp_width: int
-    token_std: float
     remat: bool
     dtype: Any
+    vocabulary_size: int
+    width: int
+    token_std: float
 
     def setup(self):
         self.embed = nn.Embed(
@@ -136,28 +135,23 @@ class Decoder(nn.Module):
             self.vocabulary_size, kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="LogitsDense"
         )
 
-    def init_cache(self, memory_BxPxD: Array, num_codes: int) -> list[LayerCache]:
-        """See `DecoderBlock.init_cache`."""
-        return [block.init_cache(memory_BxPxD, num_codes) for block in self.blocks]
-
-    def __call__(self, ids_BxT: Array, positions_1xTxD: Array, memory_BxPxD: Array, mask: Array) -> Array:
-        """Ids (B, T) and their position embeddings -> logits float32 (B, T, V); teacher forcing."""
-        x_BxTxD = self.embed(ids_BxT) + positions_1xTxD
-        for block in self.blocks:
-            x_BxTxD, _ = block(x_BxTxD, memory_BxPxD, mask)
+    def __call__(
+        self,
+        ids_BxT: Array,
+        positions_1xTxD: Array,
+        memory_BxPxD: Array | None,
+        mask: Array,
+        cache: list[LayerCache] | None = None,
+        position: Array | None = None,
+    ) -> tuple[Array, list[LayerCache | None]]:
+        """Ids (B, T) and their position embeddings -> (logits float32 (B, T, V), cache); see `DecoderBlock`."""
+        x_BxTxD, updated = self.embed(ids_BxT) + positions_1xTxD, []
+        for block, layer_cache in zip(self.blocks, cache or [None] * self.num_layers, strict=True):
+            x_BxTxD, layer_cache = block(x_BxTxD, memory_BxPxD, mask, layer_cache, position)
+            updated.append(layer_cache)
         B, T, D = x_BxTxD.shape
         logits_NxV = self.head(self.norm(x_BxTxD).reshape(B * T, D))  # its gradient is faster on CPU in two dimensions
-        return logits_NxV.reshape(B, T, self.vocabulary_size)
-
-    def step(
-        self, cache: list[LayerCache], ids_Bx1: Array, positions_1x1xD: Array, mask: Array, position: Array
-    ) -> tuple[Array, list[LayerCache]]:
-        """One step of decoding -> (logits float32 (B, 1, V), cache)."""
-        x_Bx1xD, updated = self.embed(ids_Bx1) + positions_1x1xD, []
-        for block, layer_cache in zip(self.blocks, cache, strict=True):
-            x_Bx1xD, layer_cache = block(x_Bx1xD, None, mask, layer_cache, position)
-            updated.append(layer_cache)
-        return self.head(self.norm(x_Bx1xD)), updated
+        return logits_NxV.reshape(B, T, self.vocabulary_size), updated
 
 
 class CodePredictor(nn.Module):
@@ -176,7 +170,7 @@ class CodePredictor(nn.Module):
       remat: compute each layer again in the backward pass instead of keeping its activations.
       dtype: of the computation; parameters, statistics of softmax and LayerNorm, and logits are float32.
 
-    Raises ValueError where the sizes cannot work or the input has another shape.
+    Raises ValueError where the sizes cannot work.
     """
 
     codebook_size: int
@@ -198,26 +192,16 @@ class CodePredictor(nn.Module):
             raise ValueError(
                 f"image_size is {self.image_size}, but must be a multiple of {self.patch_size} (patch_size)."
             )
-        body = {
-            "num_heads": self.num_heads,
-            "mlp_width": self.mlp_width,
-            "remat": self.remat,
-            "dtype": self.dtype,
-        }
+        body = (self.num_layers, self.num_heads, self.mlp_width, self.remat, self.dtype)
         self.patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="EmbedPatches")
-        self.encoder = Encoder(self.num_layers, **body)
-        self.decoder = Decoder(self.codebook_size + 1, self.width, self.num_layers, token_std=self.token_std, **body)
+        self.encoder = Encoder(*body)
+        self.decoder = Decoder(*body, self.codebook_size + 1, self.width, self.token_std)
         init, P = position_init(self.width, self.position_scale), (self.image_size // self.patch_size) ** 2
         self.encoder_positions = self.param("pos_embedding_encoder", init, (1, P, self.width))
         self.decoder_positions = self.param("pos_embedding_decoder", init, (1, self.num_codes, self.width))
 
     def encode(self, images: Array) -> Array:
         """Images (B, image_size, image_size, 3) in [-1, 1] -> memory (B, P, width) of dtype `dtype`."""
-        shape = (self.image_size, self.image_size, 3)
-        if images.ndim != 4 or images.shape[1:] != shape:
-            raise ValueError(
-                f"images have the shape {images.shape}, but must have (batch, {', '.join(map(str, shape))})."
-            )
         return self.encoder(self.patches(images) + self.encoder_positions.astype(self.dtype))
 
     def __call__(self, images: Array, codes_BxS: Array) -> Array:
@@ -231,18 +215,18 @@ class CodePredictor(nn.Module):
           Float32 (B, S, V). Entry i belongs to code i, whose target is therefore codes[:, i] + 1.
         """
         S = self.num_codes
-        if codes_BxS.shape != (len(images), S):
-            raise ValueError(f"codes have the shape {codes_BxS.shape}, but must have {(len(images), S)}.")
         ids_BxS = 1 + jnp.pad(codes_BxS[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         causal_1x1xSxS = jnp.tril(jnp.ones((S, S), bool))[None, None]
-        return self.decoder(ids_BxS, self.decoder_positions.astype(self.dtype), self.encode(images), causal_1x1xSxS)
+        positions_1xSxD = self.decoder_positions.astype(self.dtype)
+        return self.decoder(ids_BxS, positions_1xSxD, self.encode(images), causal_1x1xSxS)[0]
 
     def init_cache(self, images: Array) -> list[LayerCache]:
         """Encodes images, as of `encode`, for `decode_step`: the cache of each decoder layer, of dtype `dtype`.
 
         A cache may be used again from position 0 on: a step looks only at positions up to its own.
         """
-        return self.decoder.init_cache(self.encode(images), self.num_codes)
+        memory_BxPxD = self.encode(images)
+        return [block.init_cache(memory_BxPxD, self.num_codes) for block in self.decoder.blocks]
 
     def decode_step(self, cache: list[LayerCache], codes_B: Array, position: Array) -> tuple[Array, list[LayerCache]]:
         """One step of `sampling.autoregressive_decoding.autoregressive_decode`.
@@ -258,5 +242,5 @@ class CodePredictor(nn.Module):
         positions_1x1xD = jax.lax.dynamic_slice_in_dim(self.decoder_positions, position, 1, axis=1).astype(self.dtype)
         visible_1x1x1xS = (jnp.arange(self.num_codes) <= position)[None, None, None]
         ids_Bx1 = 1 + codes_B[:, None]
-        logits_Bx1xV, cache = self.decoder.step(cache, ids_Bx1, positions_1x1xD, visible_1x1x1xS, position)
+        logits_Bx1xV, cache = self.decoder(ids_Bx1, positions_1x1xD, None, visible_1x1x1xS, cache, position)
         return logits_Bx1xV[:, 0, 1:], cache

@@ -29,15 +29,15 @@ class FeatureNetwork:
       name: "alexnet" or "vgg16".
       dim: features an image: 256 or 512.
       file_hash: SHA-256 of the weight file.
-      resize: the resize in words.
       params: the weights, to be handed to `apply` (an argument of the jitted function, not a constant in it).
     """
 
     name: str
     dim: int
     file_hash: str
-    resize: str
     params: Any = dataclasses.field(repr=False, compare=False)
+
+    resize = f"antialiased bicubic to {FEATURE_SIDE} px (jax.image.resize), none at {FEATURE_SIDE} px"
 
     def apply(self, params: Any, images: Array) -> Array:
         """Float32 images (B, H, W, 3) in [0, 1] -> float32 features (B, dim); pure, to be jitted by the caller.
@@ -64,21 +64,13 @@ def load_feature_network(name: str, path: str = "", resize: str = "adm") -> Feat
         raise ValueError(f"feature network is {name!r}, but must be one of {sorted([*FILE_HASHES, 'inception'])}.")
     if path:
         raise ValueError(f"feature network {name!r} takes no weight file, but its path is {path!r}.")
-    weights = load_lpips_weights(name)
-    return FeatureNetwork(
-        name=name,
-        dim=STACKS[name].layers[-1].filters,
-        file_hash=FILE_HASHES[name],
-        resize=f"antialiased bicubic to {FEATURE_SIDE} px (jax.image.resize), none at {FEATURE_SIDE} px",
-        params={"convolutions": weights["convolutions"]},
-    )
+    params = {"convolutions": load_lpips_weights(name)["convolutions"]}
+    return FeatureNetwork(name, STACKS[name].layers[-1].filters, FILE_HASHES[name], params)
 
 
 def resize_antialiased(images: Array, side: int, method: str) -> Array:
-    """(B, H, W, C) -> (B, side, side, C) by `jax.image.resize`; images that have the size already are left alone."""
-    B, H, W, C = images.shape
-    if H == W == side:
-        return images
+    """(B, H, W, C) -> (B, side, side, C), which leaves images alone that have the size already."""
+    B, _, _, C = images.shape
     return jax.image.resize(images, (B, side, side, C), method, antialias=True)
 
 

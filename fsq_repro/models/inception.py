@@ -33,21 +33,17 @@ PUBLISHED_SHA256 = "6726825d0af5f729cebd5821db510b11b1cfad8faad88a03f1befd49fb91
 class InceptionOutputs(NamedTuple):
     """What the metrics take from the network; float32.
 
-    Attributes:
-      pool_3: (B, 2048), for FID, precision and recall.
-      spatial: (B, 17 * 17 * 7), for sFID: the first 7 channels of `mixed_6/conv:0` (Mixed_6d's 1x1 branch after ReLU),
-        flattened with the channel as the fastest index.
-      logits: (B, 1008), for the Inception score: pool_3 times the classifier's weights, without its bias.
+    `spatial` holds the first 7 channels of `mixed_6/conv:0` (Mixed_6d's 1x1 branch after ReLU), flattened with the
+    channel as the fastest index; `logits` are pool_3 times the classifier's weights, without its bias.
     """
 
-    pool_3: Array
-    spatial: Array
-    logits: Array
+    pool_3: Array  # (B, 2048), for FID, precision and recall
+    spatial: Array  # (B, 17 * 17 * 7), for sFID
+    logits: Array  # (B, 1008), for the Inception score
 
 
 # Full float32 precision on every device, so that distances measured on different machines can be compared.
-Conv = functools.partial(nn.Conv, use_bias=False, precision=lax.Precision.HIGHEST)
-Dense = functools.partial(nn.Dense, use_bias=False, precision=lax.Precision.HIGHEST)
+LAYER = {"use_bias": False, "precision": lax.Precision.HIGHEST}
 
 
 class ConvNorm(nn.Module):
@@ -60,8 +56,7 @@ class ConvNorm(nn.Module):
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        strides = (self.stride, self.stride)
-        x = Conv(self.filters, self.kernel, strides, self.padding, name="conv")(x)
+        x = nn.Conv(self.filters, self.kernel, self.stride, self.padding, **LAYER, name="conv")(x)
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPS, name="bn")(x))
 
 
@@ -73,7 +68,7 @@ def chain(x: Array, name: str, *layers: tuple) -> Array:
 
 
 def average_3x3(x: Array) -> Array:
-    """Mean over each 3x3 window (B, H, W, C) -> (B, H, W, C), of the pixels that lie within the map."""
+    """Mean over each 3x3 window, of the pixels that lie within the map: (B, H, W, C) -> (B, H, W, C)."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
 
 
@@ -189,7 +184,7 @@ class InceptionV3(nn.Module):
         x = BlockE(False, name="Mixed_7b")(x)
         x = BlockE(True, name="Mixed_7c")(x)  # (B, 8, 8, 2048)
         pool_3 = jnp.mean(x, axis=(1, 2))
-        logits = Dense(CLASSES, name="fc")(pool_3)
+        logits = nn.Dense(CLASSES, **LAYER, name="fc")(pool_3)
         return InceptionOutputs(pool_3, spatial.reshape(len(images), -1), logits)
 
 
@@ -220,10 +215,12 @@ def resize_pytorch_fid(images: Array) -> Array:
     return 2.0 * _interpolate(images, *positions) - 1.0
 
 
-RESIZES = {"adm": resize_adm, "pytorch-fid": resize_pytorch_fid}
-RESIZE_WORDS = {
-    "adm": f"adm: bilinear to {SIDE} px as TensorFlow 1 (pixel i at i * scale), no antialiasing, (x - 128) / 128",
-    "pytorch-fid": f"pytorch-fid: bilinear to {SIDE} px (half-pixel centres), no antialiasing, 2 x - 1",
+RESIZES = {  # and what records say of them
+    "adm": (
+        resize_adm,
+        f"bilinear to {SIDE} px as TensorFlow 1 (pixel i at i * scale), no antialiasing, (x - 128) / 128",
+    ),
+    "pytorch-fid": (resize_pytorch_fid, f"bilinear to {SIDE} px (half-pixel centres), no antialiasing, 2 x - 1"),
 }
 
 
@@ -241,22 +238,19 @@ def _interpolate(images: Array, rows: np.ndarray, columns: np.ndarray) -> Array:
     return images
 
 
-@functools.cache
-def _variable_shapes() -> dict[tuple[str, ...], tuple[int, ...]]:
-    """{path in the tree of variables: shape}."""
-    images = jax.ShapeDtypeStruct((1, SIDE, SIDE, 3), jnp.float32)
-    variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), images)
-    return {path: x.shape for path, x in flatten_dict(variables).items()}
-
-
 _TORCH_FIELDS = {"kernel": "weight", "scale": "weight", "bias": "bias", "mean": "running_mean", "var": "running_var"}
 _TORCH_AXES = {4: (3, 2, 0, 1), 2: (1, 0), 1: (0,)}  # the tree's axes in torch's order, by their number
 
 
-def _torch_name(path: tuple[str, ...]) -> str:
-    """("params", "Mixed_5b", "branch1x1", "conv", "kernel") -> "Mixed_5b.branch1x1.conv.weight"."""
-    _, *modules, field = path
-    return ".".join([*modules, _TORCH_FIELDS[field]])
+@functools.cache
+def _places() -> dict[str, tuple[tuple[str, ...], tuple[int, ...]]]:
+    """{state-dict name: (path in the tree of variables, shape in the state dict)}."""
+    variables = jax.eval_shape(InceptionV3().init, jax.random.key(0), jnp.zeros((1, SIDE, SIDE, 3)))
+    places = {}
+    for path, x in flatten_dict(variables).items():
+        _, *modules, field = path
+        places[".".join([*modules, _TORCH_FIELDS[field]])] = path, tuple(x.shape[i] for i in _TORCH_AXES[x.ndim])
+    return places
 
 
 def expected_shapes() -> dict[str, tuple[int, ...]]:
@@ -264,10 +258,7 @@ def expected_shapes() -> dict[str, tuple[int, ...]]:
 
     Not read are the classifier's bias and the batch norms' `num_batches_tracked`.
     """
-    return {
-        _torch_name(path): tuple(shape[axis] for axis in _TORCH_AXES[len(shape)])
-        for path, shape in _variable_shapes().items()
-    }
+    return {name: shape for name, (_, shape) in _places().items()}
 
 
 def inception_variables(state: dict[str, np.ndarray]) -> dict[str, Any]:
@@ -289,9 +280,9 @@ def inception_variables(state: dict[str, np.ndarray]) -> dict[str, Any]:
         if state[name].shape != shape:
             raise ValueError(f"{name} has shape {state[name].shape}, but the FID Inception network needs {shape}.")
     variables = {}
-    for path, shape in _variable_shapes().items():
+    for name, (path, shape) in _places().items():
         axes = np.argsort(_TORCH_AXES[len(shape)])
-        variables[path] = jnp.asarray(state[_torch_name(path)].transpose(axes), jnp.float32)
+        variables[path] = jnp.asarray(state[name].transpose(axes), jnp.float32)
     return unflatten_dict(variables)
 
 
@@ -315,15 +306,11 @@ class InceptionNetwork:
     @property
     def resize(self) -> str:
         """The resize in words."""
-        return RESIZE_WORDS[self.method]
+        return f"{self.method}: {RESIZES[self.method][1]}"
 
-    def apply(self, params: Any, images: Array) -> Array:
-        """Float32 images (B, H, W, 3) in [0, 1] -> pool_3, float32 (B, 2048); pure, to be jitted by the caller."""
-        return self.outputs(params, images).pool_3
-
-    def outputs(self, params: Any, images: Array) -> InceptionOutputs:
-        """As `apply`, with the features of sFID and the logits of the Inception score."""
-        return InceptionV3().apply(params, RESIZES[self.method](images))
+    def apply(self, params: Any, images: Array) -> InceptionOutputs:
+        """Float32 images (B, H, W, 3) in [0, 1] -> outputs; pure, to be jitted by the caller."""
+        return InceptionV3().apply(params, RESIZES[self.method][0](images))
 
 
 def load_inception(path: str | os.PathLike, resize: str) -> InceptionNetwork:

@@ -75,7 +75,7 @@ class LabelAutoencoder(nn.Module):
       remat: compute each block again in the backward pass instead of keeping its activations.
       dtype: of the computation; parameters and logits are float32.
 
-    Raises ValueError where the sizes cannot work or the inputs have other shapes.
+    Raises ValueError where the sizes cannot work.
     """
 
     quantizer: nn.Module
@@ -132,14 +132,9 @@ class LabelAutoencoder(nn.Module):
 
     def encode(self, labels: dict[str, Array], context: Array | None) -> Array:
         """Labels, and the context if the encoder sees it -> z (B, S, num_channels), not yet quantized."""
-        channels = dict(self.labels)
-        if set(labels) != set(channels):
-            raise ValueError(f"labels has the entries {sorted(labels)}, but must have {sorted(channels)}.")
-        for name, x in labels.items():
-            self._check_image(f"labels[{name!r}]", x, channels[name])
         x_BxTxD = sum(embed(patchify(labels[name], self.patch_size)) for name, embed in self.embeddings.items())
         if self.encoder_context:
-            x_BxTxD += self._embed_context(self.ctx_enc_embedding, context)
+            x_BxTxD += self.ctx_enc_embedding(context)
         x_BxTxD = self.encoder(x_BxTxD + self.pos_embedding_encoder.astype(self.dtype))
         return self.encoder_head(resize_grid(x_BxTxD, self.code_grid))
 
@@ -156,25 +151,16 @@ class LabelAutoencoder(nn.Module):
     ) -> dict[str, Array]:
         """Codes, and the context if the decoder sees it -> logits (or the values of a regression) of each label.
 
-        Args:
-          codes: (B, S, num_channels).
-          context: as of the class.
-          train: apply code dropout; a dropped code is the zero vector.
-          kept_BxS: which codes are kept where these are a part of a training batch, boolean (B, S); drawn by default.
-
-        Returns:
-          {label: float32 (B, resolution, resolution, channels)}.
+        Codes (B, S, num_channels) -> {label: float32 (B, resolution, resolution, channels)}. `train` applies code
+        dropout, a dropped code is the zero vector; `kept_BxS` says which codes are kept where these are a part of a
+        training batch, boolean (B, S), drawn by default.
         """
-        B, S = codes.shape[0], self.code_grid**2
-        if codes.ndim != 3 or codes.shape[1:] != (S, self.quantizer.num_channels):
-            expected = f"(batch, {S}, {self.quantizer.num_channels})"
-            raise ValueError(f"codes has the shape {codes.shape}, but must have {expected}.")
         if train and self.code_dropout:
-            kept_BxS = self.draw_kept_codes(B) if kept_BxS is None else kept_BxS
+            kept_BxS = self.draw_kept_codes(len(codes)) if kept_BxS is None else kept_BxS
             codes = jnp.where(kept_BxS[:, :, None], codes, 0)
         x_BxTxD = resize_grid(self.decoder_stem(codes), self.grid)
         if self.decoder_context:
-            x_BxTxD += self._embed_context(self.ctx_dec_embedding, context)
+            x_BxTxD += self.ctx_dec_embedding(context)
         x_BxTxD = self.decoder(x_BxTxD + self.pos_embedding_decoder.astype(self.dtype))
         grid = (self.grid, self.grid)
         return {name: unpatchify(head(x_BxTxD).astype(jnp.float32), grid) for name, head in self.heads.items()}
@@ -185,14 +171,3 @@ class LabelAutoencoder(nn.Module):
         """Labels and context -> (logits as of `decode`, `Quantized`)."""
         quantized = self.quantize(self.encode(labels, context), train=train)
         return self.decode(quantized.codes, context, train=train, kept_BxS=kept_BxS), quantized
-
-    def _embed_context(self, embed: PatchEmbed, context: Array | None) -> Array:
-        if context is None:
-            raise ValueError("context is None, but must be the image unless both contexts are switched off.")
-        self._check_image("context", context, context.shape[-1])
-        return embed(context)
-
-    def _check_image(self, name: str, x: Array, channels: int) -> None:
-        if x.ndim != 4 or x.shape[1:] != (self.resolution, self.resolution, channels):
-            expected = f"(batch, {self.resolution}, {self.resolution}, {channels})"
-            raise ValueError(f"{name} has the shape {x.shape}, but must have {expected}.")

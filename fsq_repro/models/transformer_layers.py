@@ -23,11 +23,6 @@ class Layer(nn.Module):
     deterministic: bool
     dtype: Any
 
-    @property
-    def shared(self) -> dict[str, Any]:
-        """These fields, for a layer inside this one."""
-        return {"dropout": self.dropout, "deterministic": self.deterministic, "dtype": self.dtype}
-
 
 class Embed(Layer):
     """Ids (B, T) and their positions (T,) -> (vectors (B, T, width), word embeddings float32 (V, width))."""
@@ -117,8 +112,9 @@ class TransformerLayer(Layer):
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, mask: Array | None, position: Array | None) -> Array:
-        x = Attention(num_heads=self.num_heads, **self.shared)(x_BxTxD, mask, position)
-        return Mlp(mlp_width=self.mlp_width, **self.shared)(x)
+        shared = (self.dropout, self.deterministic, self.dtype)
+        x = Attention(*shared, self.num_heads)(x_BxTxD, mask, position)
+        return Mlp(*shared, self.mlp_width)(x)
 
 
 class Bias(nn.Module):
@@ -160,7 +156,7 @@ class TokenTransformer(nn.Module):
       remat: compute each layer again in the backward pass instead of keeping its activations.
       dtype: of the computation; parameters, statistics of softmax and LayerNorm, and logits are float32.
 
-    Raises ValueError where the sizes cannot work or the input has another shape.
+    Raises ValueError where the sizes cannot work.
     """
 
     codebook_size: int
@@ -184,13 +180,6 @@ class TokenTransformer(nn.Module):
         """Number of ids, V: codes, classes and the mask."""
         return self.codebook_size + self.num_classes + 1
 
-    def check_inputs(self, tokens_BxS: Array, labels_B: Array) -> None:
-        """ValueError unless there are `num_tokens` tokens an example and one label."""
-        if tokens_BxS.ndim != 2 or tokens_BxS.shape[1] != self.num_tokens:
-            raise ValueError(f"tokens have the shape {tokens_BxS.shape}, but must have (batch, {self.num_tokens}).")
-        if labels_B.shape != tokens_BxS.shape[:1]:
-            raise ValueError(f"labels have the shape {labels_B.shape}, but must have {tokens_BxS.shape[:1]}.")
-
     @nn.compact
     def network(
         self,
@@ -209,14 +198,12 @@ class TokenTransformer(nn.Module):
             raise ValueError(f"num_heads is {self.num_heads}, but must divide the width of {self.width}.")
         if not 0.0 <= self.dropout < 1.0:
             raise ValueError(f"dropout is {self.dropout}, but must be at least 0 and below 1.")
-        shared = {"dropout": self.dropout, "deterministic": not train, "dtype": self.dtype}
+        shared = (self.dropout, not train, self.dtype)
         positions_T = jnp.arange(ids_BxT.shape[1]) if position is None else position[None]
-        embed = Embed(vocabulary_size=self.vocabulary_size, num_positions=num_positions, width=self.width, **shared)
+        embed = Embed(*shared, self.vocabulary_size, num_positions, self.width)
         x_BxTxD, embeddings_VxD = embed(ids_BxT, positions_T)
         layer_class = nn.remat(TransformerLayer) if self.remat else TransformerLayer
         for i in range(self.num_layers):
-            layer = layer_class(
-                num_heads=self.num_heads, mlp_width=self.mlp_width, **shared, name=f"TransformerLayer_{i}"
-            )
+            layer = layer_class(*shared, self.num_heads, self.mlp_width, name=f"TransformerLayer_{i}")
             x_BxTxD = layer(x_BxTxD, mask, position)
         return MlmLayer(self.dtype)(x_BxTxD, embeddings_VxD)

@@ -63,14 +63,6 @@ class MlpBlock(nn.Module):
         return nn.Dense(x_BxTxD.shape[-1], **shared)(y)
 
 
-def attend(query: Array, key: Array, value: Array, mask: Array | None = None) -> Array:
-    """Softmax attention of (B, T, heads, head width) to (B, L, heads, head width); the softmax is in float32.
-
-    For `nn.MultiHeadDotProductAttention(attention_fn=attend)`; `mask` is boolean (B or 1, heads or 1, T, L).
-    """
-    return jax.nn.dot_product_attention(query, key, value, mask=mask)
-
-
 class EncoderBlock(nn.Module):
     """Self-attention, then MLP, each behind a LayerNorm and added to its input: (B, T, width) -> (B, T, width)."""
 
@@ -83,7 +75,7 @@ class EncoderBlock(nn.Module):
         check_sizes(x_BxTxD.shape[-1], self.num_heads)
         y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype)(x_BxTxD)
         x_BxTxD += nn.MultiHeadDotProductAttention(
-            self.num_heads, kernel_init=KERNEL_INIT, dtype=self.dtype, attention_fn=attend
+            self.num_heads, kernel_init=KERNEL_INIT, dtype=self.dtype, attention_fn=jax.nn.dot_product_attention
         )(y)
         y = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype)(x_BxTxD)
         return x_BxTxD + MlpBlock(self.mlp_width, self.dtype)(y)

@@ -87,8 +87,12 @@ def measure(
 ) -> Cost:
     """Draws `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
 
-    The iterator is over a pipeline without worker processes; `reading` times the reads of single items, `preparing` the
-    task's work on whole batches of `batch_size` images, None where there is none.
+    Args:
+      iterator: over a pipeline without worker processes.
+      reading: times the reads of single items.
+      preparing: times the task's work on whole batches of `batch_size`; None where there is none.
+      batch_size: images a batch.
+      batches: how many are drawn, at least.
     """
 
     def state() -> tuple[float, int, float, int, float]:
@@ -97,9 +101,11 @@ def measure(
 
     for _ in range(2):
         next(iterator)
-    before = state()
-    for _ in range(batches):
+    before, drawn = state(), 0
+    # Batches made ahead cost nothing now: some must be read, and prepared, while the clock runs.
+    while drawn < batches or state()[1] == before[1] or (preparing and state()[3] == before[3]):
         next(iterator)
+        drawn += 1
     cpu, reads, read, prepares, prepare = (b - a for a, b in zip(before, state(), strict=True))
     # Batches in the making when the clock starts and stops: each stage is divided by what itself has finished.
     read, prepare = read / reads, prepare / (prepares * batch_size) if prepares else 0.0

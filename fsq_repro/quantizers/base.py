@@ -6,9 +6,12 @@ what the encoder must emit), `codebook_size`, `levels` (of each channel; None fo
 `indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
 """
 
+import flax.linen as nn
 import jax
 import jax.numpy as jnp
 from flax import struct
+
+from fsq_repro.quantizers.nearest import nearest_codes
 
 
 @struct.dataclass
@@ -61,16 +64,43 @@ def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array
     return {"usage": used / codebook_size, "perplexity": jnp.exp(-jnp.sum(jax.scipy.special.xlogy(p_N, p_N)))}
 
 
-def mean_square(x: jax.Array) -> jax.Array:
-    """Mean over all entries of x^2."""
-    return jnp.mean(jnp.square(x))
+class LearnedCodebook(nn.Module):
+    """What quantizers with a learned codebook share; each says what its `codewords` are, float32 (K, D).
 
+    Attributes:
+      codebook_size: number of codes K.
+      embedding_dim: channels D of a code.
+    """
 
-def check_codebook(codebook_size: int, embedding_dim: int) -> None:
-    """Raises ValueError unless both sizes of a learned codebook are integers in 1..2^31 - 1."""
-    for name, value in (("codebook_size", codebook_size), ("embedding_dim", embedding_dim)):
-        if not isinstance(value, int) or not 1 <= value < 2**31:
-            raise ValueError(f"{name} is {value!r}, but must be an integer in 1..2^31 - 1.")
+    codebook_size: int
+    embedding_dim: int
+
+    levels = None
+
+    @property
+    def num_channels(self) -> int:
+        return self.embedding_dim
+
+    def check_sizes(self) -> None:
+        """Raises ValueError unless both sizes are integers in 1..2^31 - 1."""
+        for name in ("codebook_size", "embedding_dim"):
+            value = getattr(self, name)
+            if not isinstance(value, int) or not 1 <= value < 2**31:
+                raise ValueError(f"{name} is {value!r}, but must be an integer in 1..2^31 - 1.")
+
+    def codewords(self) -> jax.Array:
+        raise NotImplementedError
+
+    def indices_to_codes(self, indices: jax.Array) -> jax.Array:
+        """Integer (...) -> float32 (..., D)."""
+        check_indices(indices)
+        return self.codewords()[indices]
+
+    def codes_to_indices(self, codes: jax.Array) -> jax.Array:
+        """Codes float (..., D), or vectors near them -> int32 (...), the nearest codeword."""
+        check_channels("codes", codes, self.embedding_dim)
+        codes_NxD = codes.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        return nearest_codes(codes_NxD, self.codewords()).reshape(codes.shape[:-1])
 
 
 def check_channels(name: str, x: jax.Array, num_channels: int) -> None:

@@ -12,21 +12,13 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import (
-    Quantized,
-    check_channels,
-    check_codebook,
-    check_indices,
-    mean_square,
-    straight_through,
-    usage_metrics,
-)
+from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
 from fsq_repro.quantizers.nearest import nearest_codes
 
 COUNT_FLOOR = 1e-12  # counts and sums below are not decayed any further
 
 
-class EmaVectorQuantizer(nn.Module):
+class EmaVectorQuantizer(LearnedCodebook):
     """Nearest unit-norm codeword of the standardised encoder output.
 
     State, in the collection `quantizer`: `dictionary` (codebook_size, embedding_dim), the discounted sums, and `counts`
@@ -37,8 +29,6 @@ class EmaVectorQuantizer(nn.Module):
     updated the state by, arrays of the state's names and shapes, and `update` takes their sums over the parts.
 
     Attributes:
-      codebook_size: number of codes.
-      embedding_dim: channels of a code.
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
         log(min_count) / log(momentum) steps: 460 with the defaults.
       min_count: codes with a lower count are replaced by splitting.
@@ -48,8 +38,6 @@ class EmaVectorQuantizer(nn.Module):
       standardize: whether each vector of the encoder's output is brought to zero mean and unit variance first.
     """
 
-    codebook_size: int
-    embedding_dim: int
     momentum: float = 0.995
     min_count: float = 0.1
     perturbation: float = 0.001
@@ -57,18 +45,12 @@ class EmaVectorQuantizer(nn.Module):
     splitting: bool = True
     standardize: bool = True
 
-    levels = None
-
-    @property
-    def num_channels(self) -> int:
-        return self.embedding_dim
-
     @property
     def ablation(self) -> str:
         return "" if self.splitting else "no_splitting"
 
     def setup(self) -> None:
-        check_codebook(self.codebook_size, self.embedding_dim)
+        self.check_sizes()
         for name, below in (("momentum", 1), ("perturbation", 1), ("min_count", 1), ("commitment_cost", float("inf"))):
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 and less than {below}.")
@@ -83,16 +65,17 @@ class EmaVectorQuantizer(nn.Module):
         z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
         if self.standardize:
             z_NxD = jax.nn.standardize(z_NxD, axis=-1)
-        codebook_KxD = self.codebook()
+        codebook_KxD = self.codewords()
         indices_N = nearest_codes(z_NxD, codebook_KxD)
         q_NxD = codebook_KxD[indices_N]
         indices = indices_N.reshape(z.shape[:-1])
         metrics = usage_metrics(indices, self.codebook_size)
         loss = jnp.zeros((), jnp.float32)
         if train and self.commitment_cost:
-            loss = metrics["commitment_loss"] = self.commitment_cost * mean_square(z_NxD - q_NxD)
+            loss = metrics["commitment_loss"] = self.commitment_cost * jnp.mean(jnp.square(z_NxD - q_NxD))
         if train and not self.is_initializing():
-            counts_K, sums_KxD = self._batch_sums(jax.lax.stop_gradient(z_NxD), indices_N)
+            counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
+            sums_KxD = jnp.zeros_like(self.dictionary.value).at[indices_N].add(jax.lax.stop_gradient(z_NxD))
             if self.is_mutable_collection("batch"):
                 self.put_variable("batch", "counts", counts_K)
                 self.put_variable("batch", "dictionary", sums_KxD)
@@ -101,19 +84,10 @@ class EmaVectorQuantizer(nn.Module):
         codes = straight_through(z_NxD, q_NxD).astype(z.dtype).reshape(z.shape)
         return Quantized(codes, indices, loss, metrics)
 
-    def _batch_sums(self, z_NxD: jax.Array, indices_N: jax.Array) -> tuple[jax.Array, jax.Array]:
-        counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
-        return counts_K, jnp.zeros_like(self.dictionary.value).at[indices_N].add(z_NxD)
-
     def update(self, batch_counts_K: jax.Array, batch_sums_KxD: jax.Array) -> dict[str, jax.Array]:
-        """Brings the state up to date with a batch.
+        """Brings the state up to date with a batch: of the tokens assigned to each code their number and sum, float32.
 
-        Args:
-          batch_counts_K: tokens assigned to each code, float32 (codebook_size,).
-          batch_sums_KxD: their sums, float32 (codebook_size, embedding_dim).
-
-        Returns:
-          Metrics: shares of the codes that went unused, of the tokens that the most used code got, and the splits.
+        Returns metrics: shares of the codes that went unused, of the tokens that the most used code got, the splits.
         """
         decay_K = jnp.where(self.counts.value < COUNT_FLOOR, 1.0, self.momentum)
         counts_K = decay_K * self.counts.value + batch_counts_K
@@ -129,21 +103,10 @@ class EmaVectorQuantizer(nn.Module):
         self.dictionary.value, self.counts.value = sums_KxD, counts_K
         return metrics
 
-    def codebook(self) -> jax.Array:
+    def codewords(self) -> jax.Array:
         """The codewords, float32 (codebook_size, embedding_dim), of length 1; no gradient."""
         mean_KxD = jax.lax.stop_gradient(self.dictionary.value / self.counts.value[:, None])
         return mean_KxD / jnp.linalg.norm(mean_KxD, axis=-1, keepdims=True)
-
-    def indices_to_codes(self, indices: jax.Array) -> jax.Array:
-        """Integer (...) -> float32 (..., embedding_dim)."""
-        check_indices(indices)
-        return self.codebook()[indices]
-
-    def codes_to_indices(self, codes: jax.Array) -> jax.Array:
-        """Float (..., embedding_dim) -> int32 (...), the nearest codeword; codes are not standardised."""
-        check_channels("codes", codes, self.embedding_dim)
-        codes_NxD = codes.astype(jnp.float32).reshape(-1, self.embedding_dim)
-        return nearest_codes(codes_NxD, self.codebook()).reshape(codes.shape[:-1])
 
 
 def split_codes(
@@ -160,7 +123,7 @@ def split_codes(
     State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
 
     def unfinished(state: State) -> jax.Array:
-        _, _, counts_K, _ = state
+        counts_K = state[2]
         return jnp.any(counts_K < min_count) & (jnp.max(counts_K) >= 2 * min_count)
 
     def split(state: State) -> State:
@@ -175,6 +138,4 @@ def split_codes(
         counts_K = counts_K.at[most].set(half_count).at[least].set(half_count)
         return key, sums_KxD, counts_K, splits + 1
 
-    state = (key, sums_KxD, counts_K, jnp.zeros((), jnp.int32))
-    _, sums_KxD, counts_K, splits = jax.lax.while_loop(unfinished, split, state)
-    return sums_KxD, counts_K, splits
+    return jax.lax.while_loop(unfinished, split, (key, sums_KxD, counts_K, jnp.zeros((), jnp.int32)))[1:]

@@ -18,13 +18,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsq_repro.quantizers.base import (
-    Quantized,
-    check_channels,
-    check_indices,
-    straight_through,
-    usage_metrics,
-)
+from fsq_repro.quantizers.base import Quantized, check_channels, check_indices, straight_through, usage_metrics
 
 VARIANTS = ("paper", "corrected")
 EPS = 1e-3  # keeps the bounded value inside the outermost bins

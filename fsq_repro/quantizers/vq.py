@@ -8,47 +8,29 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fsq_repro.quantizers.base import (
-    Quantized,
-    check_channels,
-    check_codebook,
-    check_indices,
-    mean_square,
-    straight_through,
-    usage_metrics,
-)
+from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
 from fsq_repro.quantizers.nearest import entropy_loss, nearest_codes
 
 
-class VectorQuantizer(nn.Module):
-    """Nearest codeword by squared Euclidean distance, straight-through gradient.
+class VectorQuantizer(LearnedCodebook):
+    """Nearest codeword by squared Euclidean distance, straight-through gradient; the paper's have 256 channels.
 
     Attributes:
-      codebook_size: number of codes K.
-      embedding_dim: width D of a code; the paper's 256.
       commitment_cost, codebook_cost, entropy_ratio: weights of the loss terms; 0 switches a term off.
       entropy_temperature: of the softmax in the entropy term.
     """
 
-    codebook_size: int
-    embedding_dim: int
     commitment_cost: float = 0.25
     codebook_cost: float = 1.0
     entropy_ratio: float = 0.1
     entropy_temperature: float = 0.01
-
-    levels = None
-
-    @property
-    def num_channels(self) -> int:
-        return self.embedding_dim
 
     @property
     def ablation(self) -> str:
         return "" if self.entropy_ratio else "no_entropy"
 
     def setup(self) -> None:
-        check_codebook(self.codebook_size, self.embedding_dim)
+        self.check_sizes()
         for name in ("commitment_cost", "codebook_cost", "entropy_ratio"):
             if not 0 <= getattr(self, name) < float("inf"):
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be a finite number of at least 0.")
@@ -67,9 +49,11 @@ class VectorQuantizer(nn.Module):
         if train:
             terms = {}
             if self.commitment_cost:
-                terms["commitment_loss"] = self.commitment_cost * mean_square(jax.lax.stop_gradient(q_NxD) - x_NxD)
+                terms["commitment_loss"] = self.commitment_cost * jnp.mean(
+                    jnp.square(jax.lax.stop_gradient(q_NxD) - x_NxD)
+                )
             if self.codebook_cost:
-                terms["codebook_loss"] = self.codebook_cost * mean_square(q_NxD - jax.lax.stop_gradient(x_NxD))
+                terms["codebook_loss"] = self.codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
             if self.entropy_ratio:
                 entropy = entropy_loss(x_NxD, self.codebook, self.entropy_temperature)
                 terms["entropy_loss"] = self.entropy_ratio * entropy
@@ -78,13 +62,5 @@ class VectorQuantizer(nn.Module):
         codes = straight_through(x_NxD, q_NxD).reshape(z.shape).astype(z.dtype)
         return Quantized(codes, indices_N.reshape(z.shape[:-1]), loss, metrics)
 
-    def indices_to_codes(self, indices: jax.Array) -> jax.Array:
-        """Indices int (...) -> codes float32 (..., D)."""
-        check_indices(indices)
-        return self.codebook[indices]
-
-    def codes_to_indices(self, codes: jax.Array) -> jax.Array:
-        """Codes (..., D), or the vectors nearest to them -> indices int32 (...)."""
-        check_channels("codes", codes, self.embedding_dim)
-        codes_NxD = codes.astype(jnp.float32).reshape(-1, self.embedding_dim)
-        return nearest_codes(codes_NxD, self.codebook).reshape(codes.shape[:-1])
+    def codewords(self) -> jax.Array:
+        return self.codebook

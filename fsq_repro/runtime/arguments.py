@@ -4,20 +4,14 @@ from types import SimpleNamespace
 
 
 def parse_arg(arg: str | None, **allowed: tuple) -> SimpleNamespace:
-    """Reads `key=value,...` against the allowed values; the first allowed value of a key is its default.
+    """Reads `key=value,...` against the allowed values (str, int or bool); the first of a key is its default.
 
-    Args:
-      arg: e.g. "quantizer=vq,bits=10"; None or "" takes all defaults.
-      **allowed: key -> tuple of allowed values, all of one type (str, int or bool).
-
-    Returns:
-      A namespace with one typed attribute per key.
+    Returns a namespace with one typed attribute per key.
 
     Raises:
       ValueError: unknown key or value, a key given twice, or a part that is not `key=value`.
     """
-    values = {key: options[0] for key, options in allowed.items()}
-    seen = set()
+    values = {}
     for part in filter(None, (arg or "").split(",")):
         key, equals, text = part.partition("=")
         if key not in allowed or not equals:
@@ -25,8 +19,7 @@ def parse_arg(arg: str | None, **allowed: tuple) -> SimpleNamespace:
         by_text = {str(option).lower(): option for option in allowed[key]}
         if text.lower() not in by_text:
             raise ValueError(f"config argument {key}={text!r} is not allowed; choose one of {', '.join(by_text)}")
-        if key in seen:
+        if key in values:
             raise ValueError(f"config argument {key} is given twice in {arg!r}")
-        seen.add(key)
         values[key] = by_text[text.lower()]
-    return SimpleNamespace(**values)
+    return SimpleNamespace(**{key: options[0] for key, options in allowed.items()} | values)

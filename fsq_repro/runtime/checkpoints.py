@@ -17,11 +17,11 @@ from fsq_repro.runtime import sharding
 class Checkpoints:
     """Checkpoints of one run directory; a step is saved whole or not at all (orbax renames when it is complete)."""
 
-    def __init__(self, directory: pathlib.Path, *, keep: int = 2, create: bool = True):
+    def __init__(self, directory: pathlib.Path, *, create: bool = True):
         # Saving is synchronous: the loop donates the state's buffers to the next step, and a save takes seconds
         # in an hour of training.
         options = ocp.CheckpointManagerOptions(
-            max_to_keep=keep, create=create, enable_async_checkpointing=False, read_only=not create
+            max_to_keep=2, create=create, enable_async_checkpointing=False, read_only=not create
         )
         self._directory = pathlib.Path(directory).resolve()
         if not create and not self._directory.is_dir():
@@ -57,7 +57,7 @@ class Checkpoints:
         Args:
           abstract_state: pytree of `jax.ShapeDtypeStruct` with the shardings wanted.
           data_iterator: a grain iterator over the same pipeline as when saving.
-          step: one of `steps`.
+          step: of a checkpoint.
 
         Raises:
           UserError: no such checkpoint, one of another architecture, or, for an iterator, of other processes.
@@ -98,22 +98,13 @@ class Checkpoints:
 
 
 def restore_arrays(directory: pathlib.Path, init_state: Callable[[jax.Array], Any], step: int | None = None) -> Any:
-    """The train state of a checkpoint as NumPy arrays of this process, for use outside of training.
+    """The train state of a checkpoint (the last by default) as NumPy arrays of this process, for use after training.
 
-    Args:
-      directory: of the checkpoints.
-      init_state: the trainer's; only its shapes are asked for.
-      step: a checkpoint's step; the last by default.
-
-    Raises:
-      UserError: no such checkpoint, or one of another architecture.
+    Only shapes are asked of the trainer's `init_state`. UserError as of `Checkpoints.restore`.
     """
     checkpoints = Checkpoints(directory, create=False)
     place = sharding.replicated(sharding.make_mesh())
-    abstract = jax.tree.map(
-        lambda x: jax.ShapeDtypeStruct(x.shape, x.dtype, sharding=place),
-        jax.eval_shape(init_state, jax.random.key(0)),
-    )
+    abstract = jax.tree.map(lambda x: sharding.placed(x, place), jax.eval_shape(init_state, jax.random.key(0)))
     state = checkpoints.restore(abstract, step=step)
     checkpoints.close()
 
@@ -135,11 +126,9 @@ def fingerprint(variables: Any) -> str:
 
 def _shapes(tree: Any) -> dict[str, tuple[int, ...]]:
     """Path -> shape, paths alike for the state's dataclasses and named tuples and for orbax's dicts and lists."""
-    leaves, _ = jax.tree_util.tree_flatten_with_path(tree)
-    return {jax.tree_util.keystr(path, simple=True, separator="/"): _stored_shape(leaf) for path, leaf in leaves}
-
-
-def _stored_shape(leaf: Any) -> tuple[int, ...]:
-    if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # typed keys are stored as their data
-        return jax.eval_shape(jax.random.key_data, leaf).shape
-    return tuple(leaf.shape)
+    shapes = {}
+    for path, leaf in jax.tree_util.tree_leaves_with_path(tree):
+        if jax.dtypes.issubdtype(leaf.dtype, jax.dtypes.prng_key):  # typed keys are stored as their data
+            leaf = jax.eval_shape(jax.random.key_data, leaf)
+        shapes[jax.tree_util.keystr(path, simple=True, separator="/")] = tuple(leaf.shape)
+    return shapes

@@ -81,18 +81,11 @@ class Measured:
 Measurements = dict[MetricKey, Measured]
 
 
-@dataclasses.dataclass(frozen=True)
 class RunDir:
-    """A run directory that is read once. UserError where a file is missing or broken.
+    """A run directory, at `path`, that is read once. UserError where a file is missing or broken."""
 
-    Attributes:
-      path: of the directory.
-    """
-
-    path: pathlib.Path
-
-    def __post_init__(self) -> None:
-        object.__setattr__(self, "path", pathlib.Path(self.path))
+    def __init__(self, path: str | pathlib.Path) -> None:
+        self.path = pathlib.Path(path)
 
     @functools.cached_property
     def config(self) -> ConfigDict:
@@ -119,11 +112,7 @@ class RunDir:
         return self.path / "samples"
 
     def check_resumable(self, config: ConfigDict) -> None:
-        """Refuses to continue a run with another experiment's settings; where there is no run yet, all is well.
-
-        Raises:
-          UserError: the run's config differs in a field that resuming may not change; names each.
-        """
+        """UserError where the run's config differs in fields that resuming may not change; names each."""
         if not (self.path / "config.json").exists():
             if self.path.exists() and not self.path.is_dir():
                 raise UserError(f"--workdir={self.path} is not a directory")
@@ -149,9 +138,7 @@ class RunDir:
         """Merges facts and measurements into `record.json`; a measurement replaces the one of its key.
 
         In the file measurements are the list `metrics`: {"metric", further fields of the key, "value", "protocol"}.
-
-        Returns:
-          The record.
+        Returns the record.
         """
         file = self.path / "record.json"
         record = _read(file) if file.exists() else {"metrics": []}
@@ -160,13 +147,20 @@ class RunDir:
         entries |= {key: {**key.to_json(), **dataclasses.asdict(m)} for key, m in (measured or {}).items()}
         record["metrics"] = list(entries.values())
         write_json(file, record)
-        self.__dict__["record"] = record
+        self.record = record
         return record
 
 
-def open_run(run: str | pathlib.Path | RunDir) -> RunDir:
-    """A run directory; one that is open stays the same, with what was read of it."""
-    return run if isinstance(run, RunDir) else RunDir(pathlib.Path(run))
+def open_run(run: str | pathlib.Path | RunDir, trainer: str | None = None, why: str = "") -> RunDir:
+    """A run directory; one that is open stays the same, with what was read of it.
+
+    UserError, with the reason `why`, where `trainer` is told and the run is of another one.
+    """
+    run = run if isinstance(run, RunDir) else RunDir(run)
+    if trainer and run.config.trainer != trainer:
+        why = why or f", not of {trainer!r}"
+        raise UserError(f"{run.path} holds a run of the trainer {run.config.trainer!r}{why}")
+    return run
 
 
 def read_metrics(record: dict) -> Measurements:

@@ -87,7 +87,5 @@ def put_batch(batch: dict[str, np.ndarray], mesh: Mesh) -> dict[str, jax.Array]:
 
 def put_local(x: Any, mesh: Mesh) -> Any:
     """A tree of arrays for a mesh of this process's devices: split over them if their number divides the batch."""
-    leaves = jax.tree.leaves(x)
-    if len(leaves[0]) % mesh.size:
-        return jax.device_put(x, replicated(mesh))
-    return jax.device_put(x, batch_sharding(mesh))
+    divides = len(jax.tree.leaves(x)[0]) % mesh.size == 0
+    return jax.device_put(x, batch_sharding(mesh) if divides else replicated(mesh))

@@ -18,17 +18,15 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def start() -> None:
-    """Sets up logging, the persistent compilation cache and, for a run of several processes, `jax.distributed`.
+    """Sets up logging, the persistent compilation cache and, for several processes, `jax.distributed`.
 
-    Raises:
-      UserError: see `processes.connect`.
+    UserError as of `processes.connect`.
     """
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
-    jax.config.update(
-        "jax_compilation_cache_dir", os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
-    )
+    compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
+    jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
     collect_rarely()
     processes.connect()
@@ -58,20 +56,15 @@ def _keep_freed_memory() -> None:
 
 def versions() -> dict[str, str]:
     """Versions of Python and of the packages that decide the numbers."""
-    found = {"python": platform.python_version()}
-    for name in PACKAGES:
-        found[name] = importlib.metadata.version(name)
-    return found
+    return {"python": platform.python_version()} | {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def git_revision() -> str:
     """Commit of the source tree, with "+changes" if it differs from it; "unknown" outside a git checkout."""
-    root = pathlib.Path(__file__).resolve().parent
 
     def git(*args: str) -> str:
-        return subprocess.run(
-            ["git", "-C", str(root), *args], capture_output=True, text=True, check=True
-        ).stdout.strip()
+        command = ["git", "-C", str(pathlib.Path(__file__).parent), *args]
+        return subprocess.run(command, capture_output=True, text=True, check=True).stdout.strip()
 
     try:
         return git("rev-parse", "HEAD") + ("+changes" if git("status", "--porcelain", "-uno") else "")

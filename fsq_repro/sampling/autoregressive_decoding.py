@@ -27,19 +27,7 @@ def autoregressive_decode(
 
     Returns:
       int32 (B, S), values in 0..K-1.
-
-    Raises:
-      ValueError: `num_tokens` is not positive, `temperature` is negative or not finite, or keys and ids differ in
-        number.
     """
-    if num_tokens < 1:
-        raise ValueError(f"num_tokens must be positive, got {num_tokens}.")
-    if not 0 <= temperature < float("inf"):
-        raise ValueError(f"temperature must be finite and at least 0, got {temperature}.")
-    if keys_B.shape[0] != class_ids_B.shape[0]:
-        raise ValueError(
-            f"keys and class ids must be of one number, got {keys_B.shape[0]} keys and {class_ids_B.shape[0]} ids."
-        )
 
     def draw(logits_BxK: Array, position: Array) -> Array:
         if temperature == 0:

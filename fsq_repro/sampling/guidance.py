@@ -50,8 +50,7 @@ def guide(logits_fn: LogitsFn, weight: float | Array, null_label: int) -> Logits
         takes the guided path.
       null_label: the label that stands for "no class" (what replaced dropped labels in training).
 
-    Raises:
-      ValueError: a Python number `weight` is negative or not finite.
+    Raises ValueError as `is_unguided`.
     """
     if is_unguided(weight):
         return logits_fn
@@ -78,8 +77,7 @@ def guide_step(step_fn: StepFn, weight: float | Array, null_id: int) -> StepFn:
     Returns:
       A step that takes B ids and returns B rows of logits. `step_fn` itself if `weight` is the Python number 0.
 
-    Raises:
-      ValueError: a Python number `weight` is negative or not finite.
+    Raises ValueError as `is_unguided`.
     """
     if is_unguided(weight):
         return step_fn

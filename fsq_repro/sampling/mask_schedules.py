@@ -15,14 +15,7 @@ def masked_counts(r_B: Array, num_tokens: int) -> Array:
     """Number of masked tokens, ceil(cos(pi/2 (1 - r)) S), at least 1 (paper, section A.4.2).
 
     The rounding is that of real arithmetic, whatever the float32 cosine: the count is one more than the number of
-    thresholds 2/pi arcsin(n/S), n = 1..S-1, which r exceeds.
-
-    Args:
-      r_B: float32 (B,) in [0, 1].
-      num_tokens: S.
-
-    Returns:
-      int32 (B,) in 1..S.
+    thresholds 2/pi arcsin(n/S), n = 1..S-1, which r exceeds. `r_B` is float32 (B,) in [0, 1], the counts int32 (B,).
     """
     exact = 2 / np.pi * np.arcsin(np.arange(1, num_tokens) / num_tokens)
     thresholds = exact.astype(np.float32)
@@ -57,9 +50,8 @@ def random_masks(
       bool (B, S), True where the token is masked.
 
     Raises:
-      ValueError: `num_tokens`, `min_ratio` or `bound` is not one of the above.
+      ValueError: `min_ratio` or `bound` is not one of the above.
     """
-    _check_positive("num_tokens", num_tokens)
     if not 0 <= min_ratio <= 1:
         raise ValueError(f"min_ratio must lie in [0, 1], got {min_ratio}.")
     r_min = 1 - 2 / math.pi * math.acos(min_ratio)
@@ -88,18 +80,10 @@ def decoding_schedule(num_tokens: int, num_steps: int) -> np.ndarray:
     is 0: the result is what the last step sampled, before masking again. With fewer tokens than steps the published
     rule leaves the last masked token masked, and sampled anew, until the last step.
 
-    Args:
-      num_tokens: S.
-      num_steps: T.
-
-    Returns:
-      int64 (T,).
-
-    Raises:
-      ValueError: an argument is not positive.
+    Returns int64 (T,) for `num_tokens` S and `num_steps` T; ValueError where T is not positive.
     """
-    _check_positive("num_tokens", num_tokens)
-    _check_positive("num_steps", num_steps)
+    if num_steps < 1:
+        raise ValueError(f"num_steps must be positive, got {num_steps}.")
     schedule = np.zeros(num_steps, dtype=np.int64)
     masked = num_tokens
     for t in range(num_steps - 1):
@@ -119,8 +103,7 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
     neither alpha nor S; 2.2 and 12 are M2T's main setting.
 
     Args:
-      height: rows of the token grid, H.
-      width: columns, W; N = H W.
+      height, width: of the token grid, N = height width.
       alpha: exponent of the power schedule; above 1 the groups grow.
       num_groups: S.
 
@@ -129,10 +112,11 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
       round to nothing are left out.
 
     Raises:
-      ValueError: an argument is not positive.
+      ValueError: `alpha` or `num_groups` is not positive.
     """
-    for name, value in (("height", height), ("width", width), ("alpha", alpha), ("num_groups", num_groups)):
-        _check_positive(name, value)
+    for name, value in (("alpha", alpha), ("num_groups", num_groups)):
+        if not value > 0:
+            raise ValueError(f"{name} must be positive, got {value}.")
     order: dict[int, None] = {}  # a dict keeps the order of first visits
     n = 0
     while len(order) < height * width:
@@ -146,18 +130,5 @@ def m2t_groups(height: int, width: int, *, alpha: float = 2.2, num_groups: int =
 
 
 def raster_groups(num_tokens: int) -> list[np.ndarray]:
-    """One position a group, in raster order: the uncovering order of autoregressive models.
-
-    Returns:
-      `num_tokens` int64 arrays of shape (1,).
-
-    Raises:
-      ValueError: `num_tokens` is not positive.
-    """
-    _check_positive("num_tokens", num_tokens)
+    """One position a group, int64 (1,), in raster order: the uncovering order of autoregressive models."""
     return list(np.arange(num_tokens, dtype=np.int64)[:, None])
-
-
-def _check_positive(name: str, value: float) -> None:
-    if not value > 0:
-        raise ValueError(f"{name} must be positive, got {value}.")

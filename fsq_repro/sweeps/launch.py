@@ -43,16 +43,10 @@ class Job:
 
     task: Task
     needed: tuple[pathlib.Path, ...]
-
-    def __post_init__(self):
-        self._process: subprocess.Popen | None = None
+    _process: subprocess.Popen | None = dataclasses.field(default=None, init=False)
 
     def __call__(self) -> None:
-        """Trains and evaluates.
-
-        Raises:
-          RuntimeError: a script failed, or a needed task has not finished; the job has failed then.
-        """
+        """Trains and evaluates; RuntimeError, which fails the job, for a failed script or an unfinished needed task."""
         missing = [path for path in self.needed if not is_evaluated(path)]
         if missing:
             raise RuntimeError(f"{self.task.name} is left out: {missing[0]} has not finished")
@@ -122,8 +116,7 @@ def slurm_executor(folder: pathlib.Path, settings: dict[str, str], *, name: str)
 def queued_jobs() -> set[str]:
     """Ids of this user's jobs that SLURM has not done with; JOB_INDEX for those of an array.
 
-    Raises:
-      UserError: SLURM's controller does not answer.
+    Raises UserError where SLURM's controller does not answer.
     """
     command = ["squeue", "--me", "--array", "--noheader", "--format=%i"]
     done = subprocess.run(command, capture_output=True, text=True)
@@ -136,15 +129,14 @@ def submit(tasks: list[Task], executor: submitit.Executor, queued: set[str]) -> 
     """Submits the tasks that are neither evaluated nor in the queue.
 
     Args:
-      tasks: see `sweep.plan`.
-      executor: see `slurm_executor`; its folder keeps the job ids, in jobs.json.
-      queued: see `queued_jobs`.
+      tasks: of `sweep.plan`.
+      executor: of `slurm_executor`; its folder keeps the job ids, in jobs.json.
+      queued: of `queued_jobs`.
 
     Returns:
       Names of all tasks that are not evaluated -> ids of their jobs.
 
-    Raises:
-      UserError: sbatch refused the jobs.
+    Raises UserError where sbatch refused the jobs.
     """
     record = executor.folder / "jobs.json"
     known = json.loads(record.read_text()) if record.exists() else {}

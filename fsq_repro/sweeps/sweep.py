@@ -47,8 +47,7 @@ class Run:
 def load_runs(sweep: str) -> list[Run]:
     """Runs of FILE:ARG, each behind those that it needs.
 
-    Raises:
-      UserError: no such file, an argument that the file refuses, or a run behind one that does not exist.
+    Raises UserError for no such file, an argument that the file refuses, or a run behind one that does not exist.
     """
     file, _, arg = sweep.partition(":")
     path = pathlib.Path(file)
@@ -69,8 +68,7 @@ def load_runs(sweep: str) -> list[Run]:
 def select_runs(runs: list[Run], only: str) -> list[Run]:
     """The runs whose whole name the regular expression `only` matches, and those that they need; in order.
 
-    Raises:
-      UserError: no regular expression, or one that no name matches.
+    Raises UserError for no regular expression, or one that no name matches.
     """
     try:
         wanted = {run.name for run in runs if re.fullmatch(only, run.name)}
@@ -106,13 +104,11 @@ class Task:
 def plan(
     runs: list[Run], workdir: pathlib.Path, *, sweep: str, seeds: int, overrides: dict[str, str] | None = None
 ) -> list[Task]:
-    """Every run with every seed, each behind those that it needs.
+    """Every run of `load_runs` with every seed below `seeds`, each behind those that it needs.
 
     Args:
-      runs: see `load_runs`.
       workdir: DIR above.
       sweep: the sweep's name, for the records.
-      seeds: number of seeds, 0 .. seeds - 1.
       overrides: config fields -> values, for all runs; they win over the runs' own.
 
     Raises:
@@ -147,13 +143,18 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
     """Trains and evaluates every task on this machine; returns the names of those that failed.
 
     Args:
-      tasks: see `plan`.
+      tasks: of `plan`.
       on_finished: called with each run's directory, also of those that had finished before.
       parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
     """
-    environment = os.environ | (_one_core() if parallel > 1 else {})
+    environment = dict(os.environ)
+    if parallel > 1:  # each keeps to one core: threads of XLA and of NumPy's matrix products
+        flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
+        environment |= {"XLA_FLAGS": flags, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
+        # In one arena glibc keeps large blocks too from step to step (see `startup`): UViM's stage I gains 1.4 times.
+        environment["MALLOC_ARENA_MAX"] = "1"
     finished: dict[str, concurrent.futures.Future[bool]] = {}
-    seconds: list[float] = []
+    minutes: list[float] = []
 
     def work(i: int, task: Task) -> bool:
         name, title = task.name, f"[{i + 1}/{len(tasks)}]"
@@ -166,15 +167,15 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
             print(f"{title} {name}", flush=True)
             started = time.monotonic()
             prefix = f"    {name}: " if parallel > 1 else "    "
-            if not _train_and_evaluate(task, environment, prefix):
-                print(f"{title} {name} FAILED; its output is in {task.path / 'log.txt'}", flush=True)
+            task.path.mkdir(parents=True, exist_ok=True)
+            log = task.path / "log.txt"
+            if not all(_call(command, log, environment, prefix) for command in (task.train, task.evaluate)):
+                print(f"{title} {name} FAILED; its output is in {log}", flush=True)
                 return False
-            seconds.append(time.monotonic() - started)
+            minutes.append((time.monotonic() - started) / 60)
             left = sum(not is_evaluated(other.path) for other in tasks)
-            minutes = left * sum(seconds) / len(seconds) / 60 / parallel
-            print(
-                f"{title} {name} took {seconds[-1] / 60:.1f} min; {left} runs left, about {minutes:.0f} min", flush=True
-            )
+            expected = left * sum(minutes) / len(minutes) / parallel
+            print(f"{title} {name} took {minutes[-1]:.1f} min; {left} runs left, about {expected:.0f} min", flush=True)
         on_finished(task.path)
         return True
 
@@ -193,31 +194,10 @@ def is_evaluated(path: pathlib.Path) -> bool:
     return record.get("status") == "finished" and bool(record.get("metrics"))
 
 
-def _one_core() -> dict[str, str]:
-    """Environment of a process that is to keep to one core: threads of XLA and of NumPy's matrix products, and memory.
-
-    In one arena glibc keeps large blocks too from step to step (see `startup`): UViM's stage I is 1.4 times as fast.
-    """
-    flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false"
-    return {"XLA_FLAGS": flags.strip(), "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1", "MALLOC_ARENA_MAX": "1"}
-
-
-def _train_and_evaluate(task: Task, environment: dict, prefix: str) -> bool:
-    task.path.mkdir(parents=True, exist_ok=True)
-    return all(_call(command, task.path / "log.txt", environment, prefix) for command in (task.train, task.evaluate))
-
-
 def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
     """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
-    process = subprocess.Popen(
-        [sys.executable, *command],
-        cwd=ROOT,
-        env=environment,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        bufsize=1,
-    )
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
+    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, **pipes)
     with open(log_file, "a") as log:
         for line in process.stdout:
             print(prefix + line, end="", flush=True)

@@ -18,7 +18,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsq_repro.data import transforms
-from fsq_repro.data.dense_labels import resize_nearest, to_signed
+from fsq_repro.data.dense_labels import to_signed
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.transforms import Item
@@ -36,19 +36,13 @@ class Preparation(Protocol):
 
     def eval_transform(self, item: Item, resolution: int) -> Item:
         """Brings an item to (resolution, resolution)."""
-        ...
 
     def prepare(self, batch: Batch) -> Batch:
         """A batch of the pipeline -> a prepared batch, see the module; `mask` and `label` are left out."""
-        ...
 
 
 class TaskScorer(Protocol):
-    """Metrics of one task over a split.
-
-    Attributes:
-      shown: the first images.
-    """
+    """Metrics of one task over a split, and the first images for a picture."""
 
     shown: "Shown"
 
@@ -57,15 +51,12 @@ class TaskScorer(Protocol):
 
         Predictions are brought to the size of the ground truth, as published.
         """
-        ...
 
     def compute(self) -> dict[MetricKey, float | int]:
         """Metrics of everything seen, those of the baselines too."""
-        ...
 
     def protocols(self) -> dict[MetricKey, dict[str, Any]]:
         """What belongs to the protocol of single metrics, besides what all share."""
-        ...
 
 
 @dataclasses.dataclass(frozen=True)
@@ -170,7 +161,7 @@ class Task(abc.ABC):
 
     def resized(self, maps: Maps, size: tuple[int, int]) -> Maps:
         """Maps (H, W, ...) of one image, as of `predict` -> maps of another height and width, as people get them."""
-        return {name: _nearest(x, size) for name, x in maps.items()}
+        return {name: transforms.resize_nearest(x, size) for name, x in maps.items()}
 
     @abc.abstractmethod
     def rows(self, items: Sequence[Item], columns: Mapping[str, Sequence[Maps]]) -> np.ndarray:
@@ -235,8 +226,3 @@ def evenly(source: Source, count: int) -> Iterator[Item]:
 def stacked(items: Sequence[Item | Maps], name: str) -> np.ndarray:
     """One array of all items, (N, ...)."""
     return np.stack([item[name] for item in items])
-
-
-def _nearest(x: np.ndarray, size: tuple[int, int]) -> np.ndarray:
-    """(H, W, ...) at another height and width, by the nearest pixels."""
-    return np.moveaxis(resize_nearest(np.moveaxis(x, (0, 1), (-2, -1)), size), (-2, -1), (0, 1))

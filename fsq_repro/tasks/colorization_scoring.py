@@ -22,12 +22,7 @@ MEASURED = ("", "grey")  # the model, and the grey images themselves
 
 
 class ColorizationScorer:
-    """Frechet distances, squared error and colourfulness; baseline: the grey images themselves.
-
-    Attributes:
-      resolution: of the images that are scored.
-      shown: the first images, as they are scored.
-    """
+    """Frechet distances, squared error and colourfulness, at `resolution`; baseline: the grey images themselves."""
 
     def __init__(self, scorers: Sequence[Scorer], references: dict[tuple[str, str], Moments], resolution: int):
         """`references`: (network, name of the reference) -> moments of the reference images' features."""

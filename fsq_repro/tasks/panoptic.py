@@ -9,25 +9,14 @@ import jax
 import numpy as np
 import optax
 
-from fsq_repro.data.dense_labels import panoptic_labels, resize_nearest
+from fsq_repro.data.dense_labels import panoptic_labels
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
-from fsq_repro.data.transforms import Item, plain_resize
+from fsq_repro.data.transforms import Item, plain_resize, resize_nearest
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.panoptic_quality import PanopticQuality, majority_class_map, panoptic_from_logits
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.tasks.base import (
-    Arrays,
-    Evaluation,
-    EvaluationData,
-    Maps,
-    Shown,
-    Task,
-    check_least,
-    evenly,
-    mean_by_image,
-    stacked,
-)
+from fsq_repro.tasks import base
 from fsq_repro.visualization.dense_pictures import colour_panoptic, panoptic_rows
 from fsq_repro.visualization.grids import save_png
 
@@ -35,7 +24,7 @@ BASELINE = MetricKey("pq", baseline="majority_map")
 
 
 @dataclasses.dataclass(frozen=True)
-class PanopticTask(Task):
+class PanopticTask(base.Task):
     """A class and a segment number for each pixel, 0 being void in both; the two cross-entropies are summed.
 
     Attributes:
@@ -50,8 +39,8 @@ class PanopticTask(Task):
     min_fraction: float = 0.0
 
     def __post_init__(self) -> None:
-        check_least("num_classes", self.num_classes, 2)
-        check_least("num_instances", self.num_instances, 2)
+        base.check_least("num_classes", self.num_classes, 2)
+        base.check_least("num_instances", self.num_instances, 2)
         if not 0 <= self.min_fraction < 1:
             raise ValueError(f"task.min_fraction = {self.min_fraction} must be in [0, 1)")
 
@@ -70,59 +59,51 @@ class PanopticTask(Task):
 
     def prepare(self, batch: Batch) -> Batch:
         """ValueError where a map has more segments than the instance head can tell apart."""
-        semantics, instances = panoptic_labels(
-            batch["semantics"], batch["instances"], self.num_classes, self.num_instances
-        )
-        return {"context": self.context(batch["image"]), "semantics": semantics, "instances": instances}
+        labels = panoptic_labels(batch["semantics"], batch["instances"], self.num_classes, self.num_instances)
+        return {"context": self.context(batch["image"])} | dict(zip(self.needs, labels, strict=True))
 
-    def loss(self, outputs: Arrays, batch: Arrays) -> tuple[jax.Array, Arrays]:
+    def loss(self, outputs: base.Arrays, batch: base.Arrays) -> tuple[jax.Array, base.Arrays]:
         terms = {
-            name: mean_by_image(optax.softmax_cross_entropy_with_integer_labels(outputs[name], batch[name]))
+            name: base.mean_by_image(optax.softmax_cross_entropy_with_integer_labels(outputs[name], batch[name]))
             for name, _ in self.labels
         }
         return sum(terms.values()), terms
 
-    def predict(self, outputs: Arrays) -> Arrays:
+    def predict(self, outputs: base.Arrays) -> base.Arrays:
         """Returns {"semantics", "instances"}: int32 (B, H, W), see `panoptic_from_logits`."""
-        semantics, instances = panoptic_from_logits(outputs["semantics"], outputs["instances"], self.min_fraction)
-        return {"semantics": semantics, "instances": instances}
+        maps = panoptic_from_logits(outputs["semantics"], outputs["instances"], self.min_fraction)
+        return dict(zip(self.needs, maps, strict=True))
 
-    def rows(self, items: Sequence[Item], columns: Mapping[str, Sequence[Maps]]) -> np.ndarray:
-        pairs = {
-            title: (stacked(maps, "semantics"), stacked(maps, "instances"))
-            for title, maps in ({"ground truth": items} | dict(columns)).items()
-        }
-        return panoptic_rows(stacked(items, "image"), pairs)
+    def rows(self, items: Sequence[Item], columns: Mapping[str, Sequence[base.Maps]]) -> np.ndarray:
+        columns = {"ground truth": items} | dict(columns)
+        pairs = {title: [base.stacked(maps, name) for name, _ in self.labels] for title, maps in columns.items()}
+        return panoptic_rows(base.stacked(items, "image"), pairs)
 
-    def write(self, stem: pathlib.Path, maps: Maps) -> list[str]:
+    def write(self, stem: pathlib.Path, maps: base.Maps) -> list[str]:
         """STEM_panoptic.png, coloured, and STEM_panoptic.npz with `semantics` and `instances`."""
         picture, data = f"{stem}_panoptic.png", f"{stem}_panoptic.npz"
         save_png(picture, colour_panoptic(maps["semantics"], maps["instances"]))
-        with atomic_path(data) as temporary, open(temporary, "wb") as f:
-            np.savez_compressed(f, **maps)
+        with atomic_path(data) as temporary:
+            np.savez_compressed(temporary, **maps)
         return [picture, data]
 
-    def evaluation(self, data: EvaluationData) -> Evaluation:
+    def evaluation(self, data: base.EvaluationData) -> base.Evaluation:
         scorer = PanopticScorer(data.train, data.eval["baseline_images"], data.data["resolution"])
-        return Evaluation(scorer, data.validation, self)
+        return base.Evaluation(scorer, data.validation, self)
 
 
 class PanopticScorer:
-    """Panoptic quality; baseline: the most frequent class at each place of the training maps, a segment each.
-
-    Attributes:
-      shown: the first images.
-    """
+    """Panoptic quality; baseline: the most frequent class at each place of the training maps, a segment each."""
 
     def __init__(self, train: Source, baseline_images: int, resolution: int):
         self._seen = {"training_images": min(baseline_images, len(train))}
         self._quality = PanopticQuality(train.num_semantics, train.things)
         self._baseline = PanopticQuality(train.num_semantics, train.things)
-        maps = (plain_resize(item, resolution)["semantics"][None] for item in evenly(train, baseline_images))
+        maps = (plain_resize(item, resolution)["semantics"][None] for item in base.evenly(train, baseline_images))
         self._majority = majority_class_map(maps, train.num_semantics)
-        self.shown = Shown()
+        self.shown = base.Shown()
 
-    def update(self, maps: Maps, truths: Sequence[Item]) -> None:
+    def update(self, maps: base.Maps, truths: Sequence[Item]) -> None:
         self.shown.add((plain_resize(truth, maps["semantics"].shape[1]) for truth in truths), maps)
         for i, truth in enumerate(truths):
             size = truth["semantics"].shape

@@ -5,8 +5,4 @@ from fsq_repro.tasks.colorization import ColorizationTask
 from fsq_repro.tasks.depth import DepthTask
 from fsq_repro.tasks.panoptic import PanopticTask
 
-TASKS: dict[str, type[Task]] = {
-    DepthTask.name: DepthTask,
-    ColorizationTask.name: ColorizationTask,
-    PanopticTask.name: PanopticTask,
-}
+TASKS: dict[str, type[Task]] = {task.name: task for task in (DepthTask, ColorizationTask, PanopticTask)}

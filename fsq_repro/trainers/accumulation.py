@@ -24,7 +24,7 @@ import jax.numpy as jnp
 
 
 def accumulate(function: Callable[[Any, Any], tuple[Any, Any]], batch: Any, accumulate_steps: int) -> tuple[Any, Any]:
-    """Calls a function on each microbatch in turn, and sums up.
+    """Calls a function on each microbatch in turn; returns the means and sums over them.
 
     Each device's part of the batch is cut: microbatch i has the examples i, i + A, i + 2A ... (A: `accumulate_steps`),
     so that no example leaves its device and every device has work in every microbatch.
@@ -33,9 +33,6 @@ def accumulate(function: Callable[[Any, Any], tuple[Any, Any]], batch: Any, accu
       function: (microbatch, its number i) -> (pytree of float arrays to be averaged, pytree of arrays to be added).
       batch: pytree of arrays (B, ...); A times the number of devices divides B.
       accumulate_steps: 1 calls the function on the batch as it is.
-
-    Returns:
-      The means and the sums over the microbatches, of the shapes and dtypes that the function gives.
     """
     if accumulate_steps == 1:
         return function(batch, 0)
@@ -66,17 +63,10 @@ def check_division(batch_size: int, accumulate_steps: int, devices: int) -> None
 
 
 def update_codebook(model: Any, variables: Any, batch_sums: Any, rng: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-    """Updates a codebook of running averages, once a step.
+    """Updates the codebook of running averages of a model's `quantizer`, once a step.
 
-    Args:
-      model: Linen module with a `quantizer`.
-      variables: its variables.
-      batch_sums: what the calls with the collection `batch` mutable left there, added up; {} where the quantizer has
-        no state.
-      rng: key of the stream `quantizer`.
-
-    Returns:
-      The new collection `quantizer`, and metrics.
+    `batch_sums` is what the calls with the collection `batch` mutable left there, added up, {} where the quantizer has
+    no state; `rng` of the stream `quantizer`. Returns the new collection `quantizer`, and metrics.
     """
     if not batch_sums:
         return variables.get("quantizer", {}), {}

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 
 from fsq_repro.data.images import to_uint8
 from fsq_repro.losses import gan
-from fsq_repro.losses.perceptual import load_perceptual
+from fsq_repro.losses.perceptual import PerceptualLoss, load_perceptual
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.runtime import sharding
@@ -60,7 +60,7 @@ class AutoencoderTrainer:
     Attributes:
       model: the autoencoder.
       discriminator: used where `weights.gan` > 0.
-      optimizer, discriminator_optimizer: optax transformations.
+      optimizer: of autoencoder and discriminator, each with a state of its own.
       weights: of the loss terms.
       resolution: image side in pixels.
       ema_decay: decay of the average of the parameters that evaluation uses.
@@ -71,7 +71,6 @@ class AutoencoderTrainer:
     model: Autoencoder
     discriminator: nn.Module
     optimizer: optax.GradientTransformation
-    discriminator_optimizer: optax.GradientTransformation
     weights: LossWeights
     resolution: int
     ema_decay: float
@@ -81,10 +80,9 @@ class AutoencoderTrainer:
 
     def load_frozen(self) -> Any:
         """Arrays that the step reads and never changes: the perceptual network's weights, {} without one."""
-        return self._perceptual.params if self.weights.perceptual else {}
+        return self._perceptual().params if self.weights.perceptual else {}
 
-    @property
-    def _perceptual(self) -> Any:
+    def _perceptual(self) -> PerceptualLoss:
         return load_perceptual(self.perceptual_network, self.perceptual_path)
 
     def init_state(self, rng: jax.Array) -> AutoencoderState:
@@ -92,10 +90,7 @@ class AutoencoderTrainer:
         model_key, discriminator_key, state_key = jax.random.split(rng, 3)
         images = jnp.zeros((1, self.resolution, self.resolution, 3), jnp.float32)
         variables = self.model.init({"params": model_key, "quantizer": model_key}, images, train=False)
-        discriminator_params, discriminator_opt_state = {}, {}
-        if self.weights.gan:
-            discriminator_params = self.discriminator.init(discriminator_key, images)["params"]
-            discriminator_opt_state = self.discriminator_optimizer.init(discriminator_params)
+        discriminator_params = self.discriminator.init(discriminator_key, images)["params"] if self.weights.gan else {}
         return AutoencoderState(
             step=jnp.zeros((), jnp.int32),
             rng=state_key,
@@ -104,7 +99,7 @@ class AutoencoderTrainer:
             quantizer_state=variables.get("quantizer", {}),
             opt_state=self.optimizer.init(variables["params"]),
             discriminator_params=discriminator_params,
-            discriminator_opt_state=discriminator_opt_state,
+            discriminator_opt_state=self.optimizer.init(discriminator_params) if self.weights.gan else {},
         )
 
     def train_step(
@@ -133,10 +128,10 @@ class AutoencoderTrainer:
 
         discriminator_params, discriminator_opt_state = state.discriminator_params, state.discriminator_opt_state
         if self.weights.gan:
-            updates, discriminator_opt_state = self.discriminator_optimizer.update(
-                discriminator_grads, state.discriminator_opt_state, state.discriminator_params
+            updates, discriminator_opt_state = self.optimizer.update(
+                discriminator_grads, discriminator_opt_state, discriminator_params
             )
-            discriminator_params = optax.apply_updates(state.discriminator_params, updates)
+            discriminator_params = optax.apply_updates(discriminator_params, updates)
 
         return state.replace(
             step=state.step + 1,
@@ -152,18 +147,14 @@ class AutoencoderTrainer:
         self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
         """Returns (total, (reconstruction, sums for `update_codebook`, metrics)); the discriminator is held fixed."""
-        (reconstruction, quantized), updated = self.model.apply(
-            {"params": params, "quantizer": state.quantizer_state},
-            images,
-            train=True,
-            mutable=["batch"],
-        )
+        variables = {"params": params, "quantizer": state.quantizer_state}
+        (reconstruction, quantized), updated = self.model.apply(variables, images, train=True, mutable=["batch"])
         terms = {"quantizer": quantized.loss}
         weights = self.weights
         if weights.l2:
             terms["l2"] = weights.l2 * jnp.mean(jnp.square(reconstruction - images))
         if weights.perceptual:
-            terms["perceptual"] = weights.perceptual * self._perceptual(frozen, images, reconstruction)
+            terms["perceptual"] = weights.perceptual * self._perceptual()(frozen, images, reconstruction)
         if weights.gan:
             logits = self._discriminate(jax.lax.stop_gradient(state.discriminator_params), reconstruction)
             terms["gan"] = weights.gan * gan.generator_loss(logits)
@@ -198,10 +189,9 @@ class AutoencoderTrainer:
 
         # Replicated outputs: each process then holds the figures of the global batch.
         apply = jax.jit(apply, out_shardings=sharding.replicated(mesh))
-        codebook_size = self.model.quantizer.codebook_size
 
         def evaluate(state: AutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
-            usage, squared_error, values, pictures = CodebookUsage(codebook_size), 0.0, 0, {}
+            usage, squared_error, values, pictures = CodebookUsage(self.model.quantizer.codebook_size), 0.0, 0, {}
             for batch in batches:
                 arrays = apply(state.ema_params, state.quantizer_state, sharding.put_batch(batch, mesh))
                 images, reconstruction, indices, mask = map(np.asarray, arrays)
@@ -210,14 +200,12 @@ class AutoencoderTrainer:
                 squared_error += float(np.sum(np.square(images - reconstruction), dtype=np.float64))
                 values += images.size
                 if not pictures:
-                    pictures["reconstructions"] = reconstruction_grid(
-                        to_uint8(images[:16]), to_uint8(reconstruction[:16])
-                    )
+                    shown = to_uint8(images[:16]), to_uint8(reconstruction[:16])
+                    pictures["reconstructions"] = reconstruction_grid(*shown)
             found = usage.compute()
             return {
                 "validation/mse": squared_error / values,
-                "validation/usage": found["usage"],
-                "validation/entropy_bits": found["entropy_bits"],
+                **{f"validation/{name}": found[name] for name in ("usage", "entropy_bits")},
             }, pictures
 
         return evaluate

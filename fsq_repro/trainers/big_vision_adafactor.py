@@ -14,27 +14,20 @@ import jax
 import jax.numpy as jnp
 import optax
 
-FACTORED_FROM = 32  # second moments are factored where at least two dimensions have this size
-DECAY_EXPONENT = 0.8
-BETA2_CAP = 0.95
-MOMENTUM = 0.9  # optax rounds it to bfloat16, 0.8984, in the product with the kept momentum
-EPSILON = 1e-30  # added to squared gradients
-
 
 def scale_by_adafactor() -> optax.GradientTransformation:
-    """Gradients -> updates of about unit scale, before learning rate and sign. Its `update` needs the params."""
+    """Gradients -> updates of about unit scale, before learning rate and sign. Its `update` needs the params.
+
+    Second moments are factored where at least two dimensions have 32 entries. optax rounds the momentum of 0.9 to
+    bfloat16, 0.8984, in the product with what is kept.
+    """
 
     def beta2(step, exponent):
-        return jnp.minimum(BETA2_CAP, 1.0 - (jnp.asarray(step, jnp.float32) + 1.0) ** -exponent)
+        return jnp.minimum(0.95, 1.0 - (jnp.asarray(step, jnp.float32) + 1.0) ** -exponent)
 
     return optax.chain(
-        optax.scale_by_factored_rms(
-            decay_rate=DECAY_EXPONENT,
-            min_dim_size_to_factor=FACTORED_FROM,
-            epsilon=EPSILON,
-            decay_rate_fn=beta2,
-        ),
-        optax.ema(MOMENTUM, debias=False, accumulator_dtype=jnp.bfloat16),
+        optax.scale_by_factored_rms(decay_rate=0.8, min_dim_size_to_factor=32, epsilon=1e-30, decay_rate_fn=beta2),
+        optax.ema(0.9, debias=False, accumulator_dtype=jnp.bfloat16),
     )
 
 
@@ -80,13 +73,8 @@ def build(
 ) -> optax.GradientTransformation:
     """The published optimiser, for a Linen tree of params; its `update` needs the params.
 
-    Args:
-      learning_rate: factor of the gradient's part.
-      steps: of the whole training, where the schedule reaches 0.
-      warmup_steps: of the linear warm-up from 0.
-      weight_decay: decoupled, of kernels only, scaled by the schedule alone.
-      gradient_clip: largest global norm of the gradient; 0 does not clip.
-      multipliers: of the learning rate of parameter groups, see `scale_groups`.
+    The schedule rises linearly over `warmup_steps` and reaches 0 after `steps`. `gradient_clip` is the largest global
+    norm of the gradient, 0 does not clip; `multipliers` as of `scale_groups`.
 
     Raises ValueError where one of them is out of range.
     """

@@ -7,7 +7,7 @@ the step, since they are cropped anew every time; cross-entropy, mean over codes
 import dataclasses
 import functools
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -19,22 +19,10 @@ from jax.sharding import Mesh
 from fsq_repro.losses.token_loss import is_likeliest
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.code_predictor import START, CodePredictor
-from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
-from fsq_repro.tasks.base import Arrays, Task
+from fsq_repro.tasks.base import Arrays
 from fsq_repro.trainers.accumulation import accumulate
-
-
-class FrozenLabelCoder(Protocol):
-    """What the trainer needs of stage I, see `inference.label_coder.LabelCoder`."""
-
-    model: LabelAutoencoder
-    task: Task
-    variables: Any
-    fingerprint: str
-
-    def encode_with(self, variables: Any, batch: Arrays) -> jax.Array: ...
 
 
 @struct.dataclass
@@ -53,14 +41,14 @@ class CodePredictorTrainer:
     Attributes:
       model: image -> codes.
       optimizer: optax transformation.
-      coder: stage I.
+      coder: stage I, an `inference.label_coder.LabelCoder`.
       temperature: of the decoding, 0 for the likeliest code.
       accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     model: CodePredictor
     optimizer: optax.GradientTransformation
-    coder: FrozenLabelCoder
+    coder: Any
     temperature: float
     accumulate_steps: int = 1
 
@@ -120,10 +108,9 @@ class CodePredictorTrainer:
         everywhere = sharding.replicated(mesh)
         measure = jax.jit(measure, out_shardings=everywhere)
         frozen = jax.device_put(self.load_frozen(), everywhere)
-        codebook_size = self.model.codebook_size
 
         def evaluate(state: CodePredictorState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
-            usage, nats, correct = CodebookUsage(codebook_size), 0.0, 0
+            usage, nats, correct = CodebookUsage(self.model.codebook_size), 0.0, 0
             for batch in batches:
                 arrays = measure(state.params, frozen, sharding.put_batch(batch, mesh))
                 codes, nats_BxS, correct_BxS, mask = map(np.asarray, arrays)

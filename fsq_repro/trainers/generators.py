@@ -14,9 +14,9 @@ import jax.numpy as jnp
 import numpy as np
 
 from fsq_repro.losses.token_loss import is_likeliest, smoothed_cross_entropy
-from fsq_repro.metrics.compression import causal_token_bits, masked_token_bits
-from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer, init_cache
-from fsq_repro.models.masked_transformer import MaskedTransformer
+from fsq_repro.metrics.compression import masked_token_bits, token_bits
+from fsq_repro.models.autoregressive_transformer import init_cache
+from fsq_repro.models.transformer_layers import TokenTransformer
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.guidance import guide, guide_step, is_unguided
 from fsq_repro.sampling.mask_schedules import m2t_groups, random_masks, raster_groups
@@ -26,21 +26,34 @@ PROBED_RATIOS = (0.45, 0.6, 0.75, 0.9, 1.0)  # of masked tokens, from the traini
 
 
 @dataclasses.dataclass(frozen=True)
-class MaskedGenerator:
+class TokenGenerator:
+    """What both share.
+
+    Attributes:
+      model: the transformer.
+      grid: tokens along one side; S = grid^2.
+      label_smoothing: of the training loss.
+    """
+
+    model: TokenTransformer
+    grid: int
+    label_smoothing: float
+
+    def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
+        """Logits float32 (B, S, K) of the codes, given the tokens that are not `mask_id` or, causally, those before."""
+        return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
+
+
+@dataclasses.dataclass(frozen=True)
+class MaskedGenerator(TokenGenerator):
     """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps.
 
     Attributes:
-      model: the bidirectional transformer.
-      grid: tokens along one side; S = grid^2.
-      label_smoothing: of the training loss.
       min_ratio, bound: masking of the training examples, see `random_masks`.
       num_steps, choice_temperature: of the sampler, see `parallel_decode`.
       m2t_alpha, m2t_groups: of the schedule that compression uses, see `m2t_groups`.
     """
 
-    model: MaskedTransformer
-    grid: int
-    label_smoothing: float
     min_ratio: float
     bound: str
     num_steps: int
@@ -70,10 +83,6 @@ class MaskedGenerator:
             "mask_ratio": jnp.mean(masked_BxS.astype(jnp.float32)),
         }
 
-    def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
-        """Logits float32 (B, S, K) of the codes; unknown tokens hold `mask_id`."""
-        return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
-
     def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
         """Tokens of the samples with these global indices: the same for any batch and number of devices."""
         logits_fn = guide(functools.partial(self.logits, params), guidance, self.model.num_classes)
@@ -92,12 +101,11 @@ class MaskedGenerator:
 
         The masked positions of example i of a batch are always the same.
         """
-        num_tokens = tokens_BxS.shape[1]
         noise_BxS = jax.random.uniform(jax.random.key(0), tokens_BxS.shape)
         rank_BxS = jnp.argsort(jnp.argsort(noise_BxS, axis=1), axis=1)
         values = {}
         for ratio in PROBED_RATIOS:
-            masked_BxS = rank_BxS < int(np.ceil(ratio * num_tokens))
+            masked_BxS = rank_BxS < int(np.ceil(ratio * tokens_BxS.shape[1]))
             logits = self.logits(params, jnp.where(masked_BxS, self.model.mask_id, tokens_BxS), labels_B)
             for name, value_BxS in _accuracy_and_bits(logits, tokens_BxS).items():
                 mean_B = jnp.sum(jnp.where(masked_BxS, value_BxS, 0.0), 1) / jnp.sum(masked_BxS, 1)
@@ -115,27 +123,16 @@ class MaskedGenerator:
         return masked_token_bits(logits_fn, tokens_BxS, labels_B, self.groups, self.model.mask_id)
 
     def sampler_protocol(self) -> dict:
-        return {
-            "sampler": f"parallel, {self.num_steps} steps, cosine",
-            "choice_temperature": self.choice_temperature,
-        }
+        sampler = f"parallel, {self.num_steps} steps, cosine"
+        return {"sampler": sampler, "choice_temperature": self.choice_temperature}
 
     def compression_protocol(self) -> dict:
         return {"order": f"M2T, alpha {self.m2t_alpha:g}, {self.m2t_num_groups} groups ({len(self.groups)} not empty)"}
 
 
 @dataclasses.dataclass(frozen=True)
-class AutoregressiveGenerator:
-    """The same tokens one after the other in raster order, with cached keys and values.
-
-    Attributes:
-      model: the causal transformer.
-      grid, label_smoothing: see `MaskedGenerator`.
-    """
-
-    model: AutoregressiveTransformer
-    grid: int
-    label_smoothing: float
+class AutoregressiveGenerator(TokenGenerator):
+    """The same tokens one after the other in raster order, with cached keys and values."""
 
     name = "autoregressive"
 
@@ -151,10 +148,6 @@ class AutoregressiveGenerator:
         loss = smoothed_cross_entropy(logits, tokens_BxS, predicted_BxS.astype(jnp.float32), self.label_smoothing)
         hits = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS)
         return loss, {"loss": loss, "accuracy": jnp.mean(hits.astype(jnp.float32))}
-
-    def logits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
-        """Logits float32 (B, S, K); those of position i depend on the tokens before i alone."""
-        return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
 
     def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
         """See `MaskedGenerator.sample`."""
@@ -185,8 +178,7 @@ class AutoregressiveGenerator:
         return raster_groups(self.grid**2)
 
     def token_bits(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> jax.Array:
-        """Cost of each token in bits, float32 (B, S)."""
-        return causal_token_bits(functools.partial(self.logits, params), tokens_BxS, labels_B)
+        return token_bits(self.logits(params, tokens_BxS, labels_B), tokens_BxS)
 
     def sampler_protocol(self) -> dict:
         return {"sampler": "autoregressive, raster order, temperature 1"}

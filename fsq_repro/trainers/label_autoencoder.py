@@ -112,7 +112,7 @@ class LabelAutoencoderTrainer:
             outputs, indices_BxS = reconstruct(self.model, self.task, variables_of(state), batch)
             return self.task.loss(outputs, batch)[1], indices_BxS, batch["mask"]
 
-        # Replicated outputs: each process then holds the figures of the global batch.
+        # Replicated outputs: each process then holds the values of the global batch.
         measure = jax.jit(measure, out_shardings=sharding.replicated(mesh))
 
         def evaluate(state: LabelAutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
@@ -124,10 +124,9 @@ class LabelAutoencoderTrainer:
                 for name, value_B in terms.items():
                     sums[name] = sums.get(name, 0.0) + float(value_B[mask].sum(dtype=np.float64))
             found = usage.compute()
-            return {f"validation/{name}": total / count for name, total in sums.items()} | {
-                "validation/usage": found["usage"],
-                "validation/entropy_bits": found["entropy_bits"],
-            }, {}
+            means = {name: total / count for name, total in sums.items()}
+            means |= {name: found[name] for name in ("usage", "entropy_bits")}
+            return {f"validation/{name}": value for name, value in means.items()}, {}
 
         return evaluate
 

@@ -69,18 +69,14 @@ def train(
     config: LoopConfig,
     start_from: Callable[[Any], Any] = lambda state: state,
 ) -> Any:
-    """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one.
+    """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one; returns the final state.
 
     Args:
-      trainer: see `Trainer`.
+      trainer, config: see there.
       data_iterator: grain iterator over this process's part of the batches; its state is saved and restored.
       evaluation_batches: makes the iterable of validation batches for the check during training.
       run_path: the run directory.
-      config: see `LoopConfig`.
       start_from: what a new run's initial state goes through: published weights come in here.
-
-    Returns:
-      The final state.
 
     Raises:
       UserError: a loss was not finite, a checkpoint does not fit the config, or a batch cannot be made.
@@ -165,8 +161,7 @@ def _read(pending: tuple[int, dict[str, jax.Array]], checkpoints: Checkpoints) -
     """Waits for a step's metrics and checks them."""
     step, metrics = pending
     values = {k: float(v) for k, v in metrics.items()}
-    bad = [k for k, v in values.items() if not np.isfinite(v)]
-    if bad:
+    if bad := [k for k, v in values.items() if not np.isfinite(v)]:
         last = checkpoints.latest_step()
         where = f"the last good checkpoint is of step {last}" if last is not None else "there is no checkpoint yet"
         raise UserError(
@@ -206,17 +201,14 @@ class _Window:
         elapsed = max(time.monotonic() - self._started, 1e-9)
         rate, data_wait = (step - self._first) / elapsed, self._waited / elapsed
         writer.write_scalars(step, means | {"images_per_second": rate * self._batch_size, "data_wait": data_wait})
-        losses = "  ".join(
-            f"{k} {v:.4g}" for k, v in means.items() if k.startswith("loss") or k == "discriminator/loss"
-        )
-        left = int((self._steps - step) / rate)
+        shown = [k for k in means if k.startswith("loss") or k == "discriminator/loss"]
         log.info(
             "step %d/%d  %s  %.0f images/s%s  %d:%02d left",
             step,
             self._steps,
-            losses,
+            "  ".join(f"{k} {means[k]:.4g}" for k in shown),
             rate * self._batch_size,
             f"  {data_wait:.0%} waiting for data" if data_wait > 0.02 else "",
-            *divmod(left, 60),
+            *divmod(int((self._steps - step) / rate), 60),
         )
         self.restart(step)

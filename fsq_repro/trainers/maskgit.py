@@ -7,7 +7,7 @@ autoencoder is frozen: batches bring tokens, or images that are encoded in the s
 
 import dataclasses
 from collections.abc import Callable, Iterable
-from typing import Any, Protocol
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -25,21 +25,6 @@ from fsq_repro.visualization.grids import image_grid
 
 Metrics = dict[str, jax.Array]
 PICTURES_PER_CHECK = 16
-
-
-class FrozenTokenizer(Protocol):
-    """What the trainer needs of stage I, see `inference.tokenizer.Tokenizer`."""
-
-    variables: Any
-    fingerprint: str
-    grid: int
-    resolution: int
-
-    def encode(self, images: np.ndarray) -> jax.Array: ...
-
-    def encode_with(self, variables: Any, images: jax.Array) -> jax.Array: ...
-
-    def decode(self, indices: np.ndarray) -> jax.Array: ...
 
 
 @struct.dataclass
@@ -62,7 +47,7 @@ class MaskGITTrainer:
       optimizer: optax transformation.
       ema_decay: decay of the average of the parameters that sampling and evaluation use.
       label_drop: share of the labels that are replaced by "no class".
-      tokenizer: stage I's autoencoder.
+      tokenizer: stage I's autoencoder, an `inference.tokenizer.Tokenizer`.
       encode: batches bring images, which the step encodes; otherwise they bring tokens.
       accumulate_steps: microbatches of a step, see `accumulation`.
     """
@@ -71,7 +56,7 @@ class MaskGITTrainer:
     optimizer: optax.GradientTransformation
     ema_decay: float
     label_drop: float
-    tokenizer: FrozenTokenizer
+    tokenizer: Any
     encode: bool
     accumulate_steps: int = 1
 

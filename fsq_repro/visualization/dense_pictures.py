@@ -13,6 +13,7 @@ from PIL import Image, ImageDraw, ImageFont
 
 from fsq_repro.data.dense_labels import make_canonical, segment_codes
 from fsq_repro.metrics.depth_metrics import valid_depth
+from fsq_repro.visualization.grids import enlarged
 
 MIN_TILE_PX = 192  # smaller images are enlarged by whole factors, so that edges of a 64 px map can be looked at
 GAP_PX = 6
@@ -58,16 +59,14 @@ def colour_panoptic(semantics_HxW: np.ndarray, instances_HxW: np.ndarray) -> np.
     for segment, class_id in zip(ids, semantics_HxW.ravel()[first], strict=True):
         if segment:
             rank = seen[class_id] = seen.get(class_id, -1) + 1
-            colours[segment] = np.rint(_class_colour(int(class_id)) * SHADES[rank % len(SHADES)])
+            # Hues in steps of the golden ratio, every other seven of them paler.
+            hue, strength = int(class_id) * 0.6180340 % 1, (0.75, 0.45)[class_id // 7 % 2]
+            colour = 255 * np.array(colorsys.hsv_to_rgb(hue, strength, 0.95))
+            colours[segment] = np.rint(colour * SHADES[rank % len(SHADES)])
     picture = colours[ids_HxW]
     picture[:, :-1][ids_HxW[:, :-1] != ids_HxW[:, 1:]] = 0
     picture[:-1][ids_HxW[:-1] != ids_HxW[1:]] = 0
     return picture
-
-
-def _class_colour(class_id: int) -> np.ndarray:
-    """A colour in 0..255, float: hues in steps of the golden ratio, every other seven of them paler."""
-    return 255 * np.array(colorsys.hsv_to_rgb(class_id * 0.6180340 % 1, (0.75, 0.45)[class_id // 7 % 2], 0.95))
 
 
 def depth_rows(images_NxHxWx3: np.ndarray, depths: Mapping[str, np.ndarray]) -> np.ndarray:
@@ -81,9 +80,6 @@ def depth_rows(images_NxHxWx3: np.ndarray, depths: Mapping[str, np.ndarray]) -> 
 
     Returns:
       uint8 (height, width, 3).
-
-    Raises:
-      ValueError: as `titled_rows`.
     """
     columns: dict[str, list[np.ndarray]] = {title: [] for title in depths}
     for row in zip(*depths.values(), strict=True):
@@ -103,15 +99,12 @@ def panoptic_rows(images_NxHxWx3: np.ndarray, maps: Mapping[str, tuple[np.ndarra
 
     Returns:
       uint8 (height, width, 3).
-
-    Raises:
-      ValueError: as `titled_rows`.
     """
     columns = {"input": images_NxHxWx3}
-    for title, (semantics_NxHxW, instances_NxHxW) in maps.items():
+    for title, pair in maps.items():
         # Enlarged before colouring, so that outlines stay one pixel thin.
-        enlarged = [_enlarged(a) for a in (semantics_NxHxW, instances_NxHxW)]
-        columns[title] = np.stack([colour_panoptic(*pair) for pair in zip(*enlarged, strict=True)])
+        large = [enlarged(a, MIN_TILE_PX) for a in pair]
+        columns[title] = np.stack([colour_panoptic(*ids) for ids in zip(*large, strict=True)])
     return titled_rows(columns)
 
 
@@ -123,16 +116,9 @@ def titled_rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
 
     Returns:
       uint8 (height, width, 3).
-
-    Raises:
-      ValueError: no image, other dtypes, or columns that differ in size after enlarging.
     """
-    tiles = {title: _enlarged(images) for title, images in columns.items()}
-    shapes = {images.shape for images in tiles.values()}
-    if {images.dtype for images in tiles.values()} != {np.dtype(np.uint8)} or len(shapes) != 1 or 0 in max(shapes):
-        told = ", ".join(f"{title}: {images.dtype} {images.shape}" for title, images in columns.items())
-        raise ValueError(f"columns must hold uint8 images of one (N, H, W, 3) shape with N >= 1, got {told}.")
-    rows, height, width, _ = shapes.pop()
+    tiles = {title: enlarged(images, MIN_TILE_PX) for title, images in columns.items()}
+    rows, height, width, _ = next(iter(tiles.values())).shape
     font = ImageFont.load_default(size=18)
     widths = [max(width, int(font.getlength(title)) + 1) + GAP_PX for title in tiles]
     picture = Image.new("RGB", (sum(widths) + GAP_PX, TITLE_PX + rows * (height + GAP_PX)), "white")
@@ -144,9 +130,3 @@ def titled_rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
             picture.paste(Image.fromarray(image), (left, TITLE_PX + i * (height + GAP_PX)))
         left += column_width
     return np.asarray(picture)
-
-
-def _enlarged(maps_NxHxW: np.ndarray) -> np.ndarray:
-    """Whole-factor enlargement of (N, H, W, ...) to at least `MIN_TILE_PX`."""
-    factor = -(-MIN_TILE_PX // max(1, min(maps_NxHxW.shape[1:3])))
-    return maps_NxHxW.repeat(factor, axis=1).repeat(factor, axis=2)

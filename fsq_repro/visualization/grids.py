@@ -24,25 +24,16 @@ def reconstruction_grid(originals_NxHxWx3: np.ndarray, reconstructions_NxHxWx3: 
 
     Returns:
       uint8 (height, width, 3).
-
-    Raises:
-      ValueError: no pair, other dtypes, or shapes that differ.
     """
-    a, b = originals_NxHxWx3, reconstructions_NxHxWx3
-    if a.dtype != np.uint8 or b.dtype != np.uint8 or a.ndim != 4 or a.shape != b.shape or len(a) == 0:
-        raise ValueError(
-            f"a grid needs two uint8 arrays of one (N, H, W, 3) shape with N >= 1, got {a.dtype} {a.shape} and "
-            f"{b.dtype} {b.shape}."
-        )
-    tiles_a, tiles_b = _enlarged(a), _enlarged(b)
-    gap = np.full((len(a), GAP_PX, *tiles_a.shape[2:]), 255, np.uint8)
+    tiles_a, tiles_b = enlarged(originals_NxHxWx3), enlarged(reconstructions_NxHxWx3)
+    gap = np.full((len(tiles_a), GAP_PX, *tiles_a.shape[2:]), 255, np.uint8)
     pairs = _montage(np.concatenate([gap, tiles_a, gap, tiles_b], axis=1))
     return np.pad(pairs, [(0, GAP_PX), (0, 0), (0, 0)], constant_values=255)
 
 
 def image_grid(images_NxHxWx3: np.ndarray) -> np.ndarray:
     """Images in rows of up to eight, on white; small ones enlarged as in `reconstruction_grid`. uint8 -> uint8."""
-    return _montage(_enlarged(images_NxHxWx3))
+    return _montage(enlarged(images_NxHxWx3))
 
 
 def _montage(tiles_NxHxWx3: np.ndarray) -> np.ndarray:
@@ -63,7 +54,7 @@ def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.nda
     Returns:
       uint8 (height, width, 3).
     """
-    tiles = {title: [_enlarged(images) for images in group] for title, group in groups.items()}
+    tiles = {title: [enlarged(images) for images in group] for title, group in groups.items()}
     height, width = next(iter(tiles.values()))[0].shape[1:3]
     font = ImageFont.load_default(size=18)
     name_px, title_px, between_px = 16 + max(int(font.getlength(name)) for name in names), 32, 6 * GAP_PX
@@ -82,10 +73,10 @@ def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.nda
     return np.asarray(picture)
 
 
-def _enlarged(images_NxHxWx3: np.ndarray) -> np.ndarray:
-    """Whole-factor enlargement to at least `MIN_TILE_PX`."""
-    factor = -(-MIN_TILE_PX // min(images_NxHxWx3.shape[1:3]))
-    return images_NxHxWx3.repeat(factor, axis=1).repeat(factor, axis=2)
+def enlarged(images_NxHxW: np.ndarray, least_px: int = MIN_TILE_PX) -> np.ndarray:
+    """Whole-factor enlargement of (N, H, W, ...) to at least `least_px` a side."""
+    factor = -(-least_px // min(images_NxHxW.shape[1:3]))
+    return images_NxHxW.repeat(factor, axis=1).repeat(factor, axis=2)
 
 
 def save_png(path: str | os.PathLike, image_HxWx3: np.ndarray) -> None:

@@ -5,8 +5,8 @@ patches"), grids of one code repeated, and the upper half of one image's codes o
 the same stitch of the pixels. Takes functions and arrays only.
 """
 
-import dataclasses
 from collections.abc import Callable
+from typing import Any
 
 import numpy as np
 
@@ -19,32 +19,6 @@ NUM_CONSTANT = 3
 NUM_PAIRS = 3
 
 
-@dataclasses.dataclass(frozen=True)
-class RepresentationStudy:
-    """Pictures are uint8 (n, H, W, 3).
-
-    Attributes:
-      counts_K: int64 (K,), how often the split uses each code.
-      soups: 3 decoded grids of independent draws from `counts_K`.
-      constant_codes: the commonest codes, at most 3, commonest first.
-      constant_shares: their shares of all tokens.
-      constants: decoded grids of each of these codes.
-      tops, bottoms: 3 + 3 different images of the split, drawn at random.
-      latent_stitches: decoded: upper half of the codes of `tops` over the lower half of the codes of `bottoms`.
-      pixel_stitches: upper half of `tops` over lower half of `bottoms`, the images themselves (no autoencoder).
-    """
-
-    counts_K: np.ndarray
-    soups: np.ndarray
-    constant_codes: list[int]
-    constant_shares: list[float]
-    constants: np.ndarray
-    tops: np.ndarray
-    bottoms: np.ndarray
-    latent_stitches: np.ndarray
-    pixel_stitches: np.ndarray
-
-
 def representation_study(
     encode: Callable[[np.ndarray], np.ndarray],
     decode: Callable[[np.ndarray], np.ndarray],
@@ -53,7 +27,7 @@ def representation_study(
     expected_count: int,
     codebook_size: int,
     seed: int,
-) -> RepresentationStudy:
+) -> dict[str, Any]:
     """Runs the three experiments in one pass over a split and one call of the decoder.
 
     The same seed and split give the same study whatever the batch size (up to the networks' rounding).
@@ -66,9 +40,18 @@ def representation_study(
       codebook_size: number of codes, K.
       seed: draws the soups and the images to stitch.
 
+    Returns, pictures as uint8 (n, H, W, 3):
+      counts_K: int64 (K,), how often the split uses each code.
+      soups: 3 decoded grids of independent draws from `counts_K`.
+      constant_codes: the commonest codes, at most 3, commonest first.
+      constant_shares: their shares of all tokens.
+      constants: decoded grids of each of these codes.
+      tops, bottoms: 3 + 3 different images of the split, drawn at random.
+      latent_stitches: decoded: upper half of the codes of `tops` over the lower half of the codes of `bottoms`.
+      pixel_stitches: upper half of `tops` over lower half of `bottoms`, the images themselves (no autoencoder).
+
     Raises:
-      ValueError: another number of images than expected, fewer than six, an index outside 0..K-1, or shapes that do
-        not fit.
+      ValueError: another number of images than expected, fewer than six, or an index outside 0..K-1.
     """
     picked = 2 * NUM_PAIRS
     if expected_count < picked:
@@ -79,13 +62,8 @@ def representation_study(
     tokens: list[np.ndarray | None] = [None] * picked
     usage, seen = CodebookUsage(codebook_size), 0
     for batch in batches:
-        image, mask = np.asarray(batch["image"]), np.asarray(batch["mask"])
+        image, mask = batch["image"], batch["mask"]
         indices = np.asarray(encode(image))
-        if indices.ndim != 3 or mask.shape != image.shape[:1] or len(indices) != len(image):
-            raise ValueError(
-                f"a batch of images {image.shape} needs a mask {image.shape[:1]} and codes ({len(image)}, h, w), got "
-                f"{mask.shape} and {indices.shape}."
-            )
         usage.update(indices[mask])
         for row in np.flatnonzero(mask):
             if seen in order:
@@ -106,38 +84,29 @@ def representation_study(
     decoded = to_uint8(np.asarray(decode(np.concatenate(grids))))
     soups, constants, latent_stitches = np.split(decoded, np.cumsum([len(g) for g in grids])[:-1])
     constant_codes = constant[:, 0, 0].tolist()
-    return RepresentationStudy(
-        counts_K=usage.counts_K,
-        soups=soups,
-        constant_codes=constant_codes,
-        constant_shares=(usage.counts_K[constant_codes] / usage.counts_K.sum()).tolist(),
-        constants=constants,
-        tops=tops,
-        bottoms=bottoms,
-        latent_stitches=latent_stitches,
-        pixel_stitches=stitch_halves(tops, bottoms),
-    )
+    return {
+        "counts_K": usage.counts_K,
+        "soups": soups,
+        "constant_codes": constant_codes,
+        "constant_shares": (usage.counts_K[constant_codes] / usage.counts_K.sum()).tolist(),
+        "constants": constants,
+        "tops": tops,
+        "bottoms": bottoms,
+        "latent_stitches": latent_stitches,
+        "pixel_stitches": stitch_halves(tops, bottoms),
+    }
 
 
 def iid_grids(counts_K: np.ndarray, num: int, grid: tuple[int, int], rng: np.random.Generator) -> np.ndarray:
-    """Codes drawn independently from a histogram (Fig. 8): int32 (num, h, w) for `grid` = (h, w).
-
-    Raises:
-      ValueError: the histogram is empty.
-    """
-    total = _total(counts_K)
-    return rng.choice(len(counts_K), size=(num, *grid), p=counts_K / total).astype(np.int32)
+    """Codes drawn independently from a histogram (Fig. 8): int32 (num, h, w) for `grid` = (h, w)."""
+    return rng.choice(len(counts_K), size=(num, *grid), p=counts_K / counts_K.sum()).astype(np.int32)
 
 
 def constant_grids(counts_K: np.ndarray, num: int, grid: tuple[int, int]) -> np.ndarray:
     """One grid filled with each of the commonest codes (Fig. 8): int32 (n, h, w) for `grid` = (h, w).
 
     Commonest first, the lower index first among equals. n = num, or the number of codes that occur if that is smaller.
-
-    Raises:
-      ValueError: the histogram is empty.
     """
-    _total(counts_K)
     codes = np.argsort(-counts_K, kind="stable")[: min(num, np.count_nonzero(counts_K))]
     return np.broadcast_to(codes[:, None, None], (len(codes), *grid)).astype(np.int32)
 
@@ -147,18 +116,6 @@ def stitch_halves(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
 
     Args:
       top, bottom: arrays of one shape (n, height, ...): codes (n, h, w) or images (n, H, W, 3).
-
-    Raises:
-      ValueError: the shapes differ.
     """
-    if top.shape != bottom.shape:
-        raise ValueError(f"halves of equal shapes can be stitched, got {top.shape} and {bottom.shape}.")
     half = top.shape[1] // 2
     return np.concatenate([top[:, :half], bottom[:, half:]], axis=1)
-
-
-def _total(counts_K: np.ndarray) -> int:
-    total = int(counts_K.sum())
-    if total == 0:
-        raise ValueError("a code histogram needs at least one token, this one counts none.")
-    return total

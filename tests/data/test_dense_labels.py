@@ -4,18 +4,17 @@ import jax
 import numpy as np
 import pytest
 
-from fsq_repro.data import dense_labels, scenes
+from fsq_repro.data import scenes
 from fsq_repro.data.dense_labels import (
     bins_to_depth,
     depth_to_bins,
     make_canonical,
-    nyu_eval_crop,
     panoptic_labels,
-    resize_nearest,
     to_grey,
     to_signed,
     to_unit,
 )
+from fsq_repro.data.transforms import resize_nearest
 
 
 @pytest.mark.parametrize("num_bins", [2, 32, 256])
@@ -106,30 +105,15 @@ def test_value_ranges():
     np.testing.assert_array_equal(to_unit(np.array([-1.5, 2.0])), [0, 1])
 
 
-def test_evaluation_crops():
-    rows, columns = np.mgrid[:480, :640]
-    for crop, top in (("uvim", 54), ("eigen", 45)):
-        cut = nyu_eval_crop(np.stack([rows, columns], axis=-1), crop)
-        assert cut.shape == (426, 560, 2)
-        np.testing.assert_array_equal(cut[0, 0], [top, 41])
-        np.testing.assert_array_equal(cut[-1, -1], [top + 425, 600])
-
-
 @pytest.mark.parametrize("size", [(3, 5), (16, 12), (7, 40), (426, 31)])
 def test_nearest_resize_equals_jax(size):
-    maps = np.random.default_rng(0).integers(0, 1000, size=(2, 16, 12))
-    expected = jax.image.resize(maps, (2, *size), "nearest")
+    maps = np.random.default_rng(0).integers(0, 1000, size=(16, 12, 2))
+    expected = jax.image.resize(maps, (*size, 2), "nearest")
     np.testing.assert_array_equal(resize_nearest(maps, size), expected)
 
 
 def test_refusals():
     one = np.ones((1, 2, 2), np.int32)
-    with pytest.raises(ValueError, match="num_bins must be at least 2, got 1"):
-        depth_to_bins(np.ones(3), 1)
-    with pytest.raises(ValueError, match="depth holds values that are not finite"):
-        depth_to_bins(np.array([1.0, np.nan]), 8)
-    with pytest.raises(ValueError, match=r"bins must lie in 0..7, got values from 0 to 8"):
-        bins_to_depth(np.arange(9), 8)
     with pytest.raises(ValueError, match="num_instances must be at least 5 for void and 4 segments, got 4"):
         panoptic_labels(one, np.arange(4).reshape(1, 2, 2), 2, 4)
     with pytest.raises(ValueError, match=r"semantics must lie in 0..1, got values from 2 to 2"):
@@ -138,8 +122,3 @@ def test_refusals():
         panoptic_labels(one, -one, 2, 4)
     with pytest.raises(ValueError, match="integers of one shape, got float64"):
         panoptic_labels(one * 1.0, one, 2, 4)
-    with pytest.raises(ValueError, match="crop must be one of uvim, eigen, not 'garg'"):
-        nyu_eval_crop(np.zeros((480, 640)), "garg")
-    with pytest.raises(ValueError, match=r"480 x 640 pixels, got an array of shape \(64, 64\)"):
-        nyu_eval_crop(np.zeros((64, 64)), "uvim")
-    assert set(dense_labels.NYU_EVAL_CROPS) == {"uvim", "eigen"}

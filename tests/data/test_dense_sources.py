@@ -217,8 +217,9 @@ def test_colorization_takes_any_image_set(data_dir, named):
 
 @pytest.mark.parametrize("labels", [DEPTH, (), PANOPTIC])
 def test_scenes_serve_every_task(labels, tmp_path, monkeypatch):
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
     monkeypatch.setattr(scenes, "VALIDATION_SCENES", 2)
-    source = make_dense_source(labels, "scenes", "validation", 16, cache_dir=tmp_path)
+    source = make_dense_source(labels, "scenes", "validation", 16)
     assert {"image", "depth", "semantics", "instances"} <= source[0].keys() and len(source) == 2
     assert source.num_semantics == 8 and source.things == (4, 5, 6, 7)
     assert {scenes.SEMANTIC_NAMES[i] for i in source.things} == set(scenes.SOLIDS)

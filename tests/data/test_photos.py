@@ -5,29 +5,41 @@ import pytest
 from PIL import Image
 
 from fsq_repro.data import photos
-from fsq_repro.data.photos import Photos
+from fsq_repro.data.photos import TRAIN_CROPS, VALIDATION_CROPS, Photos
 from fsq_repro.data.sources import SPLITS
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory):
-    return Photos("train", 32, size=240, cache_dir=tmp_path_factory.mktemp("cache"))
+def sizes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(photos, "TRAIN_CROPS", 240)
+        patch.setattr(photos, "VALIDATION_CROPS", 120)
+        yield patch
+
+
+@pytest.fixture(scope="module")
+def train(sizes):
+    return Photos("train", 32)
 
 
 def images_of(source):
     return np.stack([source[i]["image"] for i in range(len(source))])
 
 
-def test_crops_are_the_same_on_every_machine(train, tmp_path):
-    validation = Photos("validation", 32, size=120, cache_dir=tmp_path)
+def test_crops_are_the_same_on_every_machine(train):
+    validation = Photos("validation", 32)
     digests = [hashlib.sha256(images_of(s).tobytes()).hexdigest()[:16] for s in (train, validation)]
     assert digests == ["d278bb0682f9f13e", "7e4cc9b950532b46"]
 
 
 @pytest.mark.slow
-def test_the_whole_set_is_the_same_on_every_machine(tmp_path):
+def test_the_whole_set_is_the_same_on_every_machine(tmp_path, monkeypatch):
     """What `make reproduce` trains and evaluates on."""
-    digests = [hashlib.sha256(images_of(Photos(s, 32, cache_dir=tmp_path)).tobytes()).hexdigest() for s in SPLITS]
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
+    monkeypatch.setattr(photos, "TRAIN_CROPS", TRAIN_CROPS)
+    monkeypatch.setattr(photos, "VALIDATION_CROPS", VALIDATION_CROPS)
+    digests = [hashlib.sha256(images_of(Photos(s, 32)).tobytes()).hexdigest() for s in SPLITS]
     assert digests == [
         "614feb7be9dbd521f9e4e8b4f977567ae81916f706eb70c8fa63b61cd34caa5a",
         "02297db0f7087d36ab201007695428155e2bbc767c0d246cda959e558a2510b8",
@@ -81,12 +93,13 @@ def test_mostly_flat():
 
 
 @pytest.mark.parametrize("resolution", [16, 64, 128])
-def test_other_resolutions(resolution, tmp_path):
-    crops = images_of(Photos("validation", resolution, size=12, cache_dir=tmp_path))
+def test_other_resolutions(resolution, sizes, monkeypatch):
+    monkeypatch.setattr(photos, "VALIDATION_CROPS", 12)
+    crops = images_of(Photos("validation", resolution))
     assert crops.shape == (12, resolution, resolution, 3)
     assert len(np.unique(crops.reshape(12, -1), axis=0)) == 12
 
 
-def test_default_sizes():
-    assert photos.default_size("train", 32) == 24_000 and photos.default_size("train", 128) == 6_000
-    assert photos.default_size("validation", 32) == photos.default_size("validation", 128) == 2_560
+def test_large_crops_are_fewer(sizes):
+    assert TRAIN_CROPS == 24_000 and VALIDATION_CROPS == 2_560
+    assert len(Photos("train", 64)) == 120 and len(Photos("train", 16)) == 240

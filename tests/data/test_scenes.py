@@ -75,8 +75,16 @@ def solid(kind, **changes):
 
 
 @pytest.fixture(scope="module")
-def train(tmp_path_factory):
-    return Scenes("train", 48, size=16, cache_dir=tmp_path_factory.mktemp("cache"))
+def sizes(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        patch.setattr(scenes, "TRAIN_SCENES", 16)
+        yield
+
+
+@pytest.fixture(scope="module")
+def train(sizes):
+    return Scenes("train", 48)
 
 
 def test_depth_of_the_empty_room_by_hand():
@@ -177,9 +185,10 @@ def test_scenes_agree_between_machines():
     np.testing.assert_allclose(item["image"][8::24, 8::24].ravel(), GOLDEN_PIXELS, atol=1)
 
 
-def test_scenes_follow_from_seed_split_and_index(train, tmp_path):
-    shorter = Scenes("train", 48, size=3, cache_dir=tmp_path)
-    validation = Scenes("validation", 48, size=3, cache_dir=tmp_path)
+def test_scenes_follow_from_seed_split_and_index(train, monkeypatch):
+    monkeypatch.setattr(scenes, "TRAIN_SCENES", 3)
+    monkeypatch.setattr(scenes, "VALIDATION_SCENES", 3)
+    shorter, validation = Scenes("train", 48), Scenes("validation", 48)
     for i in range(3):
         for key, value in shorter[i].items():
             np.testing.assert_array_equal(value, train[i][key])

@@ -55,9 +55,10 @@ def test_unusable_arguments():
         make_source("folder:/no/where", "train", 32)
 
 
-def test_embedded_data_never_asks_for_tensorflow(tmp_path):
+def test_embedded_data_never_asks_for_tensorflow(tmp_path, monkeypatch):
     """In a process of its own, where even an attempt to import TensorFlow or TFDS is noted."""
-    program = f"""
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
+    program = """
 import importlib.abc, sys
 asked = []
 class Note(importlib.abc.MetaPathFinder):
@@ -65,13 +66,11 @@ class Note(importlib.abc.MetaPathFinder):
         if name.split(".")[0] in ("tensorflow", "tensorflow_datasets"):
             asked.append(name)
 sys.meta_path.insert(0, Note())
-from fsq_repro.data.photos import Photos
-from fsq_repro.data.scenes import Scenes
-from fsq_repro.data.folder import Folder
-from fsq_repro.data import sources
+from fsq_repro.data import photos, scenes, sources
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
-for kind in (Photos, Scenes):
-    source = kind("train", 16, size=24, cache_dir={str(tmp_path)!r})
+photos.TRAIN_CROPS = scenes.TRAIN_SCENES = 24
+for name in ("photos", "scenes"):
+    source = sources.make_source(name, "train", 16)
     next(train_iterator(source, batch_size=4, resolution=16, seed=0, augmentation=Augmentation()))
     list(eval_batches(source, batch_size=4, resolution=16))
 assert not asked, asked

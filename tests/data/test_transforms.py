@@ -115,11 +115,10 @@ def test_center_crop_keeps_labels_with_the_image(height, width):
 
 @pytest.mark.parametrize("antialias", [True, False])
 @pytest.mark.parametrize("draw_box", [transforms.draw_crop_box, transforms.draw_inception_box])
-def test_random_resized_crop_keeps_labels_with_the_image(draw_box, antialias):
-    options = dict(draw_box=draw_box, antialias=antialias)
+def test_random_crops_keep_labels_with_the_image(draw_box, antialias):
     for seed in range(20):
-        rng = np.random.default_rng(seed)
-        item = transforms.random_resized_crop(coordinate_item(120, 80), 32, rng, 0.3, (3 / 4, 4 / 3), **options)
+        box = draw_box(np.random.default_rng(seed), 120, 80, 0.3, (3 / 4, 4 / 3))
+        item = transforms.resized_crop(coordinate_item(120, 80), box, 32, antialias=antialias)
         assert item["image"].shape == (32, 32, 3)
         assert_labels_fit_the_image(item, 120, 80, tolerance=2 * 255 / 80 + 1)
 

@@ -7,9 +7,8 @@ import pytest
 
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.evaluation import autoencoder
-from fsq_repro.factories import common
+from fsq_repro.factories import common, scorers
 from fsq_repro.inference.tokenizer import load_tokenizer
-from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
@@ -27,7 +26,7 @@ def run(monkeypatch, tmp_path):
         return NoiseSource(IMAGES[split], resolution, split=split)
 
     monkeypatch.setattr(common, "make_source", make_source)
-    monkeypatch.setattr(scoring, "Scorer", ToyScorer)
+    monkeypatch.setattr(scorers, "Scorer", ToyScorer)
     config = tiny_config()
     config.eval.networks = ("toy",)
     return RunDir(save_untrained(tmp_path / "run", config))

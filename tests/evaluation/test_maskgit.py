@@ -9,9 +9,8 @@ import pytest
 
 from fsq_repro.evaluation import maskgit, sampling
 from fsq_repro.experiments.experiment import build_experiment
-from fsq_repro.factories import common
+from fsq_repro.factories import common, scorers
 from fsq_repro.inference.image_generator import load_image_generator
-from fsq_repro.metrics import scoring
 from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.runtime.checkpoints import Checkpoints
@@ -49,7 +48,7 @@ def evaluated(tmp_path_factory):
     root = tmp_path_factory.mktemp("evaluated")
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(common, "make_source", lambda name, split, resolution: NoiseSource(32, resolution, split=split))
-        patch.setattr(scoring, "Scorer", ToyScorer)
+        patch.setattr(scorers, "Scorer", ToyScorer)
         patch.setenv("FSQ_REPRO_CACHE", str(root / "cache"))
         config = tiny_stage2(save_untrained(root / "stage1", tiny_config()))
         config.eval.class_distances, config.eval.guidance_weights = True, (0.0, 0.5)

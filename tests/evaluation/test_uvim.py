@@ -12,7 +12,7 @@ from fsq_repro.data import dense_labels
 from fsq_repro.errors import UserError
 from fsq_repro.evaluation import uvim
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from fsq_repro.metrics import scoring
+from fsq_repro.factories import scorers
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.evaluation.test_maskgit import ToyScorer
@@ -36,7 +36,7 @@ def make_source(labels, name, split, resolution, **_):
 @pytest.fixture(autouse=True)
 def made_up_data(monkeypatch):
     monkeypatch.setattr(label_autoencoder_factory, "make_dense_source", make_source)
-    monkeypatch.setattr(scoring, "Scorer", ToyScorer)
+    monkeypatch.setattr(scorers, "Scorer", ToyScorer)
 
 
 class PerfectCoder:

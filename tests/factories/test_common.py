@@ -6,6 +6,7 @@ import optax
 import pytest
 from ml_collections import ConfigDict
 
+from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import autoencoder, common
 from tests.tiny import tiny_config
 
@@ -37,7 +38,7 @@ def test_schedules_are_joined_of_a_warm_up_and_the_rest_bitwise(schedule, warmup
 )
 def test_facts_name_the_quantizer(arg, quantizer, levels):
     config = tiny_config(arg)
-    facts = autoencoder.run_facts(config, autoencoder.build_trainer(config))
+    facts = kind_of(config).facts(config, autoencoder.build_trainer(config))
     assert (facts["quantizer"], facts["levels"]) == (quantizer, levels)
     assert facts["codebook_size"] == (240 if levels else 256) and (facts["num_tokens"], facts["stage"]) == (16, 1)
 

@@ -19,10 +19,10 @@ def drawn(seed, classes=(0, 3, 7), per_class=60, width=6):
 @pytest.mark.parametrize("per_class", [60, 4], ids=["full rank", "singular"])
 def test_equals_frechet_distance_of_every_pair(per_class):
     samples, references = (moments_by_class(*drawn(seed, per_class=per_class)) for seed in (0, 1))
-    result = class_distances(samples, references)
+    own, other = class_distances(samples, references)
     expected = {(c, d): frechet_distance(samples[c], references[d]) for c in samples for d in references}
-    assert result.own == pytest.approx(np.mean([expected[c, c] for c in samples]), rel=1e-6)
-    assert result.other == pytest.approx(np.mean([v for (c, d), v in expected.items() if c != d]), rel=1e-6)
+    assert own == pytest.approx(np.mean([expected[c, c] for c in samples]), rel=1e-6)
+    assert other == pytest.approx(np.mean([v for (c, d), v in expected.items() if c != d]), rel=1e-6)
 
 
 def test_closed_form_in_one_dimension():
@@ -33,28 +33,26 @@ def test_closed_form_in_one_dimension():
 
     samples = {0: two_points(0.0, 1.0), 1: two_points(10.0, 2.0)}
     references = {0: two_points(1.0, 1.0), 1: two_points(10.0, 4.0)}
-    result = class_distances(samples, references)
-    assert result.own == pytest.approx((1.0 + 8.0) / 2)
-    assert result.other == pytest.approx((100.0 + 18.0 + 81.0 + 2.0) / 2)
+    own, other = class_distances(samples, references)
+    assert own == pytest.approx((1.0 + 8.0) / 2)
+    assert other == pytest.approx((100.0 + 18.0 + 81.0 + 2.0) / 2)
 
 
 def test_tells_whether_the_label_is_followed():
     (features, labels), references = drawn(0, per_class=1000), moments_by_class(*drawn(1, per_class=1000))
-    followed = class_distances(moments_by_class(features, labels), references)
-    assert followed.own < 0.1 * followed.other
-    ignored = class_distances(moments_by_class(features, np.random.default_rng(5).permutation(labels)), references)
-    assert ignored.own == pytest.approx(ignored.other, rel=0.1)
+    own, other = class_distances(moments_by_class(features, labels), references)
+    assert own < 0.1 * other
+    own, other = class_distances(moments_by_class(features, np.random.default_rng(5).permutation(labels)), references)
+    assert own == pytest.approx(other, rel=0.1)
 
 
-def test_moments_by_class_and_counts():
+def test_moments_by_class():
     features, labels = drawn(0)
     keep = ~((labels == 3) & (np.cumsum(labels == 3) > 20))  # 20 of class 3 are left
     moments = moments_by_class(features[keep], labels[keep])
     assert {c: m.count for c, m in moments.items()} == {0: 60, 3: 20, 7: 60}
     for c, m in moments.items():
         np.testing.assert_allclose(m.mean, features[keep][labels[keep] == c].mean(axis=0), rtol=1e-12)
-    result = class_distances(moments, moments_by_class(features, labels))
-    assert (result.smallest_sample_count, result.smallest_reference_count) == (20, 60)
 
 
 def test_refusals():
@@ -63,11 +61,5 @@ def test_refusals():
         class_distances({c: moments[c] for c in (0, 3)}, moments)
     with pytest.raises(ValueError, match=r"got \[0\] and \[0\]"):
         class_distances({0: moments[0]}, {0: moments[0]})
-    with pytest.raises(ValueError, match="feature widths differ: 6 and 5"):
-        class_distances(moments, moments_by_class(*drawn(0, width=5)))
     with pytest.raises(ValueError, match="at least two images, these moments have seen 1"):
         class_distances(moments_by_class(np.eye(2), np.array([0, 1])), moments_by_class(np.eye(2), np.array([0, 1])))
-    with pytest.raises(ValueError, match=r"got int64 \(2,\)"):
-        moments_by_class(np.eye(3), np.array([0, 1]))
-    with pytest.raises(ValueError, match="got float64"):
-        moments_by_class(np.eye(2), np.zeros(2))

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.metrics.compression import causal_token_bits, group_table, masked_token_bits
+from fsq_repro.metrics.compression import masked_token_bits, token_bits
 
 K, S, MASK = 3, 4, 3
 LABELS = np.array([0, 1, 1, 0, 1], np.int32)
@@ -80,7 +80,7 @@ def test_chain_rule(groups):
 
 
 def test_causal_pass_equals_raster_singletons(strict_dtypes):
-    bits = np.asarray(jax.jit(functools.partial(causal_token_bits, causal_logits))(TOKENS, LABELS))
+    bits = np.asarray(jax.jit(lambda t, l: token_bits(causal_logits(t, l), t))(TOKENS, LABELS))
     np.testing.assert_allclose(bits, masked_bits(SINGLETONS[0]), rtol=1e-4, atol=1e-5)
     np.testing.assert_allclose(bits.sum(axis=1), joint_bits(), rtol=1e-5)
 
@@ -101,28 +101,6 @@ def test_the_model_sees_earlier_groups_only():
 
 def test_a_token_outside_the_vocabulary_is_not_priced():
     tokens = jnp.asarray(TOKENS).at[0, 1].set(K)
-    bits = np.asarray(causal_token_bits(lambda t, l: jnp.zeros((*t.shape, K)), tokens, LABELS))
+    bits = np.asarray(token_bits(jnp.zeros((*tokens.shape, K)), tokens))
     assert np.isnan(bits[0, 1])
     assert np.isnan(bits).sum() == 1
-
-
-def test_group_table():
-    expected = [[False, True, False], [True, False, True]]
-    np.testing.assert_array_equal(group_table([np.array([1]), np.array([2, 0])], 3), expected)
-
-
-@pytest.mark.parametrize(
-    "groups, message",
-    [
-        ([[0], [1]], "each position of 0..2 exactly once, got \\[0, 1\\]"),
-        ([[0, 1], [1, 2]], "got \\[0, 1, 1, 2\\]"),
-        ([[0, 0, 1]], "got \\[0, 0, 1\\]"),
-        ([[0, 1, -1]], "got \\[-1, 0, 1\\]"),
-        ([[0, 1, 2], []], "group 1 is"),
-        ([], "got \\[\\]"),
-    ],
-    ids=str,
-)
-def test_refused_groups(groups, message):
-    with pytest.raises(ValueError, match=message):
-        group_table(groups, 3)

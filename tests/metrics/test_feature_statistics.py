@@ -35,7 +35,3 @@ def test_kinds_of_outputs_are_independent():
     assert statistics.pool.count == 23 and statistics.spatial is None and statistics.score is None
     statistics.update({"spatial": x["spatial"][:7]})
     assert (statistics.pool.count, statistics.spatial.count) == (23, 7) and statistics.score is None
-    with pytest.raises(ValueError, match="hold no features"):
-        _ = statistics.features_NxD
-    with pytest.raises(ValueError, match="hold no features"):
-        _ = FeatureStatistics(keep_features=True).features_NxD

@@ -132,21 +132,10 @@ def test_refusals(tmp_path):
     one, many = moments_of(np.ones((1, 3))), moments_of(relu_features(0, 10, 3))
     with pytest.raises(ValueError, match="at least two images, these moments have seen 1"):
         frechet_distance(many, one)
-    with pytest.raises(ValueError, match="seen none"):
-        _ = Moments().mean
     with pytest.raises(ValueError, match="at least two"):
         one.save(tmp_path / "one.npz")
     assert not list(tmp_path.iterdir())
     with pytest.raises(ValueError, match="not finite"):
         many.update(np.array([[1.0, np.nan, 0.0]]))
-    with pytest.raises(ValueError, match=r"shape \(N, D\)"):
-        many.update(np.ones(3))
-    with pytest.raises(ValueError, match="width 3 as before, got 4"):
-        many.update(np.ones((2, 4)))
     with pytest.raises(ValueError, match="widths differ: 3 and 5"):
         frechet_distance(many, moments_of(relu_features(0, 10, 5)))
-    np.savez(tmp_path / "foreign.npz", arr_0=np.ones(3))
-    with pytest.raises(ValueError, match="lacks the arrays mu, sigma, count"):
-        Moments.load(tmp_path / "foreign.npz")
-    with pytest.raises(ValueError, match=".npz"):
-        many.save(tmp_path / "a.npy")

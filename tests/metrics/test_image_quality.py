@@ -49,9 +49,5 @@ def test_ssim_equals_the_formula_of_wang_et_al():
 
 def test_image_quality_refusals():
     a, b = noisy_pair()
-    with pytest.raises(ValueError, match="uint8"):
-        psnr(a.astype(np.float32), b)
-    with pytest.raises(ValueError, match="one .* shape"):
-        ssim(a, b[:2])
     with pytest.raises(ValueError, match="at least 11 px a side, got 8 x 8"):
         ssim(a[:, :8, :8], b[:, :8, :8])

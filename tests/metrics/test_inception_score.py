@@ -56,19 +56,3 @@ def test_closed_forms():
     expected = np.exp((np.log(3) + 2 * np.log(1.5)) / 3)
     two_and_one = np.array([[2000.0, 0], [2000, 0], [0, 2000]])
     assert score_of(two_and_one)["inception_score"] == pytest.approx(expected, rel=1e-12)
-
-
-def test_refusals(drawn):
-    score = InceptionScore()
-    with pytest.raises(ValueError, match="no images is not defined"):
-        score.compute()
-    with pytest.raises(ValueError, match=r"shape \(N, K\), got \(17,\)"):
-        score.update(drawn[0])
-    score.update(drawn)
-    with pytest.raises(ValueError, match=r"shape \(N, 17\), got \(103, 16\)"):
-        score.update(drawn[:, :16])
-    with pytest.raises(ValueError, match="not finite"):
-        score.update(np.full((1, 17), np.nan))
-    with pytest.raises(ValueError, match="split_size must be at least 1, got 0"):
-        InceptionScore(split_size=0)
-    assert score.count == 103

@@ -5,8 +5,8 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.metrics.compression import causal_token_bits, masked_token_bits
-from fsq_repro.metrics.lossless_coder import decode, encode
+from fsq_repro.metrics.compression import masked_token_bits, token_bits
+from fsq_repro.metrics.lossless_coder import LosslessCoder
 
 K, S, N, MASK, B = 40, 16, 300, 40, 64  # 300 sequences: the last batch has 44 of 64
 RASTER = [np.array([i]) for i in range(S)]
@@ -39,12 +39,12 @@ MASKED, CAUSAL = model(causal=False), model(causal=True)
 
 @pytest.mark.parametrize("logits_fn, groups", [(MASKED, M2T), (MASKED, RASTER), (CAUSAL, RASTER)])
 def test_round_trip_at_the_predicted_length(logits_fn, groups):
-    words = encode(logits_fn, TOKENS, LABELS, groups, MASK, batch_size=B)
-    decoded = decode(logits_fn, words, LABELS, groups, MASK, S, batch_size=B)
+    words = LosslessCoder(logits_fn, groups, MASK, B).encode(TOKENS, LABELS)
+    decoded = LosslessCoder(logits_fn, groups, MASK, B).decode(words, LABELS, S)
     assert decoded.dtype == np.int32
     np.testing.assert_array_equal(decoded, TOKENS)
     if logits_fn is CAUSAL:
-        bits = np.asarray(causal_token_bits(logits_fn, jnp.asarray(TOKENS), LABELS), np.float64).sum()
+        bits = np.asarray(token_bits(logits_fn(TOKENS, LABELS), jnp.asarray(TOKENS)), np.float64).sum()
     else:
         bits = np.asarray(masked_token_bits(logits_fn, jnp.asarray(TOKENS), LABELS, groups, MASK), np.float64).sum()
     assert bits > 3 * N * S
@@ -60,8 +60,8 @@ def test_both_sides_show_the_model_the_same_arrays():
         return logits_fn
 
     encoder_calls, decoder_calls = [], []
-    words = encode(recorded(encoder_calls), TOKENS, LABELS, M2T, MASK, batch_size=B)
-    decode(recorded(decoder_calls), words, LABELS, M2T, MASK, S, batch_size=B)
+    words = LosslessCoder(recorded(encoder_calls), M2T, MASK, B).encode(TOKENS, LABELS)
+    LosslessCoder(recorded(decoder_calls), M2T, MASK, B).decode(words, LABELS, S)
     assert len(encoder_calls) == 5 * len(M2T)
     for a, b in zip(encoder_calls, decoder_calls, strict=True):
         np.testing.assert_array_equal(a[0], b[0])
@@ -75,7 +75,7 @@ def test_both_sides_show_the_model_the_same_arrays():
 
 def test_damage_never_passes_silently():
     tokens, labels = TOKENS[:B], LABELS[:B]
-    words = encode(MASKED, tokens, labels, M2T, MASK, batch_size=B)
+    words = LosslessCoder(MASKED, M2T, MASK, B).encode(tokens, labels)
 
     def damaged(place, bit):
         copy = words.copy()
@@ -87,12 +87,12 @@ def test_damage_never_passes_silently():
     streams.append(np.full_like(words, 2**32 - 1))  # the range coder itself refuses this one
     for stream in streams:
         with pytest.raises(ValueError, match="damaged, or labels or model differ"):
-            decode(MASKED, stream, labels, M2T, MASK, S, batch_size=B)
+            LosslessCoder(MASKED, M2T, MASK, B).decode(stream, labels, S)
     other_labels = labels.copy()
     other_labels[5] = (labels[5] + 1) % 5
-    for arguments in ((MASKED, words, other_labels), (model(causal=False, seed=1), words, labels)):
+    for logits_fn, labels_N in ((MASKED, other_labels), (model(causal=False, seed=1), labels)):
         with pytest.raises(ValueError, match="damaged, or labels or model differ"):
-            decode(*arguments, M2T, MASK, S, batch_size=B)
+            LosslessCoder(logits_fn, M2T, MASK, B).decode(words, labels_N, S)
 
 
 def test_a_certain_model_costs_next_to_nothing_and_an_impossible_token_still_decodes():
@@ -100,32 +100,7 @@ def test_a_certain_model_costs_next_to_nothing_and_an_impossible_token_still_dec
         return np.where(np.arange(K) == 7, np.float32(200), np.float32(0)) + np.zeros((*tokens.shape, 1), np.float32)
 
     tokens = np.full((10, S), 7)
-    assert len(encode(certain, tokens, LABELS[:10], M2T, MASK, batch_size=4)) <= 3
+    assert len(LosslessCoder(certain, M2T, MASK, 4).encode(tokens, LABELS[:10])) <= 3
     tokens[3, 4] = 11  # probability e^-200
-    words = encode(certain, tokens, LABELS[:10], M2T, MASK, batch_size=4)
-    np.testing.assert_array_equal(decode(certain, words, LABELS[:10], M2T, MASK, S, batch_size=4), tokens)
-
-
-def test_refusals():
-    def run(logits_fn=MASKED, tokens=TOKENS, labels=LABELS, groups=M2T, batch_size=B):
-        return encode(logits_fn, tokens, labels, groups, MASK, batch_size=batch_size)
-
-    for wrong in (-1, K):
-        tokens = TOKENS.copy()
-        tokens[290, 3] = wrong
-        with pytest.raises(ValueError, match=f"in 0..39, got .*{wrong}"):
-            run(tokens=tokens)
-    with pytest.raises(ValueError, match=r"got int32 \(300, 16\) and \(299,\)"):
-        run(labels=LABELS[1:])
-    with pytest.raises(ValueError, match="got float64"):
-        run(tokens=TOKENS.astype(np.float64))
-    with pytest.raises(ValueError, match="exactly once"):
-        run(groups=M2T[1:])
-    with pytest.raises(ValueError, match="batch_size must be at least 1, got 0"):
-        run(batch_size=0)
-    with pytest.raises(ValueError, match="finite"):
-        run(logits_fn=lambda t, l: np.full((*t.shape, K), np.nan, np.float32))
-    with pytest.raises(ValueError, match=r"float32 \(64, 16, K\), got float64 \(64, 16, 40\)"):
-        run(logits_fn=lambda t, l: np.zeros((*t.shape, K)))
-    with pytest.raises(ValueError, match="uint32 vector"):
-        decode(MASKED, np.zeros(3, np.int64), LABELS, M2T, MASK, S, batch_size=B)
+    words = LosslessCoder(certain, M2T, MASK, 4).encode(tokens, LABELS[:10])
+    np.testing.assert_array_equal(LosslessCoder(certain, M2T, MASK, 4).decode(words, LABELS[:10], S), tokens)

@@ -8,6 +8,7 @@ import numpy as np
 import pytest
 
 from fsq_repro.metrics.panoptic_quality import PanopticQuality, majority_class_map, panoptic_from_logits
+from tests.conftest import ROOT
 
 CLASSES, THINGS = 6, (3, 4, 5)
 
@@ -198,8 +199,8 @@ def test_decoding_equals_a_loop(strict_dtypes):
     assert (expected[1] == 0).any() and (expected[1] > 0).any()  # the fraction removed some and kept some
 
 
-def test_decoded_instances_have_one_class_and_equal_stuff_stays_apart():
-    # Pixels (instance 1: classes 2, 2, 3; instance 2: class 2): the vote gives both class 2, as two segments.
+def test_decoded_instances_have_one_class_and_equal_stuff_is_one_segment():
+    # Pixels (instance 1: classes 2, 2, 3; instance 2: class 2): the vote gives both class 2, under two ids.
     semantics = np.eye(4, dtype=np.float32)[[2, 2, 3, 2]][None, None]
     instances = np.eye(3, dtype=np.float32)[[1, 1, 1, 2]][None, None]
     classes, ids = panoptic_from_logits(semantics, instances)
@@ -207,7 +208,22 @@ def test_decoded_instances_have_one_class_and_equal_stuff_stays_apart():
     np.testing.assert_array_equal(ids, row(1, 1, 1, 2))
     true = row(2, 2, 2, 2), row(0, 0, 0, 0)
     quality = measured((np.asarray(classes), np.asarray(ids)), true)
-    assert (quality.true_positives_C[2], quality.false_positives_C[2], quality.iou_C[2]) == (1, 1, 0.75)
+    assert (quality.true_positives_C[2], quality.false_positives_C[2], quality.iou_C[2]) == (1, 0, 1.0)
+
+
+def test_equals_panopticapi_on_every_image():
+    """Its converter of two-channel predictions and `pq_compute_single_core`, run on 200 maps: see tests/golden."""
+    with np.load(ROOT / "tests" / "golden" / "panopticapi.npz") as file:
+        golden = {name: file[name] for name in file.files}
+    names = ("predicted_semantics", "predicted_instances", "semantics", "instances")
+    for i in range(len(golden["semantics"])):
+        quality = PanopticQuality(golden["tp"].shape[1], golden["things"].tolist())
+        maps = (golden[name][i : i + 1].astype(np.int32) for name in names)
+        quality.update(*maps, crowd_BxHxW=golden["crowd"][i : i + 1])
+        np.testing.assert_array_equal(quality.true_positives_C, golden["tp"][i], f"image {i}")
+        np.testing.assert_array_equal(quality.false_positives_C, golden["fp"][i], f"image {i}")
+        np.testing.assert_array_equal(quality.false_negatives_C, golden["fn"][i], f"image {i}")
+        np.testing.assert_allclose(quality.iou_C, golden["iou"][i], rtol=1e-12)
 
 
 def test_majority_map_is_the_baseline():

@@ -99,11 +99,3 @@ def test_refusals():
         precision_recall(x, x[:3])
     with pytest.raises(ValueError, match="more than 3 reference features, got 3"):
         precision_recall(x[:3], x)
-    with pytest.raises(ValueError, match="neighbours must be at least 1, got 0"):
-        precision_recall(x, x, neighbours=0)
-    with pytest.raises(ValueError, match=r"got \(5, 2\) and \(5, 1\)"):
-        precision_recall(x, x[:, :1])
-    with pytest.raises(ValueError, match=r"got \(5,\) and \(5, 2\)"):
-        precision_recall(x[:, 0], x)
-    with pytest.raises(ValueError, match="sample features hold values that are not finite"):
-        precision_recall(x, np.full((5, 2), np.nan))

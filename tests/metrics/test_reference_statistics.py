@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fsq_repro.metrics.frechet import Moments, frechet_distance
-from fsq_repro.metrics.image_sets import NpzImages, open_image_set
+from fsq_repro.metrics.image_sets import NpzImages
 from fsq_repro.metrics.reference_statistics import holds_statistics, read_reference, write_reference
 
 
@@ -76,7 +76,7 @@ def test_ours_come_back_and_are_what_the_other_suites_expect(tmp_path):
     pool, spatial = moments_of(features()), moments_of(features(d=9, seed=1))
     path = tmp_path / "sub" / "ref.npz"
     protocol = {"feature_network": "inception", "resize": "bilinear"}
-    write_reference(path, pool, spatial=spatial, images=open_image_set(tmp_path / "images.npz"), protocol=protocol)
+    write_reference(path, pool, spatial=spatial, images=NpzImages(tmp_path / "images.npz"), protocol=protocol)
     reference = read_reference(path)
     assert reference.pool.count == reference.spatial.count == 40
     assert reference.protocol == protocol and reference.has_images
@@ -112,12 +112,8 @@ def test_a_failed_write_leaves_the_old_file(tmp_path):
 
     with pytest.raises(ValueError, match="an image cannot be read"):
         write_reference(path, moments_of(features()), images=Failing(), protocol={})
-    with pytest.raises(ValueError, match="same images, got 40, 30"):
-        write_reference(path, moments_of(features()), spatial=moments_of(features(30)), protocol={})
     with pytest.raises(ValueError, match="at least two images"):
         write_reference(path, moments_of(features(1)), protocol={})
-    with pytest.raises(ValueError, match="saved to .npz files, got .*ref.npy"):
-        write_reference(tmp_path / "ref.npy", moments_of(features()), protocol={})
     assert path.read_bytes() == before
     assert [p.name for p in tmp_path.iterdir()] == ["ref.npz"]
 

@@ -52,7 +52,3 @@ def test_clean_resize_keeps_overshoot_and_images_of_that_size():
     assert resized.min() < -5 and resized.max() > 260
     checkers = (np.indices((64, 64)).sum(0) % 2 * 255).astype(np.uint8)[None, :, :, None].repeat(3, axis=-1)
     np.testing.assert_allclose(clean_resize(checkers, 16)[:, 2:-2, 2:-2], 127.5, atol=2)  # antialiased
-    with pytest.raises(ValueError, match=r"uint8 of shape \(B, H, W, 3\), got float32"):
-        clean_resize(x.astype(np.float32), 12)
-    with pytest.raises(ValueError, match="side must be at least 1 pixel, got 0"):
-        clean_resize(x, 0)

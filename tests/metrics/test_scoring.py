@@ -11,7 +11,7 @@ from fsq_repro.metrics.feature_extraction import FeatureExtractor
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL
 from fsq_repro.metrics.frechet import Moments
 from fsq_repro.metrics.reference_statistics import write_reference
-from fsq_repro.metrics.scoring import Scorer, make_scorers
+from fsq_repro.metrics.scoring import Scorer
 from tests.metrics.test_feature_extraction import ToyInception
 from tests.tiny import NoiseSource
 
@@ -83,9 +83,9 @@ def test_reference_files_are_taken_where_they_fit(scorer, tmp_path):
 
 
 def test_inceptions_weights_are_asked_for(caplog, tmp_path):
-    with pytest.raises(UserError, match=r"need Inception's weights, pytorch-fid's \S+.pth: set eval.inception"):
-        make_scorers(("alexnet", "inception"), resolution=16, batch_size=8, inception="", inception_resize="adm")
     config = tradeoff_maskgit.get_config("quantizer=fsq,bits=10")
+    with pytest.raises(UserError, match=r"need Inception's weights, pytorch-fid's \S+.pth: set eval.inception"):
+        scorers.build_scorers(config, 16)
     assert config.eval.networks == ("inception",)
     scorers.check_inception(config)
     assert "eval.inception is empty: the evaluation will need scripts/evaluate.py --inception=FILE" in caplog.text

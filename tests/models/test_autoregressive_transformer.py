@@ -120,7 +120,7 @@ def test_one_layer_equals_the_masked_network_on_each_prefix(params, batch):
         embed["position_embeddings"] = {"embedding": embed["position_embeddings"]["embedding"][:length]}
         masked = MaskedTransformer(K, CLASSES, length - 1, **(SIZES | {"num_layers": 1}))
         variables = {"params": params | {"Embed_0": embed}}
-        apply = jax.jit(functools.partial(masked.apply, train=False, method="logits_of_sequence"))
+        apply = jax.jit(functools.partial(masked.apply, num_positions=length, train=False, method="network"))
         expected = apply(variables, ids[:, :length])[:, -1]
         np.testing.assert_allclose(logits[:, length - 1], expected, rtol=1e-5, atol=1e-5)
 
@@ -135,8 +135,3 @@ def test_attention_with_dropout_is_causal_too(params, batch):
     np.testing.assert_allclose(almost_none, logits, rtol=1e-5, atol=1e-5)
     first, second = apply(jax.random.key(0), 0.1), apply(jax.random.key(1), 0.1)
     assert np.all(np.abs(first - second).max(axis=-1) > 1e-3)  # at every position
-
-
-def test_tokens_of_another_length_are_refused(params):
-    with pytest.raises(ValueError, match=r"tokens have the shape \(1, 5\), but must have \(batch, 6\)"):
-        Tiny().apply({"params": params}, jnp.zeros((1, 5), jnp.int32), jnp.zeros(1, jnp.int32))

@@ -199,18 +199,14 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits(golden):
 
 
 @pytest.mark.parametrize(
-    "fields, images, codes, message",
+    "fields, message",
     [
-        ({"num_heads": 5}, (2, 32, 32, 3), (2, 4), "num_heads is 5"),
-        ({"patch_size": 7}, (2, 32, 32, 3), (2, 4), "image_size is 32, but must be a multiple of 7"),
-        ({"patch_size": 64}, (2, 32, 32, 3), (2, 4), "image_size is 32, but must be a multiple of 64"),
-        ({}, (2, 16, 32, 3), (2, 4), r"images have the shape \(2, 16, 32, 3\), but must have \(batch, 32, 32, 3\)"),
-        ({}, (2, 32, 32, 1), (2, 4), r"images have the shape \(2, 32, 32, 1\)"),
-        ({}, (2, 32, 32, 3), (2, 5), r"codes have the shape \(2, 5\), but must have \(2, 4\)"),
-        ({}, (2, 32, 32, 3), (3, 4), r"codes have the shape \(3, 4\), but must have \(2, 4\)"),
+        ({"num_heads": 5}, "num_heads is 5"),
+        ({"patch_size": 7}, "image_size is 32, but must be a multiple of 7"),
+        ({"patch_size": 64}, "image_size is 32, but must be a multiple of 64"),
     ],
 )
-def test_bad_arguments_are_refused(fields, images, codes, message):
-    model = Tiny(**fields)
+def test_bad_arguments_are_refused(fields, message):
+    images, codes = jnp.zeros((2, 32, 32, 3)), jnp.zeros((2, 4), jnp.int32)
     with pytest.raises(ValueError, match=message):
-        jax.eval_shape(lambda: model.init(jax.random.key(0), jnp.zeros(images), jnp.zeros(codes, jnp.int32)))
+        jax.eval_shape(lambda: Tiny(**fields).init(jax.random.key(0), images, codes))

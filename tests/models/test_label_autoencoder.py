@@ -271,21 +271,3 @@ def test_bfloat16_compute_keeps_float32_parameters_and_logits():
 def test_bad_sizes(change, match):
     with pytest.raises(ValueError, match=match):
         abstract_init(LabelAutoencoder(**{"quantizer": FSQ((5, 3)), "labels": TINY_LABELS, **TINY, **change}))
-
-
-def test_bad_inputs(tiny):
-    model, variables, labels, context = tiny
-
-    def call(labels, context):
-        jax.eval_shape(lambda: model.apply(variables, labels, context, train=False))
-
-    with pytest.raises(ValueError, match=r"labels has the entries \['semantics'\], but must have"):
-        call({"semantics": labels["semantics"]}, context)
-    with pytest.raises(ValueError, match=r"labels\['instances'\] has the shape \(3, 32, 32, 3\), but must have"):
-        call(labels | {"instances": labels["semantics"]}, context)
-    with pytest.raises(ValueError, match="context is None, but"):
-        call(labels, None)
-    with pytest.raises(ValueError, match=r"context has the shape \(3, 32, 16, 3\), but must have \(batch, 32, 32, 3\)"):
-        call(labels, context[:, :, :16])
-    with pytest.raises(ValueError, match=r"codes has the shape \(3, 5, 2\), but must have \(batch, 4, 2\)"):
-        jax.eval_shape(lambda: model.apply(variables, jnp.zeros((3, 5, 2)), context, method="decode"))

@@ -108,7 +108,7 @@ def test_a_revived_code_survives_the_next_step():
     z = jnp.asarray(np.tile(np.asarray(jax.nn.standardize(dictionary[5:6])), (32, 1)))
     quantized, state = step(MODULE, state, z)
     assert quantized.metrics["splits"] == 1 and 2 not in quantized.indices
-    revived = np.asarray(MODULE.apply({"quantizer": state}, method="codebook"))[2]
+    revived = np.asarray(MODULE.apply({"quantizer": state}, method="codewords"))[2]
     original = dictionary[0] / np.linalg.norm(dictionary[0])
     np.testing.assert_allclose(revived, original, atol=1e-3)
     assert not np.array_equal(revived, original)
@@ -116,7 +116,7 @@ def test_a_revived_code_survives_the_next_step():
     quantized, state = step(MODULE, state, z, key=1)
     assert quantized.metrics["splits"] == 0 and 2 not in quantized.indices
     assert state["counts"][2] == np.float32(0.995) * counts[2] > 19
-    np.testing.assert_allclose(MODULE.apply({"quantizer": state}, method="codebook")[2], revived, rtol=1e-5)
+    np.testing.assert_allclose(MODULE.apply({"quantizer": state}, method="codewords")[2], revived, rtol=1e-5)
 
 
 def test_without_splitting_an_unused_code_keeps_its_direction():
@@ -126,7 +126,7 @@ def test_without_splitting_an_unused_code_keeps_its_direction():
     z = jnp.array([[2.0, 0, 0, 0], [0, 2, 0, 0]])
     state = {"dictionary": dictionary, "counts": jnp.ones(3)}
     state, _ = jax.lax.scan(lambda state, _: (step(module, state, z)[1], None), state, length=300)
-    codebook = module.apply({"quantizer": state}, method="codebook")
+    codebook = module.apply({"quantizer": state}, method="codewords")
     np.testing.assert_allclose(codebook[2], [0, 0, 0.6, 0.8], rtol=1e-5)
     np.testing.assert_allclose(state["counts"][:2], [2, 2], rtol=1e-5)
 
@@ -148,7 +148,7 @@ def test_state_changes_only_where_it_should(batch_and_state):
     # Where the collection is not mutable there is no update, and no rng is needed.
     frozen = jax.jit(lambda s, z: MODULE.apply({"quantizer": s}, z, train=True))(state, z)
     np.testing.assert_array_equal(frozen.indices, step(MODULE, state, z)[0].indices)
-    norms = np.linalg.norm(MODULE.apply({"quantizer": state}, method="codebook"), axis=1)
+    norms = np.linalg.norm(MODULE.apply({"quantizer": state}, method="codewords"), axis=1)
     np.testing.assert_allclose(norms, 1, rtol=1e-6)
 
 

@@ -42,7 +42,7 @@ def root(tmp_path_factory):
     return root
 
 
-def test_sets_and_reference_files(root, tmp_path):
+def test_sets_and_reference_files(root, tmp_path, monkeypatch):
     fid, stats = "scripts/fid.py", "scripts/reference_stats.py"
     alexnet, out = "--features=alexnet", root / "stats" / "ref.npz"
     data = [f"--data=folder:{root / 'pictures'}", "--resolution=16"]
@@ -57,7 +57,8 @@ def test_sets_and_reference_files(root, tmp_path):
     assert {code for code, _ in outputs.values()} == {0}, outputs
 
     network = load_feature_network("alexnet")
-    pictures = Folder(root / "pictures", "train", cache_dir=tmp_path)
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
+    pictures = Folder(root / "pictures", "train")
     train = np.stack([pictures[i]["image"] for i in range(len(pictures))])
     every = np.stack([np.asarray(Image.open(p)) for p in sorted((root / "pictures").iterdir())])
     with np.load(root / "samples.npz") as file:

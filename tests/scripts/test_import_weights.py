@@ -58,7 +58,7 @@ def test_published_weights_are_evaluated_and_predict_and_bad_input_writes_nothin
     first = publish(trainer, tmp_path / "I.npz")
     import_run(config, first, stage1)
     stage2_trainer = code_predictor_factory.build_trainer(
-        tiny_uvim(2, "quantizer=vq"), SimpleNamespace(model=trainer.model)
+        tiny_uvim(2, "quantizer=vq"), SimpleNamespace(model=trainer.model, task=trainer.task)
     )
     second = publish(stage2_trainer, tmp_path / "II.npz")
 

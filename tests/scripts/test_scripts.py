@@ -19,7 +19,9 @@ from fsq_repro.data.pipeline import Augmentation, train_iterator
 from fsq_repro.data.sources import make_source
 from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.inference.tokenizer import load_tokenizer
+from fsq_repro.metrics.table import MetricKey
 from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.run_dir import read_metrics
 from tests.scripts.processes import Fork, command, environment, finish, run_all, run_script, start
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
@@ -107,10 +109,12 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
 
     run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
-    figures = record["figures"]
-    assert {"rfd_alexnet_train", "rfd_alexnet_validation", "psnr", "ssim", "usage", "entropy_bits"} <= figures.keys()
-    assert all(f["protocol"]["samples"] and f["protocol"]["weights"] == "ema" for f in figures.values())
-    assert figures["tokens"]["value"] == 16 * figures["tokens"]["protocol"]["samples"]
+    measured = read_metrics(record)
+    distances = {MetricKey("reconstruction_fd", "alexnet", name) for name in ("train", "validation")}
+    assert distances | {MetricKey(name) for name in ("psnr", "ssim", "usage", "entropy_bits")} <= measured.keys()
+    assert all(m.protocol["samples"] and m.protocol["weights"] == "ema" for m in measured.values())
+    tokens = measured[MetricKey("tokens")]
+    assert tokens.value == 16 * tokens.protocol["samples"]
     assert [len(h) for h in record["level_histograms"]] == [8, 8] and record["status"] == "finished"
     assert (tmp_path / "whole" / "samples" / "evaluation.png").exists()
 
@@ -196,9 +200,15 @@ def test_stage2_trains_evaluates_and_samples_and_bad_input_changes_nothing(tmp_p
     run_script(stage2_command(run, stage1, pictures), tmp_path)
     run_script(command("evaluate", f"--workdir={run}"), tmp_path)
     record = json.loads((run / "record.json").read_text())
-    names = {"sfd_alexnet_train", "precision_alexnet", "recall_alexnet", "compression_bits", "coder_bits", "usage"}
-    assert names <= record["figures"].keys() and record["stage1"]["run"] == "stage1" and record["stage"] == 2
-    assert all(f["protocol"]["checkpoint"] == 2 for f in record["figures"].values())
+    keys = {MetricKey(name) for name in ("compression_bits", "coder_bits", "usage")}
+    keys |= {
+        MetricKey("sampling_fd", "alexnet", "train"),
+        MetricKey("precision", "alexnet"),
+        MetricKey("recall", "alexnet"),
+    }
+    measured = read_metrics(record)
+    assert keys <= measured.keys() and record["stage1"]["run"] == "stage1" and record["stage"] == 2
+    assert all(m.protocol["checkpoint"] == 2 for m in measured.values())
     assert (run / "samples" / "classes.png").exists()
     sample = ("sample", f"--workdir={run}", "--per_label=3")
     run_script(command(*sample, "--labels=0", f"--out={grid}", f"--npz={samples}"), tmp_path)
@@ -258,7 +268,7 @@ def steps_saved(workdir: pathlib.Path) -> list[int]:
     return sorted(int(p.name) for p in (workdir / "checkpoints").glob("*") if p.name.isdecimal())
 
 
-def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pictures):
+def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pictures, monkeypatch):
     """Two processes of two devices each, with FSDP and accumulation: SIGKILL of one, SIGTERM to one, one device."""
     whole, parts = tmp_path / "whole", tmp_path / "parts"
     assert_all_end(start_two(whole, pictures))
@@ -295,7 +305,8 @@ def test_two_processes_train_as_one_and_survive_kill_and_preemption(tmp_path, pi
 
     # The same steps in this process, on one device without microbatches, on the batches that the two had together.
     trainer = autoencoder_factory.build_trainer(config)
-    source = make_source(f"folder:{pictures}", "train", 16, cache_dir=tmp_path)
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
+    source = make_source(f"folder:{pictures}", "train", 16)
     shares = [
         train_iterator(
             source,
