@@ -67,18 +67,15 @@ def guidance_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
             style = drawing.style_of(g, look)
             label = f"{g.quantizer}, {g.first.codebook_size:,} codes, {g.first.generator}"
             distances = [g.statistic(key) for key in curve.values()]
-            bars = [s.std or 0.0 for s in distances]
-            right.errorbar(
-                list(curve), [s.mean for s in distances], bars if any(bars) else None, capsize=2, label=label, **style
-            )
+            means, bars = [s.mean for s in distances], [s.std or 0.0 for s in distances]
+            right.errorbar(list(curve), means, bars if any(bars) else None, capsize=2, label=label, **style)
             recall, precision = (guidance_curve(g, key) for key in axes_keys)
             weights = [w for w in recall if w in precision]
             x, y = ([g.statistic(c[w]).mean for w in weights] for c in (recall, precision))
             left.plot(x, y, **style)
+            text = {"textcoords": "offset points", "ha": align, "fontsize": 7, "color": style["color"]}
             for weight, *at in zip(weights, x, y, strict=True):
-                left.annotate(
-                    f"{weight:g}", at, offset, textcoords="offset points", ha=align, fontsize=7, color=style["color"]
-                )
+                left.annotate(f"{weight:g}", at, offset, **text)
         left.margins(0.08)
         left.set(xlabel=axes_keys[0].title, ylabel=axes_keys[1].title)
         left.set_title("Precision and recall, guidance weight at each point", loc="left", fontweight="bold", fontsize=9)
