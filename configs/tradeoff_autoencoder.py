@@ -17,9 +17,11 @@ from fsq_repro.runtime.arguments import parse_arg
 
 BITS = (10, 4, 6, 8, 9, 11, 12, 14, 16)
 
+QUANTIZERS = ("fsq", "vq", "vq_no_entropy", "ema_vq")
+
 
 def get_config(arg: str = "") -> ConfigDict:
-    a = parse_arg(arg, quantizer=("fsq", "vq", "vq_no_entropy", "ema_vq"), bits=BITS, scale=("paper", "cpu", "smoke"))
+    a = parse_arg(arg, quantizer=QUANTIZERS, bits=BITS, scale=("paper", "cpu", "smoke"))
     c = ConfigDict()
     c.experiment = "tradeoff_autoencoder"
     c.trainer = "autoencoder"

@@ -20,7 +20,7 @@ from fsq_repro.runtime.arguments import parse_arg
 def get_config(arg: str = "") -> ConfigDict:
     a = parse_arg(
         arg,
-        quantizer=("fsq", "vq", "vq_no_entropy", "ema_vq"),
+        quantizer=tradeoff_autoencoder.QUANTIZERS,
         bits=tradeoff_autoencoder.BITS,
         generator=("masked", "autoregressive"),
         scale=("paper", "cpu", "smoke"),
@@ -72,6 +72,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.data.num_workers = stage1.data.num_workers
 
     c.sampler = ConfigDict()  # section 4.3; maskgit/libml/parallel_decode.py
+    c.sampler.name = "parallel"
     c.sampler.num_steps = 12
     c.sampler.choice_temperature = 4.5
     c.sampler.guidance_weight = 0.0  # none is mentioned for this study

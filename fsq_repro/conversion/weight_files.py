@@ -30,8 +30,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
       ({name, joined by "/": array}, SHA-256 of the file in hex). What is no array is an object array without axes.
 
     Raises:
-      FileNotFoundError: there is no such file.
-      ValueError: it is of neither format, truncated or damaged.
+      FileNotFoundError, ValueError: there is no such file; it is of neither format, truncated or damaged.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -91,10 +90,8 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
             return fitting[0]
         near += places
     if not near:
-        raise ValueError(
-            f"it has none of the model's {len(wanted)} names ({_first(wanted)}), but {len(arrays)} others "
-            f"({_first(arrays)})"
-        )
+        others = f"{len(arrays)} others ({_first(arrays)})"
+        raise ValueError(f"it has none of the model's {len(wanted)} names ({_first(wanted)}), but {others}")
     place = max(near, key=lambda place: len(place.names))
     problems = (
         (f"of {len(wanted)} names missing", place.missing),
@@ -133,11 +130,8 @@ def _steps(name: str) -> list[tuple[str, str]]:
 
 def _prefixes(names: Iterable[str], wanted: Mapping[str, Any]) -> list[str]:
     """All that stands in front of a wanted name."""
-    found = {}
-    for name in names:
-        starts = [0, *(match.end() for match in re.finditer("/", name))]
-        found |= {name[:start]: None for start in starts if name[start:] in wanted}
-    return list(found)
+    starts = ((name, start) for name in names for start in (0, *(match.end() for match in re.finditer("/", name))))
+    return list(dict.fromkeys(name[:start] for name, start in starts if name[start:] in wanted))
 
 
 def _place(prefix: str, names: Mapping[str, str], arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:

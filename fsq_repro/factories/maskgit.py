@@ -15,6 +15,7 @@ from fsq_repro.factories import common
 from fsq_repro.models.autoregressive_transformer import AutoregressiveTransformer
 from fsq_repro.models.masked_transformer import MaskedTransformer
 from fsq_repro.quantizers import make_quantizer
+from fsq_repro.sampling.registry import make_sampler
 from fsq_repro.trainers.big_vision_adafactor import kernels
 from fsq_repro.trainers.generators import AutoregressiveGenerator, Generator, MaskedGenerator
 from fsq_repro.trainers.maskgit import MaskGITTrainer
@@ -48,8 +49,7 @@ def build_generator(config: ConfigDict, grid: int) -> Generator:
             grid,
             config.label_smoothing,
             **config.masking,
-            num_steps=config.sampler.num_steps,
-            choice_temperature=config.sampler.choice_temperature,
+            sampler=make_sampler(**{k: v for k, v in config.sampler.items() if k != "guidance_weight"}),
             m2t_alpha=config.compression.alpha,
             m2t_num_groups=config.compression.num_groups,
         )

@@ -93,20 +93,10 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
     groups: dict[tuple, dict[int, RunRecord]] = {}
     for r in records:
         protocols = json.dumps({str(k): m.protocol for k, m in r.metrics.items() if k.is_main}, sort_keys=True)
-        key = (
-            r.target_bits,
-            r.quantizer,
-            r.levels or (),
-            r.codebook_size,
-            GENERATORS.index(r.generator) if r.generator else -1,
-            r.parameters or 0,
-            r.num_tokens or 0,
-            r.task or "",
-            bool(r.context),
-            (r.stage1.run, r.stage1.seed) if r.task and r.stage1 else (),
-            protocols,
-        )
-        by_seed = groups.setdefault(key, {})
+        order = (r.target_bits, r.quantizer, r.levels or (), r.codebook_size, (None, *GENERATORS).index(r.generator))
+        model = (r.parameters or 0, r.num_tokens or 0, r.task or "", bool(r.context))
+        behind = (r.stage1.run, r.stage1.seed) if r.task and r.stage1 else ()
+        by_seed = groups.setdefault((*order, *model, behind, protocols), {})
         if r.seed in by_seed:
             warnings.warn(f"left out {r.path}: the same run as {by_seed[r.seed].path}", stacklevel=2)
         else:
@@ -118,13 +108,8 @@ def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:
     """The runs' own keys of a metric, most trusted network first, then by `REFERENCES`; a group's runs share theirs."""
 
     def place(key: MetricKey) -> tuple:  # unknown names behind the known ones
-        network, reference = key.network, key.reference
-        return (
-            (*FEATURE_NETWORKS, network).index(network),
-            (*REFERENCES, reference).index(reference),
-            network,
-            reference,
-        )
+        known = ((key.network, FEATURE_NETWORKS), (key.reference, REFERENCES))
+        return *((*names, name).index(name) for name, names in known), key.network, key.reference
 
     return sorted({k for r in records for k in r.metrics if k.metric == metric and k.is_main}, key=place)
 

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing, paper
-from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
 from fsq_repro.reporting.markdown import MISSING, Cell, footnoted_table, metric_cell, seeds_text, setting_line
 from fsq_repro.reporting.records import GENERATORS, RunRecord
@@ -37,7 +36,7 @@ def guidance_table(records: Iterable[RunRecord]) -> str:
     return "\n".join(["## Guidance\n", *parts]) if parts else ""
 
 
-def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
+def guidance_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Fig. 4, bottom: precision against recall (left) and sampling distance over the guidance weight (right); PNG.
 
     One line for each quantizer, codebook size and kind of generator; the points of the left panel are labelled by
@@ -53,7 +52,7 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     distance = drawing.primary_distance(groups, "sampling_fd")
     curves = [(g, c) for g in groups if (c := guidance_curve(g, distance))] if distance else []
     if not curves:
-        raise NothingToDrawError("no sampling distance's protocol states its guidance weight; nothing to draw.")
+        raise drawing.NothingToDrawError("no sampling distance's protocol states its guidance weight; nothing to draw.")
     curves = [
         item
         for kind in GENERATORS
@@ -68,18 +67,15 @@ def guidance_figure(records: Iterable[RunRecord], path: PathLike) -> None:
             style = drawing.style_of(g, look)
             label = f"{g.quantizer}, {g.first.codebook_size:,} codes, {g.first.generator}"
             distances = [g.statistic(key) for key in curve.values()]
-            bars = [s.std or 0.0 for s in distances]
-            right.errorbar(
-                list(curve), [s.mean for s in distances], bars if any(bars) else None, capsize=2, label=label, **style
-            )
+            means, bars = [s.mean for s in distances], [s.std or 0.0 for s in distances]
+            right.errorbar(list(curve), means, bars if any(bars) else None, capsize=2, label=label, **style)
             recall, precision = (guidance_curve(g, key) for key in axes_keys)
             weights = [w for w in recall if w in precision]
             x, y = ([g.statistic(c[w]).mean for w in weights] for c in (recall, precision))
             left.plot(x, y, **style)
+            text = {"textcoords": "offset points", "ha": align, "fontsize": 7, "color": style["color"]}
             for weight, *at in zip(weights, x, y, strict=True):
-                left.annotate(
-                    f"{weight:g}", at, offset, textcoords="offset points", ha=align, fontsize=7, color=style["color"]
-                )
+                left.annotate(f"{weight:g}", at, offset, **text)
         left.margins(0.08)
         left.set(xlabel=axes_keys[0].title, ylabel=axes_keys[1].title)
         left.set_title("Precision and recall, guidance weight at each point", loc="left", fontweight="bold", fontsize=9)

@@ -10,7 +10,6 @@ from matplotlib.figure import Figure
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import claims, drawing, markdown, paper
 from fsq_repro.reporting.claims import Claim, Pairs
-from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import Group
 from fsq_repro.reporting.markdown import Column, Section
 from fsq_repro.reporting.records import RunRecord
@@ -55,7 +54,7 @@ GENERATORS_BY_LEVEL_SET = Section(
 )
 
 
-def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
+def levels_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Bits against the distance of FSQ level sets, coloured by the smallest level, each labelled; PNG.
 
     Reconstruction at the left and, where generators were run, sampling (the paper's Fig. 10) at the right; of several
@@ -67,7 +66,7 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     """
     records = [r for r in records if r.levels]
     if not records:
-        raise NothingToDrawError("no run has levels; nothing to draw.")
+        raise drawing.NothingToDrawError("no run has levels; nothing to draw.")
     stage1, stage2, left_out = drawing.stages(records)
     left_out += sum(map(len, stage2[1:]))
     panels = []
@@ -78,7 +77,7 @@ def levels_figure(records: Iterable[RunRecord], path: PathLike) -> None:
             panels.append((title, kept, key))
             left_out += len(groups) - len(kept)
     if not panels:
-        raise NothingToDrawError("no run has a Frechet distance with protocol; nothing to draw.")
+        raise drawing.NothingToDrawError("no run has a Frechet distance with protocol; nothing to draw.")
     smallest = sorted({min(g.first.levels) for _, groups, _ in panels for g in groups})
     colours = matplotlib.colormaps["viridis"](np.linspace(0.0, 0.85, len(smallest)))
     with matplotlib.rc_context(drawing.RC):

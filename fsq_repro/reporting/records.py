@@ -118,13 +118,12 @@ class RunRecord:
     @property
     def setting(self) -> Setting:
         """The setting of the run itself."""
-        behind, s = self.stage1_setting, self.stage1
+        s = self.stage1
         if s is None:
-            return behind
+            return self.stage1_setting
         tokens = f"{s.experiment} ({s.steps:,} steps of batch {s.batch_size})"
-        return Setting(
-            self.experiment, behind.data_source, behind.resolution, self.steps or 0, self.batch_size or 0, tokens
-        )
+        own = {"experiment": self.experiment, "steps": self.steps or 0, "batch_size": self.batch_size or 0}
+        return dataclasses.replace(self.stage1_setting, **own, tokens=tokens)
 
     def measured(self, key: MetricKey) -> Measured | None:
         """The measurement of that key; None if the record lacks it or lacks its protocol."""

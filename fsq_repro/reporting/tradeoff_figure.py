@@ -10,7 +10,6 @@ from matplotlib.ticker import FuncFormatter, MultipleLocator
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing
-from fsq_repro.reporting.drawing import NothingToDrawError, PathLike
 from fsq_repro.reporting.groups import Group
 from fsq_repro.reporting.records import RunRecord
 
@@ -27,7 +26,7 @@ class Panel(NamedTuple):
     label: str
 
 
-def tradeoff_figure(records: Iterable[RunRecord], path: PathLike) -> None:
+def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Codebook size against (a) reconstruction distance, (b) sampling distance, (c) usage, (d) compression cost; PNG.
 
     The panels and their letters are those of Fig. 3; panels that no run was measured for are left out. One line for
@@ -51,7 +50,9 @@ def tradeoff_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     coded = [g for kind in stage2 for g in drawing.same_protocol(kind, COST)]
     drawn = [*used, *sampled, *coded]
     if not drawn:
-        raise NothingToDrawError("no run has a Frechet distance with protocol, and usage, or a cost; nothing to draw.")
+        raise drawing.NothingToDrawError(
+            "no run has a Frechet distance with protocol, and usage, or a cost; nothing to draw."
+        )
     left_out += len({id(g) for g in [*stage1, *generators]} - {id(g) for g in drawn})
     panels = (
         Panel("(a) Reconstruction", used, rfd, drawing.axis_label(rfd) if rfd else ""),

@@ -1,5 +1,8 @@
 """MaskGIT's iterative parallel decoding (paper, section 4.3; google-research/maskgit `libml/parallel_decode.py`)."""
 
+import dataclasses
+from typing import Any
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -78,3 +81,25 @@ def parallel_decode(
     xs = (jnp.arange(num_steps), jnp.asarray(masked_T, jnp.int32), jnp.asarray(noise_scales_T))
     tokens_BxS, _ = jax.lax.scan(step, jnp.full((len(labels_B), num_tokens), mask_id, jnp.int32), xs)
     return tokens_BxS
+
+
+@dataclasses.dataclass(frozen=True)
+class ParallelSampler:
+    """`parallel_decode` as a token sampler, see `registry`.
+
+    Attributes:
+      num_steps, choice_temperature: see `parallel_decode`.
+    """
+
+    num_steps: int
+    choice_temperature: float
+
+    def __call__(self, logits_fn: LogitsFn, keys_B: Array, labels_B: Array, num_tokens: int, mask_id: int) -> Array:
+        """Tokens int32 (B, S); arguments as of `parallel_decode`."""
+        return parallel_decode(
+            logits_fn, keys_B, labels_B, num_tokens=num_tokens, mask_id=mask_id, **dataclasses.asdict(self)
+        )
+
+    def protocol(self) -> dict[str, Any]:
+        """What a record says of the samples."""
+        return {"sampler": f"parallel, {self.num_steps} steps, cosine", "choice_temperature": self.choice_temperature}

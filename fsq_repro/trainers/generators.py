@@ -20,7 +20,8 @@ from fsq_repro.models.transformer_layers import TokenTransformer
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.sampling.guidance import guide, guide_step, is_unguided
 from fsq_repro.sampling.mask_schedules import m2t_groups, random_masks, raster_groups
-from fsq_repro.sampling.parallel_decoding import parallel_decode, sample_keys
+from fsq_repro.sampling.parallel_decoding import sample_keys
+from fsq_repro.sampling.registry import Sampler
 
 PROBED_RATIOS = (0.45, 0.6, 0.75, 0.9, 1.0)  # of masked tokens, from the training bound of A.4.2 to all
 
@@ -50,14 +51,13 @@ class MaskedGenerator(TokenGenerator):
 
     Attributes:
       min_ratio, bound: masking of the training examples, see `random_masks`.
-      num_steps, choice_temperature: of the sampler, see `parallel_decode`.
+      sampler: decodes.
       m2t_alpha, m2t_groups: of the schedule that compression uses, see `m2t_groups`.
     """
 
     min_ratio: float
     bound: str
-    num_steps: int
-    choice_temperature: float
+    sampler: Sampler
     m2t_alpha: float
     m2t_num_groups: int
 
@@ -86,15 +86,7 @@ class MaskedGenerator(TokenGenerator):
     def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
         """Tokens of the samples with these global indices: the same for any batch and number of devices."""
         logits_fn = guide(functools.partial(self.logits, params), guidance, self.model.num_classes)
-        return parallel_decode(
-            logits_fn,
-            sample_keys(key, indices_B),
-            labels_B,
-            num_tokens=self.grid**2,
-            mask_id=self.model.mask_id,
-            num_steps=self.num_steps,
-            choice_temperature=self.choice_temperature,
-        )
+        return self.sampler(logits_fn, sample_keys(key, indices_B), labels_B, self.grid**2, self.model.mask_id)
 
     def probe(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> dict[str, jax.Array]:
         """Per example, by share of masked tokens: accuracy and cost in bits of the masked tokens, float32 (B,).
@@ -123,8 +115,7 @@ class MaskedGenerator(TokenGenerator):
         return masked_token_bits(logits_fn, tokens_BxS, labels_B, self.groups, self.model.mask_id)
 
     def sampler_protocol(self) -> dict:
-        sampler = f"parallel, {self.num_steps} steps, cosine"
-        return {"sampler": sampler, "choice_temperature": self.choice_temperature}
+        return self.sampler.protocol()
 
     def compression_protocol(self) -> dict:
         return {"order": f"M2T, alpha {self.m2t_alpha:g}, {self.m2t_num_groups} groups ({len(self.groups)} not empty)"}
