@@ -36,7 +36,9 @@ def test_items_are_those_of_the_source():
 @pytest.mark.parametrize("process_count", [1, 3])
 def test_tokens_of_each_process(process_count):
     tokens = np.arange(40)[:, None, None]
-    whole = TokenSource("x", "validation", tokens, np.arange(40), 40 * process_count, process_count)
+    whole = TokenSource(
+        name="x", tokens_NxVxS=tokens, labels_N=np.arange(40), total=40 * process_count, process_count=process_count
+    )
     some = whole.some_items(20)
     rows = chosen_indices(40, -(-20 // process_count))
     np.testing.assert_array_equal(some.tokens_NxVxS[:, 0, 0], rows)

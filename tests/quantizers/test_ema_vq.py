@@ -125,12 +125,12 @@ def test_with_momentum_0_codewords_are_those_of_the_last_batch_and_finite(splitt
     z = jax.random.normal(jax.random.key(0), (3, 4))  # fewer tokens than codes: some go unused
     keys = {"params": jax.random.key(1), "quantizer": jax.random.key(2)}
     variables = module.init(keys, z, train=False)
-    before = module.apply(variables, method="codebook")
+    before = module.apply(variables, method="codewords")
     for _ in range(3):
         quantized, variables = module.apply(
             variables, z, train=True, mutable=["quantizer"], rngs={"quantizer": jax.random.key(3)}
         )
-        codebook = np.asarray(module.apply(variables, method="codebook"))
+        codebook = np.asarray(module.apply(variables, method="codewords"))
         assert np.isfinite(codebook).all() and np.isfinite(quantized.codes).all()
     if not splitting:
         used = np.unique(quantized.indices)

@@ -21,7 +21,7 @@ from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.run_dir import read_metrics
+from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.scripts.processes import Fork, command, environment, finish, run_all, run_script, start
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
@@ -79,13 +79,17 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
 
     resumed = train_command(tmp_path / "killed", pictures, **schedule)
     killed = Fork(resumed[1:], tmp_path)
-    while not (tmp_path / "killed" / "checkpoints" / "10").exists():
+    run = RunDir(tmp_path / "killed")
+    recorded = lambda: json.loads((run.path / "record.json").read_text()).get("wall_time_s", 0)  # noqa: E731
+    while not ((run.checkpoints / "10").exists() and recorded()):
         assert killed.poll() is None, killed.output()
         time.sleep(0.01)
     os.kill(killed.pid, signal.SIGKILL)
     assert killed.wait() == -signal.SIGKILL
+    until_killed = recorded()
     assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 40
     assert "resumed from step" in run_script(resumed, tmp_path)
+    assert recorded() > until_killed > 0  # the time of both parts
 
     config = tiny_config("quantizer=fsq,bits=6", gan=True)
     config.optimizer.warmup_steps, config.steps = 0, 40
