@@ -4,6 +4,7 @@ import numpy as np
 import pytest
 
 from configs import tradeoff_maskgit
+from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.choice import chosen_indices
 from fsq_repro.errors import UserError
 from fsq_repro.factories import scorers
@@ -44,6 +45,9 @@ def test_references_are_those_of_all_images_and_made_once(scorer, monkeypatch):
         assert found.count == 21
         np.testing.assert_allclose(found.mean, wanted.mean, rtol=1e-6)
         np.testing.assert_allclose(found.covariance, wanted.covariance, rtol=1e-5)
+    strided = cache_dir() / "reference_features" / f"{scorer._key(source)}-7.npy"  # of an older version: another choice
+    strided.parent.mkdir(parents=True)
+    np.save(strided, np.zeros((7, 5), np.float32))
     np.testing.assert_allclose(scorer.reference_features(source, 7), expected[POOL][chosen_indices(21, 7)], rtol=1e-6)
     assert len(scorer.reference_features(source, 100)) == 21
 
