@@ -50,11 +50,11 @@ class Metric:
         return self.form.format(self.scale * value)
 
 
-_DISTANCE = {"form": "{:.2f}", "better": "lower"}
-_ERROR = {"better": "lower"}
-_RATIO = {"better": "higher"}
-_COUNT = {"form": "{:,.0f}"}
-_PANOPTIC = {"form": "{:.1f}", "better": "higher", "scale": 100.0}
+_DISTANCE: dict[str, Any] = {"form": "{:.2f}", "better": "lower"}
+_ERROR: dict[str, Any] = {"better": "lower"}
+_RATIO: dict[str, Any] = {"better": "higher"}
+_COUNT: dict[str, Any] = {"form": "{:,.0f}"}
+_PANOPTIC: dict[str, Any] = {"form": "{:.1f}", "better": "higher", "scale": 100.0}
 _METRICS = (
     # Reconstruction
     Metric("reconstruction_fd", "r{distance} ({reference})", paper="Fig. 3a", **_DISTANCE),
