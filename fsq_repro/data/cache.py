@@ -26,21 +26,14 @@ def fingerprint(*values: Any) -> str:
 
 
 def cached_arrays(
-    name: str,
-    key: Mapping[str, Any],
-    specs: Mapping[str, ArraySpec],
-    fill: Callable[[dict[str, np.ndarray]], None],
+    name: str, key: Mapping[str, Any], specs: Mapping[str, ArraySpec], fill: Callable[[dict[str, np.ndarray]], None]
 ) -> dict[str, np.ndarray]:
     """Returns read-only memory-mapped arrays, building them if this key was never built.
 
-    The arrays of one key live in one directory. It is filled under a temporary name beside its final one and renamed
-    when complete, so a reader never sees half a data set, and of two processes that build at once the first to finish
-    wins and the other takes its files.
-
-    Args:
-      name: readable prefix of the directory.
-      key: JSON-serialisable values that determine every byte of the arrays, a version among them.
-      specs: shape and dtype of each array; `fill` writes every element.
+    The arrays of one key live in one directory, `name` and a hash. It is filled under a temporary name and renamed when
+    complete, so a reader never sees half a data set, and of two processes that build at once the first to finish wins
+    and the other takes its files. The JSON-serialisable `key` determines every byte that `fill` writes, a version among
+    it; `specs` have shape and dtype of each array.
     """
     root = cache_dir()
     final = root / f"{name}-{fingerprint(key, specs)}"

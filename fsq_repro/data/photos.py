@@ -93,8 +93,7 @@ def draw_box(rng: np.random.Generator, split: str, cells: list[Box], size: tuple
 def mostly_flat(crop: Image.Image) -> bool:
     """Tells whether more than half of the crop's 4 x 4 patches have a luma deviation below `FLAT_STD`."""
     p = crop.width // PATCHES
-    luma = np.asarray(crop.convert("L"), np.int64)[: p * PATCHES, : p * PATCHES]
-    patches = luma.reshape(PATCHES, p, PATCHES, p)
+    patches = np.asarray(crop.convert("L"), np.int64)[: p * PATCHES, : p * PATCHES].reshape(PATCHES, p, PATCHES, p)
     n = p * p
     scaled_variance = n * (patches**2).sum((1, 3)) - patches.sum((1, 3)) ** 2  # n^2 times the variance
     return 2 * int((scaled_variance < (n * FLAT_STD) ** 2).sum()) > PATCHES**2

@@ -57,8 +57,7 @@ class LosslessCoder:
     def decode(self, words: np.ndarray, labels_N: np.ndarray, num_tokens: int) -> np.ndarray:
         """Reads back what `encode` wrote with the same coder and labels: int32 (N, num_tokens).
 
-        Raises:
-          ValueError: the tokens fail the stream's checksum (damaged stream, other labels, another model).
+        Raises ValueError where the tokens fail the stream's checksum (damaged stream, other labels, another model).
         """
         decoder = constriction.stream.queue.RangeDecoder(words[:-1])
 

@@ -54,13 +54,10 @@ class Checkpoints:
     def restore(self, abstract_state: Any, *, data_iterator: Any = None, step: int | None = None) -> Any:
         """Returns the state of `step` (default: the last); moves `data_iterator`, if given, to its place.
 
-        Args:
-          abstract_state: pytree of `jax.ShapeDtypeStruct` with the shardings wanted.
-          data_iterator: a grain iterator over the same pipeline as when saving.
-          step: of a checkpoint.
+        `abstract_state` is a pytree of `jax.ShapeDtypeStruct` with the shardings wanted, `data_iterator` a grain
+        iterator over the pipeline of the save.
 
-        Raises:
-          UserError: no such checkpoint, one of another architecture, or, for an iterator, of other processes.
+        Raises UserError for no such checkpoint, one of another architecture or, for an iterator, of other processes.
         """
         step = self.latest_step() if step is None else step
         if step is None:
