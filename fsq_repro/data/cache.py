@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
+
+from fsq_repro.files import atomic_directory
 
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
@@ -39,22 +39,16 @@ def cached_arrays(
     final = root / f"{name}-{fingerprint(key, specs)}"
     if not final.is_dir():
         logging.info("Building %s in %s (once)", name, root)
-        root.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         try:
-            partial.chmod(0o755)
-            arrays = {
-                field: np.lib.format.open_memmap(partial / f"{field}.npy", mode="w+", shape=shape, dtype=dtype)
-                for field, (shape, dtype) in specs.items()
-            }
-            fill(arrays)
-            for array in arrays.values():
-                array.flush()
-            try:
-                partial.rename(final)
-            except OSError:
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with atomic_directory(final) as partial:
+                arrays = {
+                    field: np.lib.format.open_memmap(partial / f"{field}.npy", mode="w+", shape=shape, dtype=dtype)
+                    for field, (shape, dtype) in specs.items()
+                }
+                fill(arrays)
+                for array in arrays.values():
+                    array.flush()
+        except OSError:
+            if not final.is_dir():
+                raise
     return {field: np.load(final / f"{field}.npy", mmap_mode="r") for field in specs}

@@ -52,10 +52,8 @@ class FolderImages(ImageSet):
     def __init__(self, path: str | os.PathLike) -> None:
         """Reads the header of every image; ValueError for fewer than two, mixed sizes, or pixels of another kind."""
         root = pathlib.Path(path)
-        self._files = sorted(
-            (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file()),
-            key=lambda p: p.relative_to(root).as_posix(),
-        )
+        found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
+        self._files = sorted(found, key=pathlib.Path.as_posix)
         _check_count(f"the folder {path}", len(self._files))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             headers = list(pool.map(_read_header, self._files))
@@ -75,19 +73,13 @@ class FolderImages(ImageSet):
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """As `ImageSet.batches`; the next batch is decoded by threads while the last one is in use."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            ready = None
-            for start in range(0, len(self._files), batch_size):
-                coming = pool.map(_read_image, self._files[start : start + batch_size])
-                if ready is not None:
-                    yield self._stack(ready)
-                ready = coming
-            yield self._stack(ready)
-
-    def _stack(self, images: Iterator[np.ndarray]) -> np.ndarray:
-        images = list(images)
-        if any(image.shape != (*self.size, 3) for image in images):
-            raise ValueError(f"the folder {self.name} changed while it was read.")
-        return np.stack(images)
+            coming = pool.map(_read_image, self._files[:batch_size])
+            for start in range(batch_size, len(self._files) + batch_size, batch_size):
+                ready, coming = coming, pool.map(_read_image, self._files[start : start + batch_size])
+                images = list(ready)
+                if any(image.shape != (*self.size, 3) for image in images):
+                    raise ValueError(f"the folder {self.name} changed while it was read.")
+                yield np.stack(images)
 
 
 class NpzImages(ImageSet):

@@ -23,17 +23,13 @@ NUM_PICTURES = 16
 class ReconstructionEvaluation:
     """What one pass over a split measured.
 
-    Attributes:
-      values: metric -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
-      statistics: feature network -> of the reconstructions' `pool` features.
-      level_facts: FSQ only: `CodebookUsage.level_facts`; else None for each.
-      originals, reconstructions: uint8 (n, H, W, 3), the first n <= 16 images of the split.
+    `values` are psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
     """
 
     values: dict[str, float | int]
-    statistics: dict[str, FeatureStatistics]
-    level_facts: dict[str, list | None]
-    originals: np.ndarray
+    statistics: dict[str, FeatureStatistics]  # feature network -> of the reconstructions' `pool` features
+    level_facts: dict[str, list | None]  # FSQ only: `CodebookUsage.level_facts`; else None for each
+    originals: np.ndarray  # uint8 (n, H, W, 3), the first n <= 16 images of the split
     reconstructions: np.ndarray
 
 

@@ -27,11 +27,7 @@ def open_side(path: str | os.PathLike) -> Side:
 
 
 def compare(
-    reference: Side,
-    samples: Side,
-    extractor: FeatureExtractor | None,
-    *,
-    with_precision_recall: bool = False,
+    reference: Side, samples: Side, extractor: FeatureExtractor | None, *, with_precision_recall: bool = False
 ) -> dict[str, Any]:
     """Metrics of two sets.
 

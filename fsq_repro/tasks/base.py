@@ -47,10 +47,7 @@ class TaskScorer(Protocol):
     shown: "Shown"
 
     def update(self, maps: Maps, truths: Sequence[Item]) -> None:
-        """Adds predictions (B, H, W, ...) of a batch at the model's resolution; `truths` are B items of the source.
-
-        Predictions are brought to the size of the ground truth, as published.
-        """
+        """Adds predictions (B, H, W, ...), which are brought to the size of `truths`, the B items of the source."""
 
     def compute(self) -> dict[MetricKey, float | int]:
         """Metrics of everything seen, those of the baselines too."""
