@@ -82,8 +82,9 @@ def measure(
 ) -> tuple[FeatureStatistics, str]:
     """One pass over a set gives its statistics and the SHA-256 of the RGB bytes of all images in order.
 
-    Images that are not RGB are told of in one line of the log. Raises ValueError for an image that cannot be read,
-    features that are not finite, or a set that gave another number of images than it has.
+    The hash is the same for a folder and an .npz of the same images. Images that are not RGB are told of in one line of
+    the log. Raises ValueError for an image that cannot be read, features that are not finite, or a set that gave
+    another number of images than it has.
     """
     if images.converted:
         kinds = ", ".join(f"{count} {kind}" for kind, count in images.converted.items())

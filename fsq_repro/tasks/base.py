@@ -47,7 +47,10 @@ class TaskScorer(Protocol):
     shown: "Shown"
 
     def update(self, maps: Maps, truths: Sequence[Item]) -> None:
-        """Adds predictions (B, H, W, ...), which are brought to the size of `truths`, the B items of the source."""
+        """Adds predictions (B, H, W, ...) of a batch at the model's resolution.
+
+        As published they are brought to the size of `truths`, B items of the source.
+        """
 
     def compute(self) -> dict[MetricKey, float | int]:
         """Metrics of everything seen, those of the baselines too."""
