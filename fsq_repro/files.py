@@ -1,8 +1,9 @@
-"""Files that appear complete or not at all."""
+"""Files and directories that appear complete or not at all."""
 
 import contextlib
 import os
 import pathlib
+import shutil
 import tempfile
 from collections.abc import Iterator
 
@@ -24,3 +25,16 @@ def atomic_path(path: str | os.PathLike) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         temporary.unlink(missing_ok=True)
+
+
+@contextlib.contextmanager
+def atomic_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
+    """As `atomic_path`, for a directory; OSError where `path` is there already and not empty."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    try:
+        yield temporary
+        temporary.chmod(0o755)
+        temporary.replace(path)
+    finally:
+        shutil.rmtree(temporary, ignore_errors=True)

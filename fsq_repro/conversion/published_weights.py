@@ -15,9 +15,7 @@ import contextlib
 import dataclasses
 import os
 import pathlib
-import shutil
-import tempfile
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from typing import Any
 
 import jax
@@ -28,6 +26,7 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fsq_repro.conversion.weight_files import locate, read_arrays
 from fsq_repro.errors import UserError, explained
 from fsq_repro.experiments.registry import kind_of
+from fsq_repro.files import atomic_directory
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.run_dir import RunDir
 
@@ -62,12 +61,10 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
       path: the run directory, which must not exist or be empty; it appears whole or not at all.
       **origin: what else `config.json` says, see `RunDir.write_config`.
 
-    Returns:
-      The record; `imported` says where the weights came from.
+    Returns the record; `imported` says where the weights came from.
 
-    Raises:
-      UserError: a run directory that exists, a config that cannot be built, no stage I, an unreadable file, or one
-        whose names or shapes are not the config's.
+    Raises UserError for a run directory that exists, a config that cannot be built, no stage I, an unreadable file, or
+    one whose names or shapes are not the config's.
     """
     path = pathlib.Path(path).absolute()
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
@@ -99,23 +96,10 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
         "as_in_a_new_run": sorted({f.name for f in dataclasses.fields(state)} - fields.keys() - {"step"}),
         "note": "steps, batch_size, seed and data are the config's; the file does not tell those of its training",
     }
-    with _new_directory(path) as temporary:
+    with atomic_directory(path) as temporary:
         run = RunDir(temporary)
         run.write_config(config, **origin)
         with contextlib.closing(Checkpoints(run.checkpoints)) as checkpoints:
             checkpoints.save(config.steps, state, data_iterator)
         facts |= {"run": path.name, "sweep": "", "imported": imported}
         return run.update_record(status="finished", **facts)
-
-
-@contextlib.contextmanager
-def _new_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
-    """Yields a directory beside `path` that becomes `path` at the end of the block; after an error it is gone."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = pathlib.Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
-    try:
-        yield temporary
-        temporary.chmod(0o755)  # mkdtemp makes directories that only their owner can read
-        temporary.replace(path)
-    finally:
-        shutil.rmtree(temporary, ignore_errors=True)

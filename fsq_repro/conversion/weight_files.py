@@ -26,11 +26,8 @@ SHOWN = 3  # names of each kind in an error
 def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
     """Reads an `.npz` file or a checkpoint in flax's msgpack.
 
-    Returns:
-      ({name, joined by "/": array}, SHA-256 of the file in hex). What is no array is an object array without axes.
-
-    Raises:
-      FileNotFoundError, ValueError: there is no such file; it is of neither format, truncated or damaged.
+    Returns ({name, joined by "/": array}, SHA-256 of the file in hex). What is no array is an object array without
+    axes. FileNotFoundError where there is no such file, ValueError for another, truncated or damaged one.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -76,8 +73,7 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
       arrays: {name in the file: anything with shape and dtype}.
       wanted: {published name: anything with shape}; each is there once, and behind the prefix there is no other.
 
-    Raises:
-      ValueError: there is no such place, or more than one.
+    Raises ValueError where there is no such place, or more than one.
     """
     near = []
     for names in ({name: name for name in arrays}, linen_names(arrays)):

@@ -4,13 +4,13 @@ import hashlib
 import json
 import os
 import pathlib
-import shutil
-import tempfile
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import numpy as np
 from absl import logging
+
+from fsq_repro.files import atomic_directory
 
 ArraySpec = tuple[tuple[int, ...], str]  # shape, dtype
 
@@ -26,42 +26,29 @@ def fingerprint(*values: Any) -> str:
 
 
 def cached_arrays(
-    name: str,
-    key: Mapping[str, Any],
-    specs: Mapping[str, ArraySpec],
-    fill: Callable[[dict[str, np.ndarray]], None],
+    name: str, key: Mapping[str, Any], specs: Mapping[str, ArraySpec], fill: Callable[[dict[str, np.ndarray]], None]
 ) -> dict[str, np.ndarray]:
     """Returns read-only memory-mapped arrays, building them if this key was never built.
 
-    The arrays of one key live in one directory. It is filled under a temporary name beside its final one and renamed
-    when complete, so a reader never sees half a data set, and of two processes that build at once the first to finish
-    wins and the other takes its files.
-
-    Args:
-      name: readable prefix of the directory.
-      key: JSON-serialisable values that determine every byte of the arrays, a version among them.
-      specs: shape and dtype of each array; `fill` writes every element.
+    The arrays of one key live in one directory, `name` and a hash. It is filled under a temporary name and renamed when
+    complete, so a reader never sees half a data set, and of two processes that build at once the first to finish wins
+    and the other takes its files. The JSON-serialisable `key` determines every byte that `fill` writes, a version among
+    it; `specs` have shape and dtype of each array.
     """
     root = cache_dir()
     final = root / f"{name}-{fingerprint(key, specs)}"
     if not final.is_dir():
         logging.info("Building %s in %s (once)", name, root)
-        root.mkdir(parents=True, exist_ok=True)
-        partial = pathlib.Path(tempfile.mkdtemp(prefix=f".{name}-", dir=root))
         try:
-            partial.chmod(0o755)
-            arrays = {
-                field: np.lib.format.open_memmap(partial / f"{field}.npy", mode="w+", shape=shape, dtype=dtype)
-                for field, (shape, dtype) in specs.items()
-            }
-            fill(arrays)
-            for array in arrays.values():
-                array.flush()
-            try:
-                partial.rename(final)
-            except OSError:
-                if not final.is_dir():
-                    raise
-        finally:
-            shutil.rmtree(partial, ignore_errors=True)
+            with atomic_directory(final) as partial:
+                arrays = {
+                    field: np.lib.format.open_memmap(partial / f"{field}.npy", mode="w+", shape=shape, dtype=dtype)
+                    for field, (shape, dtype) in specs.items()
+                }
+                fill(arrays)
+                for array in arrays.values():
+                    array.flush()
+        except OSError:
+            if not final.is_dir():
+                raise
     return {field: np.load(final / f"{field}.npy", mmap_mode="r") for field in specs}

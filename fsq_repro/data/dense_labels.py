@@ -64,15 +64,12 @@ def panoptic_labels(
     Args:
       semantics_BxHxW: integers, 0 for void, else the class.
       instances_BxHxW: integers >= 0; ignored on void.
-      num_classes: size of the semantic head, void included.
-      num_instances: size of the instance head, void included.
+      num_classes, num_instances: sizes of the heads, void included.
 
-    Returns:
-      int32 (B, H, W) classes and int32 (B, H, W) segment ids; both 0 on void, and nowhere else.
+    Returns int32 (B, H, W) classes and int32 (B, H, W) segment ids; both 0 on void, and nowhere else.
 
-    Raises:
-      ValueError: a class or an instance id out of range, or more segments than the instance head can tell apart
-      (the published one-hot labels silently lose the surplus).
+    Raises ValueError as `check_panoptic`, and for more segments than the instance head can tell apart (the published
+    one-hot labels silently lose the surplus).
     """
     check_panoptic(semantics_BxHxW, instances_BxHxW, num_classes)
     semantics_BxHxW = np.asarray(semantics_BxHxW)
@@ -93,11 +90,7 @@ def segment_codes(semantics: np.ndarray, instances: np.ndarray) -> np.ndarray:
 
 
 def check_panoptic(semantics: np.ndarray, instances: np.ndarray, num_classes: int) -> None:
-    """Refuses a panoptic map with other dtypes, classes or instance ids than a map may have.
-
-    Raises:
-      ValueError: arrays that are not integers of one shape, a class outside 0..num_classes-1, a negative instance id.
-    """
+    """ValueError for a panoptic map that is not integers of one shape, classes below `num_classes`, instances >= 0."""
     semantics, instances = np.asarray(semantics), np.asarray(instances)
     if semantics.dtype.kind not in "iu" or instances.dtype.kind not in "iu" or semantics.shape != instances.shape:
         raise ValueError(

@@ -8,11 +8,7 @@ from fsq_repro.data.sources import Source, Split, check_request, make_source
 from fsq_repro.data.tfds_source import TfdsSource, rgb
 
 NYU, COCO = "nyu_depth_v2", "coco/2017_panoptic"
-LABELS = {
-    "scenes": ("depth", "semantics", "instances"),
-    NYU: ("depth",),
-    COCO: ("semantics", "instances"),
-}
+LABELS = {"scenes": ("depth", "semantics", "instances"), NYU: ("depth",), COCO: ("semantics", "instances")}
 
 NUM_COCO_CLASSES, NUM_COCO_THINGS = 133, 80
 
@@ -37,13 +33,10 @@ def make_dense_source(
     """Opens a source with the labels that a UViM task needs; arguments and errors as of `make_source`, and:
 
     Args:
-      labels: dense labels that its items must have, see `LABELS`; where empty, any source will do.
+      labels: dense labels that its items must have, see `LABELS`, else a ValueError; where empty, any source will do.
       tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
         colorization on `train[4096:]`); for TFDS sets only.
       crop: part of NYU's validation items that is kept, see `NYU_EVAL_CROPS`.
-
-    Raises:
-      ValueError: unknown split expression or crop, a source without the labels.
     """
     check_request(split, resolution)
     tfds_name = name.removeprefix("tfds:")
@@ -71,17 +64,12 @@ class NyuDepth(TfdsSource):
     features = ("image", "depth")
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None, crop: str = "uvim"):
-        """Opens the prepared set as `TfdsSource` does; `crop`, of `NYU_EVAL_CROPS`, is validation's in any case.
-
-        Raises:
-          ValueError: set not prepared, no such split, unknown crop.
-        """
+        """Opens the prepared set as `TfdsSource` does; `crop` is validation's, and a ValueError if unknown anywhere."""
         if crop not in NYU_EVAL_CROPS:
             raise ValueError(f"data.crop must be one of {', '.join(NYU_EVAL_CROPS)}, not {crop!r}.")
         super().__init__(name, split, tfds_split=tfds_split)
-        self._crop = ()
-        if split == "validation":
-            self._crop = NYU_EVAL_CROPS[crop]
+        self._crop = NYU_EVAL_CROPS[crop] if split == "validation" else ()
+        if self._crop:
             self.fingerprint += f"-{crop}"
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
@@ -97,22 +85,14 @@ class CocoPanoptic(TfdsSource):
     - `semantics`: int32, 0 where no segment is annotated (void), else TFDS's class + 1.
     - `instances`: int32, 0 on void, else the segment's place in the image's list + 1, for things and stuff alike.
     - `crowd`: bool, whether the segment stands for a group of things, which the metric treats on its own.
-
-    Attributes:
-      num_semantics: 134 classes, void included.
-      things: the semantic ids that have instances, 1 to 80.
     """
 
     features = ("image", "panoptic_image", "panoptic_objects")
-    num_semantics = NUM_COCO_CLASSES + 1
+    num_semantics = NUM_COCO_CLASSES + 1  # with void
     things = tuple(range(1, NUM_COCO_THINGS + 1))
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None):
-        """Opens the prepared set as `TfdsSource` does.
-
-        Raises:
-          ValueError: set not prepared, no such split, or classes in another order than COCO's.
-        """
+        """Opens the prepared set as `TfdsSource` does; ValueError also for classes in another order than COCO's."""
         super().__init__(name, split, tfds_split=tfds_split)
         # TFDS numbers the classes as `panoptic_coco_categories.json` lists them: first the 80 things, from person to
         # toothbrush, then stuff from banner on. big_vision's evaluator relies on the same order.
@@ -136,16 +116,8 @@ def coco_labels(
 ) -> dict[str, np.ndarray]:
     """Labels of `CocoPanoptic` from COCO's annotation of one image.
 
-    As google-research/big_vision `pp/proj/uvim/pp_ops.py` `coco_panoptic`, which has no `crowd`.
-
-    Args:
-      panoptic_image_HxWx3: uint8; the id of a pixel's segment is r + 256 g + 65536 b.
-      ids_N: integers, the segments' ids, each once.
-      labels_N: integers, their classes from 0.
-      is_crowd_N: bools.
-
-    Returns:
-      `semantics`, `instances` int32 (H, W) and `crowd` bool (H, W).
+    As google-research/big_vision `pp/proj/uvim/pp_ops.py` `coco_panoptic`, which has no `crowd`. The id of a pixel's
+    segment is r + 256 g + 65536 b of the uint8 image; `ids_N` has each once, `labels_N` their classes from 0.
     """
     ids_HxW = panoptic_image_HxWx3.astype(np.int32) @ np.array([1, 256, 256**2], np.int32)
     # Entry 0 of each table stands for void; it sorts first, and no segment has a negative id.

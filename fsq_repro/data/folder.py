@@ -43,19 +43,10 @@ def load_image(path: str | os.PathLike) -> np.ndarray:
 
 
 class Folder:
-    """Items {"image": uint8 (h, w, 3), "label": int32 ()} in the order of their names.
-
-    Attributes:
-      num_unreadable: image files that were left out of both splits together.
-    """
+    """Items {"image": uint8 (h, w, 3), "label": int32 ()} in the order of their names."""
 
     def __init__(self, path: str | os.PathLike, split: str):
-        """Lists and checks the images.
-
-        Raises:
-          FileNotFoundError: `path` is not a folder.
-          ValueError: it holds no readable image for this split.
-        """
+        """Lists and checks the images; ValueError where none is readable or of this split, or FileNotFoundError."""
         root = pathlib.Path(path).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(f"data.source 'folder:{path}': there is no folder {root}.")
@@ -65,7 +56,7 @@ class Folder:
         if not names:
             raise ValueError(f"data.source 'folder:{path}' holds no image ({', '.join(EXTENSIONS)}).")
         readable = _readable(root, names)
-        self.num_unreadable = len(names) - len(readable)
+        self.num_unreadable = len(names) - len(readable)  # left out of both splits together
         splits = _split(root, readable)
         if not splits[split]:
             raise ValueError(
@@ -97,13 +88,11 @@ def _split(root: pathlib.Path, names: list[str]) -> dict[str, dict[str, str]]:
         folders = {"train": "train/", "validation": f"{validation_folder}/"}
         return {s: {n: n.removeprefix(f) for n in names if n.startswith(f)} for s, f in folders.items()}
     hashes = {n: int.from_bytes(hashlib.sha256(n.encode()).digest()[:8]) / 2**64 for n in names}
-    validation = {n for n in names if hashes[n] < VALIDATION_SHARE}
+    validation = {n: n for n in names if hashes[n] < VALIDATION_SHARE}
     if names and len(validation) in (0, len(names)):
-        validation = {min(names, key=hashes.get)}
-    return {
-        "train": {n: n for n in names if n not in validation},
-        "validation": {n: n for n in names if n in validation},
-    }
+        first = min(names, key=hashes.get)
+        validation = {first: first}
+    return {"train": {n: n for n in names if n not in validation}, "validation": validation}
 
 
 def _readable(root: pathlib.Path, names: list[str]) -> list[str]:

@@ -6,11 +6,8 @@ import numpy as np
 def to_uint8(images: np.ndarray) -> np.ndarray:
     """Rounds images to bytes: clip to [0, 1], scale to 0..255, round to nearest (half to even).
 
-    Floats of any shape, [0, 1] nominal -> uint8 of the same shape. Truncating instead darkens every image by half a
-    grey level, which Frechet distances notice.
-
-    Raises:
-      ValueError: the dtype is not floating, or a value is not finite.
+    Floats of any shape, [0, 1] nominal -> uint8 of the same shape; ValueError for another dtype or a value that is not
+    finite. Truncating instead darkens every image by half a grey level, which Frechet distances notice.
     """
     images = np.asarray(images)
     if images.dtype.kind != "f" and images.dtype.name != "bfloat16":

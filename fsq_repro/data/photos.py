@@ -1,11 +1,8 @@
 """Source `photos`: textured crops of the real photographs that the scikit-image wheel ships. Label = photograph.
 
 Taken are the photographs named in `PHOTOGRAPHS`, micrograph and astronomical images included: they are what a lens
-drew. Left out of the directory are drawings and computed pictures (colour wheel, logo, horse, phantom, chessboards,
-the `no_time_for_that` cartoon), scanned or photographed writing (page, text), the right half of the stereo pair
-(almost a copy of the left), microaneurysms (102 pixels small), cell and clock_motion, each one blurred blob on a plain
-ground, and moon and retina, of which the rule below would leave a few craters and the rim. The files are read
-with Pillow; nothing is downloaded.
+drew. Left out are drawings, computed pictures and writing, the right half of the stereo pair (almost a copy of the
+left), the small microaneurysms, and cell, clock_motion, moon and retina, which are mostly flat. Nothing is downloaded.
 
 Training and validation share no pixel: each photograph is cut into a grid of 4 x 4 cells, of which one in every row
 and column (25%, drawn from the seed) belongs to validation. A validation crop lies inside one such cell, a training
@@ -93,8 +90,7 @@ def draw_box(rng: np.random.Generator, split: str, cells: list[Box], size: tuple
 def mostly_flat(crop: Image.Image) -> bool:
     """Tells whether more than half of the crop's 4 x 4 patches have a luma deviation below `FLAT_STD`."""
     p = crop.width // PATCHES
-    luma = np.asarray(crop.convert("L"), np.int64)[: p * PATCHES, : p * PATCHES]
-    patches = luma.reshape(PATCHES, p, PATCHES, p)
+    patches = np.asarray(crop.convert("L"), np.int64)[: p * PATCHES, : p * PATCHES].reshape(PATCHES, p, PATCHES, p)
     n = p * p
     scaled_variance = n * (patches**2).sum((1, 3)) - patches.sum((1, 3)) ** 2  # n^2 times the variance
     return 2 * int((scaled_variance < (n * FLAT_STD) ** 2).sum()) > PATCHES**2

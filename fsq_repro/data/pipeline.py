@@ -27,22 +27,16 @@ DRAW_BOX = {"random_resized": transforms.draw_crop_box, "inception": transforms.
 class Augmentation:
     """What happens to a training item.
 
-    Attributes:
-      flip: mirror half of the items left to right.
-      mirror: how; labels may change with the side.
-      crop: `none` brings items to the resolution by the evaluation crop; `random_resized` and `inception` cut a random
-        box, see `transforms.draw_crop_box` and `transforms.draw_inception_box`.
-      min_scale: smallest area of that box, as a share of the image (MaskBit 0.8; UViM 0.05).
-      aspect: range of its width over its height (UViM 0.75 to 1.33).
-      antialias: whether the image of that box is resized with antialiasing (UViM: without).
+    Crop `none` brings items to the resolution by the evaluation crop; `random_resized` and `inception` cut a random
+    box, see `transforms.draw_crop_box` and `transforms.draw_inception_box`.
     """
 
-    flip: bool = True
-    mirror: Callable[[transforms.Item], transforms.Item] = transforms.flip
+    flip: bool = True  # mirror half of the items left to right
+    mirror: Callable[[transforms.Item], transforms.Item] = transforms.flip  # labels may change with the side
     crop: Literal["none", "random_resized", "inception"] = "none"
-    min_scale: float = 0.8
-    aspect: tuple[float, float] = (3 / 4, 4 / 3)
-    antialias: bool = True
+    min_scale: float = 0.8  # smallest area of the box, as a share of the image (MaskBit 0.8; UViM 0.05)
+    aspect: tuple[float, float] = (3 / 4, 4 / 3)  # range of its width over its height (UViM 0.75 to 1.33)
+    antialias: bool = True  # of the box's resize (UViM: without)
 
     def __post_init__(self):
         if self.crop != "none" and self.crop not in DRAW_BOX:
@@ -80,17 +74,12 @@ def train_iterator(
     iterator's position is saved and restored with `get_state` / `set_state` or `grain.checkpoint`.
 
     Args:
-      source: where items come from; item i goes to process i mod `process_count`.
+      source: item i goes to process i mod `process_count`; ValueError where it has fewer items than these.
       batch_size: items a batch on this process.
       resolution: side of the images in pixels.
-      seed, augmentation: see above.
       prepare: makes of a finished batch what the task learns from, on the host; its errors come out of `next`.
       num_workers: worker processes that decode, one core each; 0 reads with threads of this process, enough for
         embedded data. `scripts/benchmark_data.py` tells how many a config needs.
-      process_index, process_count: this process, and how many share the source.
-
-    Raises:
-      ValueError: fewer items than processes.
     """
     if len(source) < process_count:
         raise ValueError(f"data source {source.name!r} has {len(source)} items, too few for {process_count} processes.")

@@ -23,22 +23,16 @@ GIB = 2**30
 class Recipe:
     """Facts of a set; sizes in bytes.
 
-    Attributes:
-      origin: where the archives come from.
-      archives: file name -> size, as TFDS' own list of checksums has it.
-      by_hand: whether the user downloads the archives; else TFDS does, unless they lie in the manual directory.
-      extracted: what the unpacked archives take, 0 where TFDS reads them as they are.
-      prepared: the built set: "dataset size" of TFDS' catalog. TFDS shuffles through temporary files of that size,
-        which it deletes while it writes the set.
-      splits: name -> number of items, from the catalog.
+    `prepared` is the "dataset size" of TFDS' catalog. TFDS shuffles through temporary files of that size, which it
+    deletes while it writes the set.
     """
 
-    origin: str
-    archives: dict[str, int]
-    by_hand: bool
-    extracted: int
+    origin: str  # of the archives
+    archives: dict[str, int]  # file name -> size, as TFDS' own list of checksums has it
+    by_hand: bool  # whether the user downloads them; else TFDS does, unless they lie in the manual directory
+    extracted: int  # what the unpacked archives take, 0 where TFDS reads them as they are
     prepared: int
-    splits: dict[str, int]
+    splits: dict[str, int]  # name -> number of items, from the catalog
 
 
 # tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco}, and TFDS' checksum files.
@@ -85,9 +79,8 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         directory ($TFDS_DATA_DIR, or ~/tensorflow_datasets).
       say: takes the lines for the user.
 
-    Raises:
-      ValueError: unknown name, a set in another format or an incomplete one in the way, TensorFlow missing, a file to
-        be downloaded by hand missing or of another size, too little room on the disk, or a download that failed.
+    Raises ValueError for an unknown name, a set in another format or an incomplete one in the way, TensorFlow missing,
+    a file to download by hand missing or of another size, too little room on the disk, or a download that failed.
     """
     builder = _open_builder(name)
     if builder is not None and builder.is_prepared():
@@ -123,11 +116,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
 
 
 def open_set(name: str, split: str) -> Source:
-    """Opens a split of a prepared set with the reader that training uses.
-
-    Raises:
-      ValueError: set not prepared or not readable, or another number of items than the set has.
-    """
+    """Opens a split of a prepared set as training does; ValueError also for another number of items than the set's."""
     kind = name.split(":")[0]
     source = make_dense_source(LABELS.get(kind, ()), name, split, 32)  # TFDS sets keep their own resolution
     recipe = RECIPES.get(kind)
@@ -168,9 +157,9 @@ def _open_builder(name: str) -> Any | None:
 def _plan(name: str, recipe: Recipe, manual: pathlib.Path) -> str:
     archives = ", ".join(f"{archive} ({_gb(size)})" for archive, size in recipe.archives.items())
     items = ", ".join(f"{count:,} {split}" for split, count in recipe.splits.items())
-    does, then = "download", f"into {manual}"
-    if not recipe.by_hand:
-        does, then = "nothing; TFDS downloads", f"files of these names in {manual} are taken instead"
+    does, then = "nothing; TFDS downloads", f"files of these names in {manual} are taken instead"
+    if recipe.by_hand:
+        does, then = "download", f"into {manual}"
     return f"{name}: {items} items\n  by hand: {does} {archives}\n    from {recipe.origin}\n    {then}"
 
 
@@ -199,16 +188,12 @@ def _bytes_needed(recipe: Recipe, root: pathlib.Path, manual: pathlib.Path) -> i
 
 def _build(name: str, builder: Any, manual: pathlib.Path) -> None:
     import tensorflow_datasets as tfds
+    from tensorflow_datasets.core.download import download_manager, extractor
 
-    failures = (
-        OSError,
-        tfds.download.DownloadError,
-        tfds.download.download_manager.NonMatchingChecksumError,
-        tfds.download.extractor.ExtractError,
-    )
+    failures = tfds.download.DownloadError, download_manager.NonMatchingChecksumError, extractor.ExtractError
     try:
         builder.download_and_prepare(download_config=tfds.download.DownloadConfig(manual_dir=manual))
-    except failures as e:
+    except (OSError, *failures) as e:
         raise ValueError(
             f"building the TFDS set {name!r} failed ({' '.join(str(e).split())}); complete downloads are kept, and "
             f"those that TFDS cannot make can be put into {manual} by hand."

@@ -35,17 +35,14 @@ class Material:
 
 @dataclasses.dataclass(frozen=True)
 class Solid:
-    """A solid that stands on the floor: kind, place of its axis, half width and half depth, height, turn about y.
-
-    Spheres, cylinders and cones are round with radius `half[0]`; a sphere's height is its diameter.
-    """
+    """A solid on the floor: all but boxes are round with radius `half[0]`; a sphere's height is its diameter."""
 
     kind: str  # sphere | box | cylinder | cone
-    x: float
+    x: float  # of its axis
     z: float
-    half: tuple[float, float]
+    half: tuple[float, float]  # width and depth
     height: float
-    turn: tuple[float, float]  # cosine, sine
+    turn: tuple[float, float]  # cosine and sine, about y
     material: Material
 
 
@@ -64,11 +61,7 @@ class Scene:
 
 
 def render(scene: Scene, resolution: int) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
-    """Renders a scene.
-
-    Args:
-      scene: what to render.
-      resolution: side of the square picture in pixels.
+    """Renders a scene as a square picture of `resolution` pixels a side.
 
     Returns:
       image: uint8 (resolution, resolution, 3), four subsamples a pixel, gamma 2.
@@ -151,11 +144,8 @@ def _hit_surface(solid: Solid, origin: Vector, rays: Vector) -> np.ndarray:
     height, radius = real(solid.height), real(solid.half[0])
     if solid.kind == "box":
         near, far = real(0), real(np.inf)
-        for o, d, low, high in (
-            (ox, dx, -radius, radius),
-            (oy, dy, real(0), height),
-            (oz, dz, -real(solid.half[1]), real(solid.half[1])),
-        ):
+        deep = real(solid.half[1])
+        for o, d, low, high in ((ox, dx, -radius, radius), (oy, dy, real(0), height), (oz, dz, -deep, deep)):
             inverse = 1 / np.where(d == 0, real(1e-12), d)
             t0, t1 = (low - o) * inverse, (high - o) * inverse
             near, far = np.maximum(near, np.minimum(t0, t1)), np.minimum(far, np.maximum(t0, t1))
@@ -267,17 +257,13 @@ def _pattern(material: Material, u: np.ndarray, v: np.ndarray, noise: np.ndarray
         along = cell_u / length + (np.float32(0.37) * row if length > 1 else 0)
         joint = (cell_v - row < np.float32(0.08)) | (along - np.floor(along) < np.float32(0.08 / length))
         mix = joint.astype(np.float32)
-        tone = np.float32(0.8) + np.float32(0.4) * _lattice(noise, row, 7 * np.floor(along))
+        size = len(noise)  # a power of two; the lattice is repeated without end
+        shade = noise[row.astype(np.int32) & (size - 1), (7 * np.floor(along)).astype(np.int32) & (size - 1)]
+        tone = np.float32(0.8) + np.float32(0.4) * shade
     stretch = np.float32(0.12 if material.pattern == "planks" else 1)  # the grain of wood runs along it
     fine = _smooth_noise(noise, u * stretch * 24, v * 24)
     coarse = _smooth_noise(noise, u * stretch * 5, v * 5)
     return mix, tone * (np.float32(0.8) + np.float32(0.2) * fine + np.float32(0.2) * coarse)
-
-
-def _lattice(noise: np.ndarray, i: np.ndarray, j: np.ndarray) -> np.ndarray:
-    """Returns noise[i, j] of the lattice, repeated without end (its side is a power of two)."""
-    size = len(noise)
-    return noise[i.astype(np.int32) & (size - 1), j.astype(np.int32) & (size - 1)]
 
 
 def _smooth_noise(noise: np.ndarray, u: np.ndarray, v: np.ndarray) -> np.ndarray:

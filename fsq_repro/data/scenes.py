@@ -61,19 +61,18 @@ def make_scene(seed: int, split: str, index: int) -> raycast.Scene:
 def render_item(scene: raycast.Scene, resolution: int) -> dict[str, np.ndarray]:
     """Returns the scene's item as the module's docstring describes it."""
     image, depth, surface = raycast.render(scene, resolution)
-    kinds = [SEMANTIC_NAMES.index(solid.kind) for solid in scene.solids]
-    areas = np.bincount(surface.ravel(), minlength=raycast.FIRST_SOLID + len(kinds))[raycast.FIRST_SOLID :]
+    num_surfaces = raycast.FIRST_SOLID + len(scene.solids)
+    areas = np.bincount(surface.ravel(), minlength=num_surfaces)[raycast.FIRST_SOLID :]
     by_area = np.argsort(-areas, kind="stable")
-    numbers = np.zeros(len(kinds), np.int32)
-    numbers[by_area] = np.arange(1, len(kinds) + 1)
-    floor, wall, ceiling = 1, 2, 3
-    room = np.full(raycast.FIRST_SOLID, wall)
-    room[[raycast.FLOOR, raycast.CEILING]] = floor, ceiling
+    numbers = np.zeros(num_surfaces, np.int32)
+    numbers[raycast.FIRST_SOLID + by_area] = np.arange(1, len(by_area) + 1)
+    room = {raycast.FLOOR: "floor", raycast.CEILING: "ceiling"}
+    kinds = [room.get(i, "wall") for i in range(raycast.FIRST_SOLID)] + [solid.kind for solid in scene.solids]
     return {
         "image": image,
         "depth": depth.astype(np.float32),
-        "semantics": np.concatenate([room, kinds]).astype(np.int32)[surface],
-        "instances": np.concatenate([np.zeros(raycast.FIRST_SOLID, np.int32), numbers])[surface],
+        "semantics": np.array([SEMANTIC_NAMES.index(kind) for kind in kinds], np.int32)[surface],
+        "instances": numbers[surface],
         "label": np.int32(SOLIDS.index(scene.solids[by_area[0]].kind)),
     }
 

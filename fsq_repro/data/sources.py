@@ -39,14 +39,11 @@ def make_source(name: str, split: Split, resolution: int) -> Source:
 
     Args:
       name: `photos`, `scenes`, `folder:PATH`, or a TFDS name, plain or as `tfds:NAME`.
-      split: `train` or `validation`.
       resolution: side in pixels at which `photos` and `scenes` are made; the others give their images as they are,
         and the pipeline brings them to the resolution.
 
-    Raises:
-      ValueError: unknown name or split, resolution out of range, folder without a readable image, TFDS set that is
-        not prepared.
-      FileNotFoundError: missing folder.
+    Raises ValueError for an unknown name or split, a resolution below 8, a folder without a readable image and a TFDS
+    set that is not prepared; FileNotFoundError for a missing folder.
     """
     check_request(split, resolution)
     if name == "photos":

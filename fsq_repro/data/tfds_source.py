@@ -15,25 +15,18 @@ SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "test")}  # fir
 class TfdsSource:
     """Items {"image": uint8 (h, w, 3) as stored, "label": int32 ()}; sets without a class label have label 0.
 
-    Sets that name the files of their images (`imagenet2012`) add `file_name`, a str.
-
-    Attributes:
-      features: names of features that the set must have.
-      info: TFDS' description of the set.
+    Sets that name the files of their images (`imagenet2012`) add `file_name`, a str. `info` is TFDS' description.
     """
 
-    features: ClassVar[tuple[str, ...]] = ("image",)
+    features: ClassVar[tuple[str, ...]] = ("image",)  # that the set must have
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None):
-        """Opens a prepared set.
+        """Opens a prepared set; ValueError for an unknown name, no such split, or items without one of the features.
 
         Args:
           name: TFDS name, with config and version if wanted (`imagenet2012`, `cifar10:3.0.2`).
           split: `train` or `validation`; `validation` opens `test` in sets that have no validation split.
           tfds_split: opens this TFDS split expression instead, e.g. `train[4096:]`.
-
-        Raises:
-          ValueError: unknown name, set not prepared, no such split, or items without one of the features.
         """
         import tensorflow_datasets as tfds
 
@@ -101,7 +94,13 @@ def load_builder(name: str):
     import tensorflow_datasets as tfds
 
     try:
-        return _find_builder(name)
+        try:
+            return tfds.builder(name, file_format="array_record")
+        except ImportError:
+            if ":" in name:
+                raise
+            # The code of some sets (coco) needs TensorFlow. Asked for a version, TFDS looks for prepared files first.
+            return tfds.builder(f"{name}:*.*.*", file_format="array_record")
     except (tfds.core.DatasetNotFoundError, ValueError, AssertionError) as e:
         unknown = isinstance(e, tfds.core.DatasetNotFoundError)  # its message lists every set there is
         reason = "no TFDS set has that name" if unknown else str(e).splitlines()[0]
@@ -111,15 +110,3 @@ def load_builder(name: str):
             f"TFDS set {name!r} is not prepared, and preparing it needs a missing package "
             f"(pip install -r requirements-tfds.txt): {e}"
         ) from e
-
-
-def _find_builder(name: str):
-    import tensorflow_datasets as tfds
-
-    try:
-        return tfds.builder(name, file_format="array_record")
-    except ImportError:
-        if ":" in name:
-            raise
-        # The code of some sets (coco) needs TensorFlow. Asked for a version, TFDS looks for prepared files first.
-        return tfds.builder(f"{name}:*.*.*", file_format="array_record")

@@ -21,26 +21,21 @@ def class_distances(samples: Mapping[int, Moments], references: Mapping[int, Mom
     """Distances of every class's samples to every class's images.
 
     The values are those of `frechet_distance`; each covariance is factored once instead of once per pair. The bias of a
-    Frechet distance grows as counts shrink, so values compare only at equal counts.
-
-    Args:
-      samples: class -> moments of the model's samples of that class.
-      references: class -> moments of the images of that class.
+    Frechet distance grows as counts shrink, so values compare only at equal counts. `samples` are the model's by
+    class, `references` the images'.
 
     Returns:
       own: mean over classes c of the distance from the samples of c to the images of c.
       other: mean over ordered pairs of different classes c, d of the distance from the samples of c to the images of d.
 
-    Raises:
-      ValueError: the classes differ, fewer than two classes, or fewer than two images in a class.
+    Raises ValueError where the classes differ, and for fewer than two classes or fewer than two images in one.
     """
     classes = sorted(samples)
     if classes != sorted(references) or len(classes) < 2:
         raise ValueError(
             f"samples and references must have the same two or more classes, got {classes} and {sorted(references)}."
         )
-    sample_terms = {c: _terms(samples[c]) for c in classes}
-    reference_terms = {c: _terms(references[c]) for c in classes}
+    sample_terms, reference_terms = ({c: _terms(side[c]) for c in classes} for side in (samples, references))
     own, other = [], []
     for c in classes:
         distances = {d: _distance(sample_terms[c], reference_terms[d]) for d in classes}

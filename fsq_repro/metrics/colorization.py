@@ -19,11 +19,7 @@ METRICS = ("mse", "colourfulness", "colourfulness_originals")  # one value an im
 
 
 def read_names(path: str | os.PathLike) -> list[str]:
-    """Reads a list of image names, one a line; blank lines are ignored.
-
-    Raises:
-      ValueError: the file cannot be read, names nothing, or names an image twice.
-    """
+    """A list of image names, one a line, blank lines ignored; ValueError: unreadable, empty, or a name stands twice."""
     try:
         names = pathlib.Path(path).read_text(encoding="utf-8").splitlines()
     except (OSError, UnicodeDecodeError) as e:
@@ -39,11 +35,7 @@ def read_names(path: str | os.PathLike) -> list[str]:
 
 
 def select_by_name(item_names: Iterable[str], names: Sequence[str]) -> list[int]:
-    """Returns the positions of the items that a list names, in the list's order.
-
-    Args:
-      item_names: names of all items of a split in its order, read once; a generator may wrap itself in a progress bar.
-      names: of the items wanted, each once.
+    """Positions of the wanted `names`, in their order, among the names of all items of a split.
 
     Raises ValueError for a wanted name that no item has, or that two items have.
     """
@@ -66,12 +58,8 @@ def area_resize(images: np.ndarray, resolution: int) -> np.ndarray:
     `tf.image.resize(method="area")` runs, with or without `antialias`. Pillow's BOX is another filter: it takes a pixel
     wholly or not at all, and rounds to bytes twice.
 
-    Args:
-      images: (..., H, W, C), integers or floats.
-      resolution: the new height and width.
-
-    Returns:
-      float64 (..., resolution, resolution, C); of integers the exact average, rounded once.
+    (..., H, W, C), integers or floats -> float64 (..., resolution, resolution, C); of integers the exact average,
+    rounded once.
     """
     height, width = images.shape[-3:-1]
     images = images.astype(np.float64 if images.dtype.kind == "f" else np.int64)

@@ -25,14 +25,11 @@ def masked_token_bits(
     Runs the model once per group. Works under jit with `groups` static.
 
     Args:
-      logits_fn: the model; masked positions of its input hold `mask_id`.
+      logits_fn: the model; positions of its input that are not known hold `mask_id`.
       tokens_BxS: int, 0..K-1 (a token beyond K - 1 gives NaN).
-      labels_B: int.
       groups: position arrays, each position of 0..S-1 in exactly one.
-      mask_id: the token that stands for "not known".
 
-    Returns:
-      float32 (B, S), -log2 p; the sum over S is the cost of a sequence.
+    Returns float32 (B, S), -log2 p; the sum over S is the cost of a sequence.
     """
     in_group_GxS = np.stack([np.isin(np.arange(tokens_BxS.shape[1]), group) for group in groups])
     known_GxS = np.cumsum(in_group_GxS, axis=0, dtype=np.int32) - in_group_GxS > 0

@@ -21,25 +21,16 @@ def valid_depth(depth: np.ndarray) -> np.ndarray:
 
 
 class DepthMetrics:
-    """Depth errors of every image seen, float64.
-
-    Attributes:
-      skipped: images without a valid pixel, for which no error is defined.
-    """
+    """Depth errors of every image seen, float64."""
 
     def __init__(self) -> None:
         self._per_image: list[tuple[float, ...]] = []  # kept, so that no order of summing differs
-        self.skipped = 0
+        self.skipped = 0  # images without a valid pixel, for which no error is defined
 
     def update(self, predictions_BxHxW: np.ndarray, depth_BxHxW: np.ndarray) -> None:
-        """Measures a batch.
+        """Measures a batch: predictions and ground truth (see `valid_depth`), floats, metres.
 
-        Args:
-          predictions_BxHxW: floats, metres, positive on valid pixels.
-          depth_BxHxW: the ground truth, floats, metres; not within (0.001, 10) where nothing was measured.
-
-        Raises:
-          ValueError: a prediction on a valid pixel that is not positive and finite.
+        Raises ValueError for a prediction on a valid pixel that is not positive and finite.
         """
         for prediction_HxW, depth_HxW in zip(predictions_BxHxW, depth_BxHxW, strict=True):
             valid = valid_depth(depth_HxW)
@@ -58,11 +49,7 @@ class DepthMetrics:
           log10: mean of |log10 prediction - log10 depth|.
           delta1, delta2, delta3: share of pixels with max(prediction / depth, depth / prediction) below 1.25, 1.25^2
             and 1.25^3.
-          images: images averaged.
-          images_skipped: images without a valid pixel.
-
-        Raises:
-          ValueError: no image with a valid pixel was seen.
+          images, images_skipped: with and without a valid pixel; ValueError where all are without.
         """
         if not self._per_image:
             raise ValueError(f"depth errors of no images are not defined: {self.skipped} had no valid pixel.")

@@ -21,10 +21,8 @@ log = logging.getLogger(__name__)
 class FeatureExtractor:
     """Features of byte images, in batches of one shape that are split over this process's devices.
 
-    Attributes:
-      batch_size: images per batch; the wanted number, rounded up to a multiple of the number of devices.
-      dim: features per image.
-      protocol: what a record says of the network.
+    `batch_size` is rounded up to a multiple of their number. Attributes also `dim`, the features per image, and
+    `protocol`, what a record says of the network.
     """
 
     def __init__(self, network: FeatureNetwork | InceptionNetwork, *, batch_size: int, clean: bool = False) -> None:
@@ -32,12 +30,10 @@ class FeatureExtractor:
         devices = jax.local_devices()
         self.batch_size = -(-batch_size // len(devices)) * len(devices)
         self.dim = network.dim
-        clean_words = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
-        self.protocol = {
-            "feature_network": network.name,
-            "feature_file_sha256": network.file_hash,
-            "resize": clean_words if clean else network.resize,
-        }
+        resize = network.resize
+        if clean:
+            resize = f"clean: Pillow's bicubic to {SIDE} px on float channels (antialiased), (x - 128) / 128"
+        self.protocol = dict(feature_network=network.name, feature_file_sha256=network.file_hash, resize=resize)
         mesh = jax.sharding.Mesh(np.array(devices), ("data",))
         self._sharding = NamedSharding(mesh, PartitionSpec("data"))
         self._params = jax.device_put(network.params, NamedSharding(mesh, PartitionSpec()))
@@ -69,10 +65,8 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
 
-    Raises:
-      ValueError: another name or resize, a path or resize where none belongs, a missing path, or a file that does not
-        fit.
-      FileNotFoundError: no such weights.
+    Raises ValueError for other names, a path or resize where none belongs, a missing path or a file that does not fit;
+    FileNotFoundError where it is not there.
     """
     if name == "inception" and not path:
         raise ValueError("the feature network inception needs its weight file (pytorch-fid's .pth), its path is empty.")
@@ -86,15 +80,11 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
 def measure(
     images: ImageSet, extractor: FeatureExtractor, *, keep_features: bool = False
 ) -> tuple[FeatureStatistics, str]:
-    """One pass over a set; images that are not RGB are told of in one line of the log.
+    """One pass over a set gives its statistics and the SHA-256 of the RGB bytes of all images in order.
 
-    Returns:
-      The statistics, and the SHA-256 of the RGB bytes of all images in order: the same for a folder and an .npz of the
-      same images.
-
-    Raises:
-      ValueError: an image that cannot be read, features that are not finite, or a set that gave another number of
-        images than it has.
+    The hash is the same for a folder and an .npz of the same images. Images that are not RGB are told of in one line of
+    the log. Raises ValueError for an image that cannot be read, features that are not finite, or a set that gave
+    another number of images than it has.
     """
     if images.converted:
         kinds = ", ".join(f"{count} {kind}" for kind, count in images.converted.items())

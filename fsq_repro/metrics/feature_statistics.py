@@ -11,19 +11,13 @@ POOL, SPATIAL, LOGITS = "pool", "spatial", "logits"  # kinds of outputs; the las
 
 
 class FeatureStatistics:
-    """Moments, Inception score and, where wanted, the features themselves.
-
-    Attributes:
-      pool: moments of the features of Frechet distances.
-      spatial: moments of those of sFID; None until the network gives some.
-      score: Inception score; None until the network gives logits.
-    """
+    """Moments, Inception score and, where wanted, the features themselves."""
 
     def __init__(self, *, keep_features: bool = False) -> None:
         """Precision and recall need kept features: 400 MB for 50,000 images and Inception."""
-        self.pool = Moments()
-        self.spatial: Moments | None = None
-        self.score: InceptionScore | None = None
+        self.pool = Moments()  # of the features of Frechet distances
+        self.spatial: Moments | None = None  # of those of sFID; None until the network gives some
+        self.score: InceptionScore | None = None  # None until the network gives logits
         self._kept: list[np.ndarray] | None = [] if keep_features else None
 
     def update(self, outputs: Mapping[str, np.ndarray]) -> None:

@@ -19,13 +19,10 @@ class Moments:
 
     Batches are added by the pairwise update of Chan et al. 1979 on centred sums, so that no digits are lost to a large
     mean and any order of batches agrees to rounding.
-
-    Attributes:
-      count: number of vectors seen.
     """
 
     def __init__(self) -> None:
-        self.count = 0
+        self.count = 0  # vectors seen
         self._mean_D: np.ndarray | None = None
         self._scatter_DxD: np.ndarray | None = None  # sum of (x - mean)(x - mean)^T
 
@@ -68,10 +65,7 @@ class Moments:
         return self._scatter_DxD / (self.count - 1)
 
     def save(self, path: str | os.PathLike) -> None:
-        """Writes `mu`, `sigma` (the ADM suite's and pytorch-fid's names) and `count` to an .npz file, atomically.
-
-        Raises ValueError where fewer than two images were seen.
-        """
+        """Writes `mu`, `sigma` (the ADM suite's and pytorch-fid's names) and `count` to an .npz file, atomically."""
         arrays = {"mu": self.mean, "sigma": self.covariance, "count": np.int64(self.count)}
         with atomic_path(path) as temporary:
             np.savez(temporary, **arrays)
@@ -88,17 +82,11 @@ class Moments:
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Statistics:
-    """Mean and covariance as the files of other suites hold them: for distances, but no more images can be added.
+    """Mean and covariance as the files of other suites hold them: for distances, but no more images can be added."""
 
-    Attributes:
-      count: number of images, at least two; None where the file does not say it.
-      mean: float64 (D,).
-      covariance: float64 (D, D), divided by count - 1.
-    """
-
-    count: int | None
-    mean: np.ndarray
-    covariance: np.ndarray
+    count: int | None  # images, at least two; None where the file does not say it
+    mean: np.ndarray  # float64 (D,)
+    covariance: np.ndarray  # float64 (D, D), divided by count - 1
 
 
 def frechet_distance(a: Moments | Statistics, b: Moments | Statistics) -> float:
@@ -107,9 +95,7 @@ def frechet_distance(a: Moments | Statistics, b: Moments | Statistics) -> float:
     tr((C1 C2)^(1/2)) is taken as the sum of the singular values of A^T B, where A A^T = C1 and B B^T = C2: the same
     number as the matrix square root's trace, but never complex, and exact to rounding where a covariance is
     singular (fewer images than features). Agrees with the ADM suite's to 1e-6 relative for covariances of full rank.
-
-    Raises:
-      ValueError: fewer than two images on a side, or different feature widths.
+    Raises ValueError for fewer than two images on a side, and for different feature widths.
     """
     covariance_a, covariance_b = a.covariance, b.covariance
     if covariance_a.shape != covariance_b.shape:

@@ -19,18 +19,12 @@ def psnr(originals_BxHxWxC: np.ndarray, reconstructions_BxHxWxC: np.ndarray) -> 
 def ssim(originals_BxHxWxC: np.ndarray, reconstructions_BxHxWxC: np.ndarray) -> np.ndarray:
     """Structural similarity of each uint8 image, float64 (B,), averaged over channels.
 
-    The settings of Wang et al. 2004: Gaussian window of sigma 1.5, population covariance, data range 255.
-
-    Raises:
-      ValueError: a side is below `SSIM_WINDOW` pixels.
+    The settings of Wang et al. 2004: Gaussian window of sigma 1.5, population covariance, data range 255. ValueError
+    for a side below `SSIM_WINDOW` pixels.
     """
     height, width = originals_BxHxWxC.shape[1:3]
     if min(height, width) < SSIM_WINDOW:
         raise ValueError(f"SSIM needs images of at least {SSIM_WINDOW} px a side, got {height} x {width}.")
-    values = [
-        structural_similarity(
-            a, b, data_range=255, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False
-        )
-        for a, b in zip(originals_BxHxWxC, reconstructions_BxHxWxC, strict=True)
-    ]
-    return np.asarray(values, dtype=np.float64)
+    published = dict(data_range=255, channel_axis=-1, gaussian_weights=True, sigma=1.5, use_sample_covariance=False)
+    pairs = zip(originals_BxHxWxC, reconstructions_BxHxWxC, strict=True)
+    return np.asarray([structural_similarity(a, b, **published) for a, b in pairs], dtype=np.float64)

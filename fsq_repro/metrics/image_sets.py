@@ -29,12 +29,9 @@ MODES = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "RGBA": "RGBA",
 
 
 class ImageSet(abc.ABC):
-    """Images of one size, in an order that never changes.
+    """Images of one `size` (height, width in pixels) in an order that never changes; `name` is as the user gave it.
 
-    Attributes:
-      name: as the user gave it.
-      size: height and width in pixels.
-      converted: how many images are no RGB, by kind; empty where all are.
+    `converted` counts the images that are no RGB, by kind.
     """
 
     def __init__(self, name: str, count: int, size: tuple[int, int], converted: dict[str, int]) -> None:
@@ -55,16 +52,14 @@ class FolderImages(ImageSet):
     def __init__(self, path: str | os.PathLike) -> None:
         """Reads the header of every image; ValueError for fewer than two, mixed sizes, or pixels of another kind."""
         root = pathlib.Path(path)
-        self._files = sorted(
-            (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file()),
-            key=lambda p: p.relative_to(root).as_posix(),
-        )
+        found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
+        self._files = sorted(found, key=pathlib.Path.as_posix)
         _check_count(f"the folder {path}", len(self._files))
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
             headers = list(pool.map(_read_header, self._files))
         first_size = headers[0][0]
         for file, (size, mode) in zip(self._files, headers, strict=True):
-            if mode != "RGB" and mode not in MODES:
+            if mode not in ("RGB", *MODES):
                 allowed = ", ".join(["RGB", *MODES])
                 raise ValueError(f"{file} has pixels of Pillow's mode {mode}, but must be one of {allowed}.")
             if size != first_size:
@@ -78,19 +73,13 @@ class FolderImages(ImageSet):
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """As `ImageSet.batches`; the next batch is decoded by threads while the last one is in use."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            ready = None
-            for start in range(0, len(self._files), batch_size):
-                coming = pool.map(_read_image, self._files[start : start + batch_size])
-                if ready is not None:
-                    yield self._stack(ready)
-                ready = coming
-            yield self._stack(ready)
-
-    def _stack(self, images: Iterator[np.ndarray]) -> np.ndarray:
-        images = list(images)
-        if any(image.shape != (*self.size, 3) for image in images):
-            raise ValueError(f"the folder {self.name} changed while it was read.")
-        return np.stack(images)
+            coming = pool.map(_read_image, self._files[:batch_size])
+            for start in range(batch_size, len(self._files) + batch_size, batch_size):
+                ready, coming = coming, pool.map(_read_image, self._files[start : start + batch_size])
+                images = list(ready)
+                if any(image.shape != (*self.size, 3) for image in images):
+                    raise ValueError(f"the folder {self.name} changed while it was read.")
+                yield np.stack(images)
 
 
 class NpzImages(ImageSet):
@@ -98,7 +87,7 @@ class NpzImages(ImageSet):
 
     def __init__(self, path: str | os.PathLike) -> None:
         """Reads the array's header; ValueError for no such file, another array, or fewer than two images."""
-        with open_npz(path) as archive, _images_array(archive, path) as (shape, fortran_order, dtype, _):
+        with _images_array(path) as (shape, fortran_order, dtype, _):
             if dtype != np.uint8 or len(shape) != 4 or shape[-1] not in (1, 3, 4) or fortran_order:
                 order = " in Fortran order" if fortran_order else ""
                 raise ValueError(
@@ -112,7 +101,7 @@ class NpzImages(ImageSet):
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         count, height, width, channels = self._shape
-        with open_npz(self.name) as archive, _images_array(archive, self.name) as (*_, stream):
+        with _images_array(self.name) as (*_, stream):
             for start in range(0, count, batch_size):
                 shape = (min(batch_size, count - start), height, width, channels)
                 content = stream.read(int(np.prod(shape)))
@@ -154,22 +143,20 @@ def npz_names(archive: zipfile.ZipFile) -> list[str]:
 
 
 @contextlib.contextmanager
-def _images_array(
-    archive: zipfile.ZipFile, path: str | os.PathLike
-) -> Iterator[tuple[tuple[int, ...], bool, np.dtype, IO[bytes]]]:
+def _images_array(path: str | os.PathLike) -> Iterator[tuple[tuple[int, ...], bool, np.dtype, IO[bytes]]]:
     """Shape, whether in Fortran order, dtype, and the stream of the values of `arr_0`."""
-    names = npz_names(archive)
-    if "arr_0" not in names:
-        found = ", ".join(names) or "no array"
-        raise ValueError(f"{path} must hold images (arr_0) or statistics (mu and sigma), it holds {found}.")
-    with archive.open("arr_0.npy") as stream:
-        try:
-            version = np.lib.format.read_magic(stream)
-            read = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}[version]
-            header = read(stream)
-        except (ValueError, KeyError) as e:
-            raise ValueError(f"{path} has no readable array arr_0: {e}.") from e
-        yield *header, stream
+    with open_npz(path) as archive:
+        names = npz_names(archive)
+        if "arr_0" not in names:
+            found = ", ".join(names) or "no array"
+            raise ValueError(f"{path} must hold images (arr_0) or statistics (mu and sigma), it holds {found}.")
+        with archive.open("arr_0.npy") as stream:
+            try:
+                major, minor = np.lib.format.read_magic(stream)
+                header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")(stream)
+            except (ValueError, AttributeError) as e:
+                raise ValueError(f"{path} has no readable array arr_0: {e}.") from e
+            yield *header, stream
 
 
 def _read_header(file: pathlib.Path) -> tuple[tuple[int, int], str]:

@@ -3,8 +3,8 @@
 Follows openai/guided-diffusion `evaluations/evaluator.py` (`compute_inception_score`). Class probabilities are the
 softmax of the logits, which there are pool_3 features times the weights of the last layer without its bias. Images are
 split into runs of 5,000 in the order given, the last of which may be shorter; a split's score is the exponential of its
-mean Kullback-Leibler divergence from the split's mean probabilities, and the result is the plain mean over splits. Here
-everything is float64; there the softmax is float32.
+mean Kullback-Leibler divergence from the split's mean probabilities. Here everything is float64, there the softmax is
+float32.
 """
 
 import numpy as np
@@ -14,10 +14,7 @@ SPLIT_SIZE = 5000
 
 
 class InceptionScore:
-    """Accumulates the score one batch at a time; only sums over the current split are kept.
-
-    It depends on the order of images (which split each is in).
-    """
+    """Accumulates the score one batch at a time; only sums over the current split are kept."""
 
     def __init__(self, *, split_size: int = SPLIT_SIZE) -> None:
         self._split_size = split_size
@@ -50,11 +47,6 @@ class InceptionScore:
         return float(np.exp(self._negative_entropy / self._in_split - xlogy(mean_K, mean_K).sum()))
 
     def compute(self) -> dict[str, float]:
-        """The score of everything seen.
-
-        Returns:
-          inception_score: mean over splits, between 1 and K.
-          inception_score_std: standard deviation over splits (divided by their number).
-        """
+        """Mean (1 to K) and standard deviation (divided by their number) over the splits of everything seen."""
         scores = [*self._scores, self._split_score()] if self._in_split else self._scores
         return {"inception_score": float(np.mean(scores)), "inception_score_std": float(np.std(scores))}

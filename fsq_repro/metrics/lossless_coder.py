@@ -25,18 +25,14 @@ _FAMILY = constriction.stream.model.Categorical(perfect=False)  # probabilities 
 class LosslessCoder:
     """Codes sequences of tokens under one model.
 
-    Attributes:
-      logits_fn: deterministic, called with one shape only: tokens int32 (batch_size, S), labels int32 (batch_size,).
-        A causal model fits too: give it raster-order singletons as groups.
-      groups: position arrays in coding order, each position of 0..S-1 in exactly one.
-      mask_id: the token that stands for "not coded yet".
-      batch_size: sequences per call; the last batch is padded with masked sequences of label 0.
+    `logits_fn` is deterministic and called with one shape only: tokens int32 (batch_size, S), labels int32
+    (batch_size,). A causal model fits too: give it raster-order singletons as groups.
     """
 
     logits_fn: LogitsFn
-    groups: Sequence[np.ndarray]
-    mask_id: int
-    batch_size: int
+    groups: Sequence[np.ndarray]  # positions in coding order, each of 0..S-1 in exactly one
+    mask_id: int  # the token that stands for "not coded yet"
+    batch_size: int  # sequences per call; the last batch is padded with masked sequences of label 0
 
     def encode(self, tokens_NxS: np.ndarray, labels_N: np.ndarray) -> np.ndarray:
         """Codes all sequences, integers 0..K-1, into one stream: uint32 words, whose length in bits is 32 a word.
@@ -57,8 +53,7 @@ class LosslessCoder:
     def decode(self, words: np.ndarray, labels_N: np.ndarray, num_tokens: int) -> np.ndarray:
         """Reads back what `encode` wrote with the same coder and labels: int32 (N, num_tokens).
 
-        Raises:
-          ValueError: the tokens fail the stream's checksum (damaged stream, other labels, another model).
+        Raises ValueError where the tokens fail the stream's checksum (damaged stream, other labels, another model).
         """
         decoder = constriction.stream.queue.RangeDecoder(words[:-1])
 

@@ -17,17 +17,12 @@ BLOCK_COLUMNS = 4096  # features converted to float64 at a time
 def precision_recall(reference_NxD: np.ndarray, samples_MxD: np.ndarray, *, neighbours: int = 3) -> tuple[float, float]:
     """Precision and recall of samples against a reference set (paper Fig. 4; ADM suite: 10,000 references).
 
-    Both depend on N and M: values compare only at equal counts. Features, a row an image, are of any real dtype.
-
-    Args:
-      neighbours: k; a ball's radius is the distance from its centre to the k-th nearest other point of its own set.
+    Both depend on N and M: values compare only at equal counts. Features, a row an image, are of any real dtype. A set
+    without more than `neighbours` points is a ValueError.
 
     Returns:
       precision: share of samples inside at least one reference ball.
       recall: share of references inside at least one sample ball.
-
-    Raises:
-      ValueError: a set without more than `neighbours` points.
     """
     for name, features in (("reference", reference_NxD), ("sample", samples_MxD)):
         if len(features) <= neighbours:

@@ -23,17 +23,13 @@ NUM_PICTURES = 16
 class ReconstructionEvaluation:
     """What one pass over a split measured.
 
-    Attributes:
-      values: metric -> number: psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
-      statistics: feature network -> of the reconstructions' `pool` features.
-      level_facts: FSQ only: `CodebookUsage.level_facts`; else None for each.
-      originals, reconstructions: uint8 (n, H, W, 3), the first n <= 16 images of the split.
+    `values` are psnr (dB), ssim, mse (of the byte images / 255), and those of `CodebookUsage.compute`.
     """
 
     values: dict[str, float | int]
-    statistics: dict[str, FeatureStatistics]
-    level_facts: dict[str, list | None]
-    originals: np.ndarray
+    statistics: dict[str, FeatureStatistics]  # feature network -> of the reconstructions' `pool` features
+    level_facts: dict[str, list | None]  # FSQ only: `CodebookUsage.level_facts`; else None for each
+    originals: np.ndarray  # uint8 (n, H, W, 3), the first n <= 16 images of the split
     reconstructions: np.ndarray
 
 
@@ -53,13 +49,11 @@ def evaluate_reconstructions(
     Args:
       reconstruct: images float32 (B, H, W, 3) -> (reconstructions of that shape, indices int (B, ...)).
       features: name -> function from uint8 images (B, H, W, 3) to features (B, D).
-      batches: dicts with `image` and `mask`; masked-out images go through the functions and are then left out.
+      batches: masked-out images go through the functions and are then left out.
       expected_count: number of images that the split has.
-      codebook_size: number of codes of the quantizer.
       levels: FSQ's levels, for the per-dimension histograms.
 
-    Raises:
-      ValueError: another number of images than expected, an index out of range, or reconstructions that are not finite.
+    Raises ValueError for another number of images, an index out of range, or reconstructions that are not finite.
     """
     statistics = {name: FeatureStatistics() for name in features}
     usage = CodebookUsage(codebook_size)
@@ -83,13 +77,9 @@ def evaluate_reconstructions(
             reconstructions.append(reconstruction_uint8[:wanted])
     if len(psnr_values) != expected_count:
         raise ValueError(f"the evaluation saw {len(psnr_values)} images, the split has {expected_count}.")
+    per_image = {"psnr": psnr_values, "ssim": ssim_values, "mse": mse_values}
     return ReconstructionEvaluation(
-        values={
-            "psnr": float(np.mean(psnr_values)),
-            "ssim": float(np.mean(ssim_values)),
-            "mse": float(np.mean(mse_values)),
-            **usage.compute(),
-        },
+        values={name: float(np.mean(values)) for name, values in per_image.items()} | usage.compute(),
         statistics=statistics,
         level_facts=usage.level_facts(levels) if levels else dict.fromkeys(("level_histograms", "saturation")),
         originals=np.concatenate(originals),

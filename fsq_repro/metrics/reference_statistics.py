@@ -24,22 +24,13 @@ from fsq_repro.metrics.image_sets import ImageSet, npz_names, open_npz
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class ReferenceStatistics:
-    """What a reference file says.
-
-    Attributes:
-      path: of the file.
-      pool: of the features of Frechet distances.
-      spatial: of those of sFID; None where the file has none.
-      has_images: whether the file has `arr_0` too; `image_sets.NpzImages` reads them.
-      protocol: what the file says of how it was made; empty for published files.
-      file_sha256: of the whole file.
-    """
+    """What a reference file says."""
 
     path: str
-    pool: Statistics
-    spatial: Statistics | None
-    has_images: bool
-    protocol: dict[str, Any]
+    pool: Statistics  # of the features of Frechet distances
+    spatial: Statistics | None  # of those of sFID
+    has_images: bool  # whether the file has `arr_0` too; `image_sets.NpzImages` reads them
+    protocol: dict[str, Any]  # what the file says of how it was made; empty for published files
     file_sha256: str
 
 
@@ -52,8 +43,7 @@ def holds_statistics(path: str | os.PathLike) -> bool:
 def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
     """Reads a reference file of any of the suites; its images are left in it.
 
-    Raises:
-      ValueError: no such file, not an .npz file, an array that is missing, of a wrong shape or not finite.
+    Raises ValueError for no such file, none of the format, and an array missing, of a wrong shape or not finite.
     """
     with open_npz(path) as archive:
         names = npz_names(archive)
@@ -67,7 +57,15 @@ def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
         # The ADM suite reads both or fails; one without the other is a damaged file.
         has_spatial = not {"mu_s", "sigma_s"}.isdisjoint(names)
         spatial = _read_statistics(archive, path, "mu_s", "sigma_s", count) if has_spatial else None
-        protocol = _read_protocol(archive, path) if "protocol" in names else {}
+        protocol = {}
+        if "protocol" in names:
+            text = str(_read_array(archive, path, "protocol"))
+            try:
+                protocol = json.loads(text)
+            except ValueError:
+                protocol = None
+            if not isinstance(protocol, dict):
+                raise ValueError(f"protocol of {path} must be a JSON object, got {text[:60]!r}.")
     with open(path, "rb") as f:
         file_sha256 = hashlib.file_digest(f, "sha256").hexdigest()
     return ReferenceStatistics(str(path), pool, spatial, "arr_0" in names, protocol, file_sha256)
@@ -85,12 +83,9 @@ def write_reference(
 
     Args:
       path: ends in .npz.
-      pool, spatial: moments of the same images.
-      images: for precision and recall; the ADM suite's files have 10,000. They are streamed, never held as a whole.
+      pool, spatial: moments of the same images, at least two.
+      images: for precision and recall; the ADM suite's files have 10,000.
       protocol: JSON-serialisable: network, resize, data.
-
-    Raises:
-      ValueError: fewer than two images.
     """
     arrays = {"mu": pool.mean, "sigma": pool.covariance}
     if spatial is not None:
@@ -136,14 +131,3 @@ def _read_statistics(
             f"differ by {asymmetry:.3g} and its smallest variance is {covariance_DxD.diagonal().min():.3g}."
         )
     return Statistics(count, mean_D, covariance_DxD)
-
-
-def _read_protocol(archive: zipfile.ZipFile, path: str | os.PathLike) -> dict[str, Any]:
-    text = _read_array(archive, path, "protocol")
-    try:
-        protocol = json.loads(str(text))
-    except ValueError:
-        protocol = None
-    if not isinstance(protocol, dict):
-        raise ValueError(f"protocol of {path} must be a JSON object, got {str(text)[:60]!r}.")
-    return protocol

@@ -1,8 +1,4 @@
-"""The resize `clean`: antialiased bicubic, what Parmar et al. 2022 propose for Frechet distances.
-
-The resizes `adm` and `pytorch-fid` belong to their network (`models/inception.py`); this one is Pillow's and runs on
-the host.
-"""
+"""The resize `clean` of Frechet distances (Parmar et al. 2022); the others belong to `models/inception.py`."""
 
 import concurrent.futures
 import os
@@ -17,12 +13,7 @@ def clean_resize(images_BxHxWx3: np.ndarray, side: int) -> np.ndarray:
     As the package clean-fid does (`cleanfid/resize.py`, mode `clean`). Pillow's filter covers more source pixels
     the more an image is reduced (antialiasing); overshoots at edges stay, so values may leave 0..255.
 
-    Args:
-      images_BxHxWx3: uint8.
-      side: the new height and width in pixels.
-
-    Returns:
-      float32 (B, side, side, 3), nominally 0..255; images of that size already keep their values.
+    uint8 (B, H, W, 3) -> float32 (B, side, side, 3), nominally 0..255; images of that size keep their values.
     """
 
     def resized(image_HxWx3: np.ndarray) -> np.ndarray:

@@ -27,11 +27,7 @@ def open_side(path: str | os.PathLike) -> Side:
 
 
 def compare(
-    reference: Side,
-    samples: Side,
-    extractor: FeatureExtractor | None,
-    *,
-    with_precision_recall: bool = False,
+    reference: Side, samples: Side, extractor: FeatureExtractor | None, *, with_precision_recall: bool = False
 ) -> dict[str, Any]:
     """Metrics of two sets.
 
@@ -49,9 +45,8 @@ def compare(
         reference file `file_sha256` and its own `protocol`.
       protocol: feature network, its file's hash and the resize, as far as they are known.
 
-    Raises:
-      ValueError: images without an extractor, a reference file of another network, precision and recall without
-        images, or an image that cannot be read.
+    Raises ValueError for images without an extractor, a reference file of another network, precision and recall without
+    images, or an image that cannot be read.
     """
     sides = {"reference": reference, "samples": samples}
     protocol = _common_protocol(sides.values(), extractor)
@@ -79,14 +74,13 @@ def compare(
     described: dict[str, dict[str, Any]] = {}
     for role, side in sides.items():
         if isinstance(side, ReferenceStatistics):
-            described[role] = {"path": side.path, "count": side.pool.count}
-            described[role] |= {"file_sha256": side.file_sha256, "protocol": side.protocol}
+            file = dict(file_sha256=side.file_sha256, protocol=side.protocol)
+            described[role] = dict(path=side.path, count=side.pool.count) | file
         else:
-            described[role] = {"path": side.name, "count": len(side)}
+            described[role] = dict(path=side.name, count=len(side))
         if role in images:
-            image_set = images[role]
-            described[role] |= {"images": len(image_set), "size": list(image_set.size)}
-            described[role] |= {"converted": image_set.converted, "pixels_sha256": measured[role][1]}
+            x, (_, sha256) = images[role], measured[role]
+            described[role] |= dict(images=len(x), size=list(x.size), converted=x.converted, pixels_sha256=sha256)
     return {"name": name, "value": value, "figures": figures, **described, "protocol": protocol}
 
 
@@ -112,11 +106,10 @@ def _common_protocol(sides: Iterable[Side], extractor: FeatureExtractor | None) 
     parts = [] if extractor is None else [("the feature network", extractor.protocol, extractor.dim)]
     parts += [(s.path, s.protocol, len(s.pool.mean)) for s in sides if isinstance(s, ReferenceStatistics)]
     common: dict[str, Any] = {}
-    for path, protocol, _ in parts:
+    for path, protocol, width in parts:
         for field in ("feature_network", "feature_file_sha256", "resize"):
             if field in protocol and common.setdefault(field, protocol[field]) != protocol[field]:
                 raise ValueError(f"{path} is of {field} {protocol[field]!r}, but must be of {common[field]!r}.")
-    for path, _, width in parts:
         if width != parts[0][2]:
             raise ValueError(f"{path} has features of width {width}, but must have {parts[0][2]} as {parts[0][0]}.")
     return common

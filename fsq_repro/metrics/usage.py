@@ -12,12 +12,7 @@ import numpy as np
 
 
 class CodebookUsage:
-    """Counts of every code, int64.
-
-    Attributes:
-      codebook_size: number of codes, K.
-      counts_K: int64 (K,), how often each index was seen.
-    """
+    """`counts_K`, int64 (K,): how often each of K = `codebook_size` codes was seen."""
 
     def __init__(self, codebook_size: int) -> None:
         if codebook_size < 2:
@@ -28,8 +23,7 @@ class CodebookUsage:
     def update(self, indices: np.ndarray) -> None:
         """Counts indices of any shape and integer dtype.
 
-        Raises:
-          ValueError: one lies outside 0..K-1 (never clipped: it would hide a broken quantizer).
+        Raises ValueError for one outside 0..K-1 (never clipped: it would hide a broken quantizer).
         """
         indices = np.asarray(indices)
         if indices.size == 0:

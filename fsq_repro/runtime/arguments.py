@@ -6,10 +6,7 @@ from types import SimpleNamespace
 def parse_arg(arg: str | None, **allowed: tuple) -> SimpleNamespace:
     """Reads `key=value,...` against the allowed values (str, int or bool); the first of a key is its default.
 
-    Returns a namespace with one typed attribute per key.
-
-    Raises:
-      ValueError: unknown key or value, a key given twice, or a part that is not `key=value`.
+    Returns a namespace with one typed attribute per key. ValueError for an unknown key or value, or a key given twice.
     """
     values = {}
     for part in filter(None, (arg or "").split(",")):

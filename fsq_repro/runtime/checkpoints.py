@@ -26,11 +26,8 @@ class Checkpoints:
         self._directory = pathlib.Path(directory).resolve()
         if not create and not self._directory.is_dir():
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
-        self._manager = ocp.CheckpointManager(
-            self._directory,
-            options=options,
-            item_handlers={"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()},
-        )
+        handlers = {"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
+        self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
     @property
     def steps(self) -> list[int]:
@@ -43,46 +40,35 @@ class Checkpoints:
         """Saves the state and where the data iterator stands (call it before the next batch is drawn)."""
         if step in self._manager.all_steps():
             return
-        self._manager.save(
-            step,
-            args=ocp.args.Composite(
-                state=ocp.args.StandardSave(state), data=grain.checkpoint.CheckpointSave(data_iterator)
-            ),
-            force=True,  # else orbax asks the preemption service itself, with other numbers than `StopSignal`
-        )
+        items = {"state": ocp.args.StandardSave(state), "data": grain.checkpoint.CheckpointSave(data_iterator)}
+        # Not forced, orbax asks the preemption service itself, with other numbers than `StopSignal`.
+        self._manager.save(step, args=ocp.args.Composite(**items), force=True)
 
     def restore(self, abstract_state: Any, *, data_iterator: Any = None, step: int | None = None) -> Any:
         """Returns the state of `step` (default: the last); moves `data_iterator`, if given, to its place.
 
-        Args:
-          abstract_state: pytree of `jax.ShapeDtypeStruct` with the shardings wanted.
-          data_iterator: a grain iterator over the same pipeline as when saving.
-          step: of a checkpoint.
+        `abstract_state` is a pytree of `jax.ShapeDtypeStruct` with the shardings wanted, `data_iterator` a grain
+        iterator over the pipeline of the save.
 
-        Raises:
-          UserError: no such checkpoint, one of another architecture, or, for an iterator, of other processes.
+        Raises UserError for no such checkpoint, one of another architecture or, for an iterator, of other processes.
         """
         step = self.latest_step() if step is None else step
         if step is None:
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
         if step not in self._manager.all_steps():
             raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {self.steps}")
-        self._check_architecture(step, abstract_state)
-        items = {"state": ocp.args.StandardRestore(abstract_state)}
-        if data_iterator is not None:
-            self._check_processes(step)
-            items["data"] = grain.checkpoint.CheckpointRestore(data_iterator)
-        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
-
-    def _check_architecture(self, step: int, abstract_state: Any) -> None:
-        stored = _shapes(self._manager.item_metadata(step)["state"].tree)
-        wanted = _shapes(abstract_state)
+        stored, wanted = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(abstract_state)
         for name in sorted(stored.keys() | wanted.keys()):
             if stored.get(name) != wanted.get(name):
                 raise UserError(
                     f"the checkpoint of step {step} in {self._directory} does not fit the config: {name} has shape "
                     f"{stored.get(name, 'nothing')} there and {wanted.get(name, 'nothing')} by the config"
                 )
+        items = {"state": ocp.args.StandardRestore(abstract_state)}
+        if data_iterator is not None:
+            self._check_processes(step)
+            items["data"] = grain.checkpoint.CheckpointRestore(data_iterator)
+        return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
 
     def _check_processes(self, step: int) -> None:
         """Each process has its own position in its own part of the data."""

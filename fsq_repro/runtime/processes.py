@@ -27,10 +27,8 @@ def connect() -> None:
 
     JAX_NUM_PROCESSES, JAX_COORDINATOR_ADDRESS and JAX_PROCESS_ID say so, in this order of strength over what JAX finds
     by itself: SLURM (srun), Open MPI, TPU pods, and indexed Jobs of Kubernetes (with its Python package).
-    JAX_NUM_PROCESSES=1 is a process by itself wherever it runs.
-
-    Raises:
-      UserError: a variable with a bad value or without its companions, or a cluster that JAX cannot read.
+    JAX_NUM_PROCESSES=1 is a process by itself wherever it runs. UserError for a variable with a bad value or without
+    its companions, and for a cluster that JAX cannot read.
     """
     told = "JAX_NUM_PROCESSES" in os.environ
     processes = _whole_number("JAX_NUM_PROCESSES", 1) if told else _detected_processes()
@@ -56,7 +54,8 @@ def connect() -> None:
         )
     except (RuntimeError, ValueError) as e:
         raise UserError(f"the processes of the run cannot be connected: {' '.join(str(e).split())}") from e
-    if _alone_on_its_node():
+    nodes = os.environ.get("SLURM_STEP_NUM_NODES")
+    if os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1" or (nodes and nodes == os.environ.get("SLURM_NTASKS")):
         # JAX gives each task of SLURM and Open MPI one GPU, also where a node has a single task and several GPUs.
         for platform in ("cuda", "rocm"):
             jax.config.update(f"jax_{platform}_visible_devices", os.environ.get("JAX_LOCAL_DEVICE_IDS", "all"))
@@ -85,12 +84,6 @@ def _detected_processes() -> int:
             f"JAX_NUM_PROCESSES is not set, and asking the cluster for the processes of the run failed: "
             f"{' '.join(str(e).split())}; JAX_NUM_PROCESSES=1 is a process by itself"
         ) from e
-
-
-def _alone_on_its_node() -> bool:
-    """Whether SLURM or Open MPI started one process on each node."""
-    nodes = os.environ.get("SLURM_STEP_NUM_NODES")
-    return os.environ.get("OMPI_COMM_WORLD_LOCAL_SIZE") == "1" or (nodes and nodes == os.environ.get("SLURM_NTASKS"))
 
 
 _on_abort: Any = None  # C calls it: it must live on

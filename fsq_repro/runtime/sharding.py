@@ -17,19 +17,15 @@ NETWORKS = ("params", "discriminator_params", "quantizer_state")  # fields of a 
 
 
 def make_mesh(fsdp: int = 1, devices: list | None = None) -> Mesh:
-    """Mesh (data = devices / fsdp, fsdp) over all devices, or those given.
+    """Mesh (data = devices / fsdp, fsdp) over all devices, or those given; ValueError if `fsdp` does not divide them.
 
     Axes are Auto: `jax.make_mesh` alone makes them Explicit, under which a gather from a codebook does not trace.
-
-    Raises:
-      ValueError: `fsdp` does not divide the number of devices.
     """
     devices = jax.devices() if devices is None else devices
     if fsdp < 1 or len(devices) % fsdp:
         raise ValueError(f"mesh.fsdp = {fsdp} must divide the number of devices, {len(devices)}")
-    return jax.make_mesh(
-        (len(devices) // fsdp, fsdp), ("data", "fsdp"), axis_types=(AxisType.Auto, AxisType.Auto), devices=devices
-    )
+    shape, auto = (len(devices) // fsdp, fsdp), (AxisType.Auto, AxisType.Auto)
+    return jax.make_mesh(shape, ("data", "fsdp"), axis_types=auto, devices=devices)
 
 
 def batch_sharding(mesh: Mesh) -> NamedSharding:

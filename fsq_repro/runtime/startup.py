@@ -18,10 +18,7 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 def start() -> None:
-    """Sets up logging, the persistent compilation cache and, for several processes, `jax.distributed`.
-
-    UserError as of `processes.connect`.
-    """
+    """Logging, the persistent compilation cache and, for several processes, `processes.connect` with its errors."""
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)

@@ -47,9 +47,9 @@ class TaskScorer(Protocol):
     shown: "Shown"
 
     def update(self, maps: Maps, truths: Sequence[Item]) -> None:
-        """Adds predictions (B, H, W, ...) of a batch at the model's resolution; `truths` are B items of the source.
+        """Adds predictions (B, H, W, ...) of a batch at the model's resolution.
 
-        Predictions are brought to the size of the ground truth, as published.
+        As published they are brought to the size of `truths`, B items of the source.
         """
 
     def compute(self) -> dict[MetricKey, float | int]:
@@ -61,52 +61,34 @@ class TaskScorer(Protocol):
 
 @dataclasses.dataclass(frozen=True)
 class EvaluationData:
-    """What a task may use in its evaluation.
+    """What a task may use in its evaluation."""
 
-    Attributes:
-      train, validation: sources of the task's items.
-      data, eval: the fields of `config.data` and `config.eval`.
-      make_scorers: resolution -> the feature networks of `config.eval`, for images of this resolution.
-    """
-
-    train: Source
+    train: Source  # of the task's items
     validation: Source
-    data: Mapping[str, Any]
-    eval: Mapping[str, Any]
-    make_scorers: Callable[[int], list[Scorer]]
+    data: Mapping[str, Any]  # the fields of `config.data`
+    eval: Mapping[str, Any]  # of `config.eval`
+    make_scorers: Callable[[int], list[Scorer]]  # resolution -> the feature networks of `config.eval`, for such images
 
 
 @dataclasses.dataclass(frozen=True)
 class Evaluation:
-    """How a task is evaluated.
-
-    Attributes:
-      scorer: of the predictions.
-      source: the items that are predicted, in order.
-      preparation: makes the model's batches of them.
-      protocol: what belongs to the protocol of every metric.
-    """
+    """How a task is evaluated."""
 
     scorer: TaskScorer
-    source: Source
-    preparation: Preparation
-    protocol: dict[str, Any] = dataclasses.field(default_factory=dict)
+    source: Source  # the items that are predicted, in order
+    preparation: Preparation  # makes the model's batches of them
+    protocol: dict[str, Any] = dataclasses.field(default_factory=dict)  # what belongs to that of every metric
 
 
 class Task(abc.ABC):
     """One dense task: a frozen dataclass with the fields of `config.task` but its name.
 
     Fields that cannot work raise ValueError when a task is made.
-
-    Attributes:
-      name: in configs and records.
-      needs: labels that the data source must have, see `make_dense_source`.
-      has_classes: whether prepared labels are classes, which the autoencoder is given one-hot, or values.
     """
 
-    name: ClassVar[str]
-    needs: ClassVar[tuple[str, ...]] = ()
-    has_classes: ClassVar[bool] = True
+    name: ClassVar[str]  # in configs and records
+    needs: ClassVar[tuple[str, ...]] = ()  # labels that the data source must have, see `make_dense_source`
+    has_classes: ClassVar[bool] = True  # whether labels are classes, which the autoencoder is given one-hot, or values
 
     # Data, on the host: NumPy
 
@@ -167,9 +149,7 @@ class Task(abc.ABC):
     def rows(self, items: Sequence[Item], columns: Mapping[str, Sequence[Maps]]) -> np.ndarray:
         """Pictures for people: image, ground truth and each model's column, uint8 (height, width, 3).
 
-        Args:
-          items: of the source, all of one size.
-          columns: title -> what a model predicted for them, as `resized` gives it.
+        Items of the source are of one size; `columns` are title -> what a model predicted for them, as of `resized`.
         """
 
     @abc.abstractmethod
@@ -188,16 +168,11 @@ class Task(abc.ABC):
 
 
 class Shown:
-    """The first images that a scorer sees, for a picture.
-
-    Attributes:
-      items: images and true maps, of one size.
-      maps: what was predicted for each, of the same size.
-    """
+    """The first images that a scorer sees, for a picture."""
 
     def __init__(self) -> None:
-        self.items: list[Item] = []
-        self.maps: list[Maps] = []
+        self.items: list[Item] = []  # images and true maps, of one size
+        self.maps: list[Maps] = []  # what was predicted for each, of the same size
 
     def add(self, items: Iterable[Item], maps: Maps) -> None:
         """Adds items and their predictions (B, H, W, ...) as long as there is room; the other items are not read."""

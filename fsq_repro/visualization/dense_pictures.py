@@ -24,14 +24,9 @@ SHADES = (1.0, 0.72, 0.86, 0.58, 0.93, 0.65, 0.79, 0.51)  # neighbours in canoni
 
 
 def colour_depth(depth_HxW: np.ndarray, nearest: float, farthest: float) -> np.ndarray:
-    """Colours depth from bright (near) to dark (far); invalid pixels are grey.
+    """Colours depth in metres from bright (`nearest`, and all nearer) to dark (`farthest`); invalid pixels are grey.
 
-    Args:
-      depth_HxW: floats, metres.
-      nearest, farthest: range of the colours, metres; depths beyond take the colour of the end.
-
-    Returns:
-      uint8 (H, W, 3).
+    Floats (H, W) -> uint8 (H, W, 3).
     """
     unit = (depth_HxW.astype(np.float64) - nearest) / max(farthest - nearest, 1e-6)
     valid = valid_depth(depth_HxW)
@@ -45,12 +40,7 @@ def colour_panoptic(semantics_HxW: np.ndarray, instances_HxW: np.ndarray) -> np.
     Segments are counted in canonical order (rows of their centres of mass), whatever their ids: a right prediction has
     the colours of the ground truth. Each segment's last pixels before another one's are its black outline.
 
-    Args:
-      semantics_HxW: integers, 0 for void, else the class.
-      instances_HxW: integers >= 0.
-
-    Returns:
-      uint8 (H, W, 3).
+    Integers (H, W), classes 0 for void and instances >= 0 -> uint8 (H, W, 3).
     """
     ids_HxW = make_canonical(segment_codes(semantics_HxW, instances_HxW))
     ids, first = np.unique(ids_HxW, return_index=True)
@@ -70,16 +60,9 @@ def colour_panoptic(semantics_HxW: np.ndarray, instances_HxW: np.ndarray) -> np.
 
 
 def depth_rows(images_NxHxWx3: np.ndarray, depths: Mapping[str, np.ndarray]) -> np.ndarray:
-    """One row an image: the input, then each depth map.
+    """One row an image: the uint8 input, then each depth map, title -> floats (N, H, W), metres; `titled_rows` of them.
 
     The colours of a row span the valid depths of its first map (the ground truth, where there is one).
-
-    Args:
-      images_NxHxWx3: uint8, the inputs.
-      depths: title -> floats (N, H, W), metres.
-
-    Returns:
-      uint8 (height, width, 3).
     """
     columns: dict[str, list[np.ndarray]] = {title: [] for title in depths}
     for row in zip(*depths.values(), strict=True):
@@ -91,14 +74,9 @@ def depth_rows(images_NxHxWx3: np.ndarray, depths: Mapping[str, np.ndarray]) -> 
 
 
 def panoptic_rows(images_NxHxWx3: np.ndarray, maps: Mapping[str, tuple[np.ndarray, np.ndarray]]) -> np.ndarray:
-    """One row an image: the input, then each panoptic map.
+    """One row an image: the uint8 input, then each panoptic map; `titled_rows` of them.
 
-    Args:
-      images_NxHxWx3: uint8, the inputs.
-      maps: title -> classes and instance ids, integers (N, H, W) each.
-
-    Returns:
-      uint8 (height, width, 3).
+    Maps are title -> classes and instance ids, integers (N, H, W) each.
     """
     columns = {"input": images_NxHxWx3}
     for title, pair in maps.items():
@@ -111,11 +89,7 @@ def panoptic_rows(images_NxHxWx3: np.ndarray, maps: Mapping[str, tuple[np.ndarra
 def titled_rows(columns: Mapping[str, np.ndarray]) -> np.ndarray:
     """Columns of images side by side, each under its title, on white; small images enlarged by whole factors.
 
-    Args:
-      columns: title -> uint8 (N, H, W, 3); a column may already be enlarged, as that of `panoptic_rows`.
-
-    Returns:
-      uint8 (height, width, 3).
+    Title -> uint8 (N, H, W, 3), which may be enlarged already, as by `panoptic_rows` -> uint8 (height, width, 3).
     """
     tiles = {title: enlarged(images, MIN_TILE_PX) for title, images in columns.items()}
     rows, height, width, _ = next(iter(tiles.values())).shape

@@ -18,12 +18,7 @@ def reconstruction_grid(originals_NxHxWx3: np.ndarray, reconstructions_NxHxWx3: 
     """Rows of originals, each over the row of its reconstructions, on white.
 
     Small images are enlarged by whole factors without interpolation. Up to eight pairs share a row.
-
-    Args:
-      originals_NxHxWx3, reconstructions_NxHxWx3: uint8, at least one pair.
-
-    Returns:
-      uint8 (height, width, 3).
+    uint8 (N, H, W, 3), at least one pair -> uint8 (height, width, 3).
     """
     tiles_a, tiles_b = enlarged(originals_NxHxWx3), enlarged(reconstructions_NxHxWx3)
     gap = np.full((len(tiles_a), GAP_PX, *tiles_a.shape[2:]), 255, np.uint8)
@@ -47,12 +42,7 @@ def _montage(tiles_NxHxWx3: np.ndarray) -> np.ndarray:
 def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.ndarray:
     """One row per class: its name, then groups of images side by side, each under its title.
 
-    Args:
-      names: of the C classes.
-      groups: title -> uint8 (C, N, H, W, 3); N may differ between groups.
-
-    Returns:
-      uint8 (height, width, 3).
+    Groups are title -> uint8 (C, N, H, W, 3) for C names, where N may differ -> uint8 (height, width, 3).
     """
     tiles = {title: [enlarged(images) for images in group] for title, group in groups.items()}
     height, width = next(iter(tiles.values()))[0].shape[1:3]

@@ -35,8 +35,7 @@ def representation_study(
     Args:
       encode: images float32 (B, H, W, 3) in [0, 1] -> code indices int (B, h, w).
       decode: code indices int32 (n, h, w) -> images float (n, H, W, 3), [0, 1] nominal.
-      batches: dicts with `image` and `mask`, as for `evaluate_reconstructions`.
-      expected_count: number of images that the split has.
+      batches, expected_count: as for `evaluate_reconstructions`.
       codebook_size: number of codes, K.
       seed: draws the soups and the images to stitch.
 
@@ -50,8 +49,7 @@ def representation_study(
       latent_stitches: decoded: upper half of the codes of `tops` over the lower half of the codes of `bottoms`.
       pixel_stitches: upper half of `tops` over lower half of `bottoms`, the images themselves (no autoencoder).
 
-    Raises:
-      ValueError: another number of images than expected, fewer than six, or an index outside 0..K-1.
+    Raises ValueError for another number of images than expected, fewer than six, or an index outside 0..K-1.
     """
     picked = 2 * NUM_PAIRS
     if expected_count < picked:
@@ -76,11 +74,8 @@ def representation_study(
     top_tokens, bottom_tokens = np.split(np.stack(tokens).astype(np.int32), 2)
     grid = top_tokens.shape[1:]
     constant = constant_grids(usage.counts_K, NUM_CONSTANT, grid)
-    grids = [
-        iid_grids(usage.counts_K, NUM_SOUPS, grid, soup_rng),
-        constant,
-        stitch_halves(top_tokens, bottom_tokens),
-    ]
+    soup = iid_grids(usage.counts_K, NUM_SOUPS, grid, soup_rng)
+    grids = [soup, constant, stitch_halves(top_tokens, bottom_tokens)]
     decoded = to_uint8(np.asarray(decode(np.concatenate(grids))))
     soups, constants, latent_stitches = np.split(decoded, np.cumsum([len(g) for g in grids])[:-1])
     constant_codes = constant[:, 0, 0].tolist()
@@ -112,10 +107,6 @@ def constant_grids(counts_K: np.ndarray, num: int, grid: tuple[int, int]) -> np.
 
 
 def stitch_halves(top: np.ndarray, bottom: np.ndarray) -> np.ndarray:
-    """The first height // 2 rows of `top` over the other rows of `bottom` (Fig. 9).
-
-    Args:
-      top, bottom: arrays of one shape (n, height, ...): codes (n, h, w) or images (n, H, W, 3).
-    """
+    """The first height // 2 rows of `top` over the other rows of `bottom` (Fig. 9): codes (n, h, w) or images."""
     half = top.shape[1] // 2
     return np.concatenate([top[:, :half], bottom[:, half:]], axis=1)
