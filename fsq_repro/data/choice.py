@@ -1,6 +1,7 @@
 """Some items of a data set, chosen by a permutation: a stride over an ordered source can miss whole classes."""
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -16,11 +17,13 @@ def chosen_indices(total: int, count: int) -> np.ndarray:
 
 
 class Chosen:
-    """The items of a source at some positions."""
+    """The items of a source at some positions; whatever else it has is as of the source."""
 
     def __init__(self, source: Source, indices: Sequence[int] | np.ndarray) -> None:
-        self.name = source.name
         self._source, self._indices = source, indices
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(object.__getattribute__(self, "_source"), name)
 
     def __len__(self) -> int:
         return len(self._indices)
@@ -29,6 +32,6 @@ class Chosen:
         return self._source[int(self._indices[index])]
 
 
-def some_items(source: Source, count: int) -> Chosen:
+def some_items(source: Source, count: int) -> Source:
     """`count` items of a source, or all that it has."""
     return Chosen(source, chosen_indices(len(source), count))

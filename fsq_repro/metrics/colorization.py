@@ -39,7 +39,7 @@ def select_by_name(item_names: Iterable[str], names: Sequence[str]) -> list[int]
 
     Raises ValueError for a wanted name that no item has, or that two items have.
     """
-    wanted, positions = set(names), {}
+    wanted, positions = set(names), dict[str, int]()
     for position, name in enumerate(item_names):
         if name in positions:
             raise ValueError(f"item names must be unique, items {positions[name]} and {position} are both {name}.")

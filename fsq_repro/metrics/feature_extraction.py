@@ -92,7 +92,7 @@ def measure(
     statistics, digest = FeatureStatistics(keep_features=keep_features), hashlib.sha256()
     batches = images.batches(extractor.batch_size)
     for batch in track(batches, f"features of {images.name}", -(-len(images) // extractor.batch_size)):
-        digest.update(np.ascontiguousarray(batch))
+        digest.update(np.ascontiguousarray(batch).data)
         statistics.update(extractor(batch))
     if statistics.pool.count != len(images):
         raise ValueError(f"{images.name} gave {statistics.pool.count} images, it has {len(images)}.")

@@ -18,7 +18,7 @@ class FeatureStatistics:
         self.pool = Moments()  # of the features of Frechet distances
         self.spatial: Moments | None = None  # of those of sFID; None until the network gives some
         self.score: InceptionScore | None = None  # None until the network gives logits
-        self._kept: list[np.ndarray] | None = [] if keep_features else None
+        self._keep_features, self._kept = keep_features, list[np.ndarray]()
 
     def update(self, outputs: Mapping[str, np.ndarray]) -> None:
         """Adds images by their outputs, any of `pool` (N, D), `spatial` (N, E) and `logits` (N, K).
@@ -27,7 +27,7 @@ class FeatureStatistics:
         """
         if POOL in outputs:
             self.pool.update(outputs[POOL])
-            if self._kept is not None:
+            if self._keep_features:
                 self._kept.append(outputs[POOL])
         if SPATIAL in outputs:
             self.spatial = self.spatial or Moments()

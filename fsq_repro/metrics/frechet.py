@@ -23,8 +23,8 @@ class Moments:
 
     def __init__(self) -> None:
         self.count = 0  # vectors seen
-        self._mean_D: np.ndarray | None = None
-        self._scatter_DxD: np.ndarray | None = None  # sum of (x - mean)(x - mean)^T
+        self._mean_D = np.zeros(0)
+        self._scatter_DxD = np.zeros((0, 0))  # sum of (x - mean)(x - mean)^T
 
     @classmethod
     def of(cls, features_NxD: np.ndarray) -> "Moments":
@@ -66,9 +66,8 @@ class Moments:
 
     def save(self, path: str | os.PathLike) -> None:
         """Writes `mu`, `sigma` (the ADM suite's and pytorch-fid's names) and `count` to an .npz file, atomically."""
-        arrays = {"mu": self.mean, "sigma": self.covariance, "count": np.int64(self.count)}
         with atomic_path(path) as temporary:
-            np.savez(temporary, **arrays)
+            np.savez(temporary, mu=self.mean, sigma=self.covariance, count=np.int64(self.count))
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "Moments":

@@ -165,7 +165,7 @@ class PanopticQuality:
         sq = self.iou_C / np.maximum(tp, 1)
         rq = tp / np.maximum(tp + 0.5 * fp + 0.5 * fn, 0.5)  # 0.5: the least of a class that occurs
         is_thing = np.isin(np.arange(self.num_classes), self.things)
-        qualities = {}
+        qualities: dict[str, float | int] = {}
         for suffix, group in (("", occurs), ("_things", occurs & is_thing), ("_stuff", occurs & ~is_thing)):
             if group.any():
                 qualities |= {

@@ -28,7 +28,7 @@ class ReconstructionEvaluation:
 
     values: dict[str, float | int]
     statistics: dict[str, FeatureStatistics]  # feature network -> of the reconstructions' `pool` features
-    level_facts: dict[str, list | None]  # FSQ only: `CodebookUsage.level_facts`; else None for each
+    level_facts: Mapping[str, list | None]  # FSQ only: `CodebookUsage.level_facts`; else None for each
     originals: np.ndarray  # uint8 (n, H, W, 3), the first n <= 16 images of the split
     reconstructions: np.ndarray
 
@@ -57,8 +57,8 @@ def evaluate_reconstructions(
     """
     statistics = {name: FeatureStatistics() for name in features}
     usage = CodebookUsage(codebook_size)
-    psnr_values, ssim_values, mse_values = [], [], []
-    originals, reconstructions = [], []
+    per_image: dict[str, list[float]] = {"psnr": [], "ssim": [], "mse": []}
+    originals, reconstructions = list[np.ndarray](), list[np.ndarray]()
     for batch in batches:
         image, mask = batch["image"], batch["mask"]
         reconstruction, indices = (np.asarray(x) for x in reconstruct(image))
@@ -67,17 +67,16 @@ def evaluate_reconstructions(
             statistics[name].update({POOL: np.asarray(function(reconstruction_uint8))[mask]})
         usage.update(indices[mask])
         original_uint8, reconstruction_uint8 = original_uint8[mask], reconstruction_uint8[mask]
-        psnr_values.extend(psnr(original_uint8, reconstruction_uint8))
-        ssim_values.extend(ssim(original_uint8, reconstruction_uint8))
+        per_image["psnr"].extend(psnr(original_uint8, reconstruction_uint8))
+        per_image["ssim"].extend(ssim(original_uint8, reconstruction_uint8))
         error = to_unit_float(original_uint8).astype(np.float64) - to_unit_float(reconstruction_uint8)
-        mse_values.extend((error**2).mean(axis=(1, 2, 3)))
-        wanted = NUM_PICTURES - sum(map(len, originals))
+        per_image["mse"].extend((error**2).mean(axis=(1, 2, 3)))
+        wanted = NUM_PICTURES - sum(len(images) for images in originals)
         if wanted > 0:
             originals.append(original_uint8[:wanted])
             reconstructions.append(reconstruction_uint8[:wanted])
-    if len(psnr_values) != expected_count:
-        raise ValueError(f"the evaluation saw {len(psnr_values)} images, the split has {expected_count}.")
-    per_image = {"psnr": psnr_values, "ssim": ssim_values, "mse": mse_values}
+    if len(per_image["mse"]) != expected_count:
+        raise ValueError(f"the evaluation saw {len(per_image['mse'])} images, the split has {expected_count}.")
     return ReconstructionEvaluation(
         values={name: float(np.mean(values)) for name, values in per_image.items()} | usage.compute(),
         statistics=statistics,

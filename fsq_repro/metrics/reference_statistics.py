@@ -57,7 +57,7 @@ def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
         # The ADM suite reads both or fails; one without the other is a damaged file.
         has_spatial = not {"mu_s", "sigma_s"}.isdisjoint(names)
         spatial = _read_statistics(archive, path, "mu_s", "sigma_s", count) if has_spatial else None
-        protocol = {}
+        protocol: Any = {}
         if "protocol" in names:
             text = str(_read_array(archive, path, "protocol"))
             try:
@@ -87,7 +87,7 @@ def write_reference(
       images: for precision and recall; the ADM suite's files have 10,000.
       protocol: JSON-serialisable: network, resize, data.
     """
-    arrays = {"mu": pool.mean, "sigma": pool.covariance}
+    arrays: dict[str, Any] = {"mu": pool.mean, "sigma": pool.covariance}
     if spatial is not None:
         arrays |= {"mu_s": spatial.mean, "sigma_s": spatial.covariance}
     arrays |= {"count": np.int64(pool.count), "protocol": np.array(json.dumps(protocol))}

@@ -18,7 +18,7 @@ def clean_resize(images_BxHxWx3: np.ndarray, side: int) -> np.ndarray:
 
     def resized(image_HxWx3: np.ndarray) -> np.ndarray:
         planes = [Image.fromarray(image_HxWx3[..., c].astype(np.float32)) for c in range(3)]
-        return np.stack([p.resize((side, side), Image.Resampling.BICUBIC) for p in planes], axis=-1)
+        return np.stack([np.asarray(p.resize((side, side), Image.Resampling.BICUBIC)) for p in planes], axis=-1)
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
         return np.stack(list(pool.map(resized, images_BxHxWx3)))

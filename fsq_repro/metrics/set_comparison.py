@@ -58,9 +58,11 @@ def compare(
             if not side.has_images:
                 raise ValueError(f"precision and recall need images (arr_0) in {side.path}, it has none.")
             images[role] = NpzImages(side.path)
-    if images and extractor is None:
-        raise ValueError("a feature network must be named to compare images, only reference files go without.")
-    measured = {role: measure(x, extractor, keep_features=with_precision_recall) for role, x in images.items()}
+    measured = {}
+    for role, x in images.items():
+        if extractor is None:
+            raise ValueError("a feature network must be named to compare images, only reference files go without.")
+        measured[role] = measure(x, extractor, keep_features=with_precision_recall)
     a, b = (side if isinstance(side, ReferenceStatistics) else measured[role][0] for role, side in sides.items())
     name, value = distance_name(protocol, b.pool.count), frechet_distance(a.pool, b.pool)
     figures = {name: value}
