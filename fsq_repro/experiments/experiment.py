@@ -7,7 +7,7 @@ from typing import Any
 
 from ml_collections import ConfigDict
 
-from fsq_repro.data.choice import Chosen, some_items
+from fsq_repro.data.choice import some_items
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
@@ -64,6 +64,6 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     )
 
 
-def _some_items(items: Source | TokenSource, count: int) -> Chosen | TokenSource:
+def _some_items(items: Source | TokenSource, count: int) -> Source | TokenSource:
     """What the check during training looks at, of a source that may be ordered by class."""
     return items.some_items(count) if isinstance(items, TokenSource) else some_items(items, count)
