@@ -62,9 +62,7 @@ def build_abstract(config: ConfigDict, stage1: ConfigDict | None = None) -> Abst
     """Builds and checks as `build_experiment` does, but opens no data and no stage I.
 
     `stage1` is the config of stage I where `config` is of a stage II that names no run directory in its `stage1`.
-
-    Raises:
-      ValueError, UserError: one sentence that names the field, its value and what is allowed.
+    ValueError and UserError say in one sentence which field has which value and what is allowed.
     """
     kind, stage1_model = kind_of(config), None
     if kind.needs:

@@ -85,14 +85,10 @@ class Cost:
 def measure(
     iterator: Iterator[Batch], reading: Stopwatch, preparing: Stopwatch | None, *, batch_size: int, batches: int
 ) -> Cost:
-    """Draws `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
+    """Draws at least `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
 
-    Args:
-      iterator: over a pipeline without worker processes.
-      reading: times the reads of single items.
-      preparing: times the task's work on whole batches of `batch_size`; None where there is none.
-      batch_size: images a batch.
-      batches: how many are drawn, at least.
+    `iterator` is over a pipeline without worker processes. `reading` times the reads of single items, `preparing` the
+    task's work on whole batches of `batch_size`; None where there is none.
     """
 
     def state() -> tuple[float, int, float, int, float]:
@@ -113,11 +109,7 @@ def measure(
 
 
 def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
-    """CPU time of the config's training pipeline, of its own data set; what its kind refuses is refused.
-
-    Raises:
-      UserError: training reads no images.
-    """
+    """CPU time of the config's training pipeline, of its own data set; UserError if training reads no images."""
     kind, devices = kind_of(config), jax.device_count()
     if kind.trains_on_tokens(config):
         raise UserError(

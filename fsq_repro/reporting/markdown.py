@@ -126,7 +126,7 @@ class Section:
     title: str
     shows: Callable[[RunRecord], bool]
     tables: Callable[[list[Group]], str]
-    claims: Sequence[Claim | RankClaim]
+    claims: Sequence[Claim | RankClaim] = ()
     checks: Callable[[list[Group]], list[str]] = lambda groups: []
     note: str = ""
 
@@ -135,7 +135,8 @@ class Section:
         parts = [f"## {self.title}\n"]
         for setting, runs in split_by_setting(r for r in records if self.shows(r)).items():
             groups = group_runs(runs)
-            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n", findings_text(self.judge(groups))]
+            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n"]
+            parts += [findings_text(self.judge(groups))] * bool(self.claims)
             if checked := self.checks(groups):
                 parts.append("Sanity checks, no findings:\n\n" + "".join(f"- {line}\n" for line in checked))
         return "\n".join(parts + [self.note] * bool(self.note)) if len(parts) > 1 else ""

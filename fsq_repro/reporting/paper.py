@@ -1,9 +1,7 @@
 """What "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505 v2, ICLR 2024) reports on what we measure.
 
 The points of Fig. 3, Fig. 4 (bottom) and Fig. 10 are published as curves without numbers. This file holds what the
-text, the table of Fig. 4 and the axes say, each with its source, and nothing read off a curve by us. The trade-off
-study is ImageNet at 128 x 128: 50,000 validation images against training-set statistics, FID of the ADM suite, 100
-epochs (section 4.2); Fig. 4 is ImageNet at 256 x 256 (section 4.3).
+text, the table of Fig. 4 and the axes say, each with its source, and nothing read off a curve by us.
 """
 
 import dataclasses
@@ -39,7 +37,7 @@ TRADEOFF = (
     Statement("fsq", 16, 16, "best FID; more than 2^15 codes used", "section 5.1, Fig. 3a and 3c"),
 )
 
-# Masked transformers on those tokens (200 epochs).
+# Masked transformers (200 epochs) on tokens of autoencoders trained for 100 epochs.
 SAMPLING = (
     Statement("fsq", 11, 11, "FID ahead of VQ's", "section 5.1, Fig. 3b"),
     Statement("fsq", 11.5, 16, "FID saturates, ahead of VQ's", "section 5.1, Fig. 3b"),

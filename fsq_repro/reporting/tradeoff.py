@@ -8,11 +8,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting import claims, markdown, paper
+from fsq_repro.reporting import claims, markdown, paper, verdicts
 from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Pairs, RankClaim, Side
 from fsq_repro.reporting.groups import Group, keys_of
 from fsq_repro.reporting.markdown import MISSING, Cell, Column, Section, metric_column
-from fsq_repro.reporting.verdicts import exactly
 
 FULL_USAGE = 0.95  # of the usage that a uniform source would show
 COLLAPSED_USAGE, COLLAPSED_CODES = 0.5, 2**10
@@ -29,7 +28,7 @@ def _codes_of_collapsed(groups: Sequence[Group], key: MetricKey) -> Pairs:
     for g in claims.family(groups, "vq", low=11.5):
         uniform = g.statistic(MetricKey("uniform_usage"))
         if g.values(key) and uniform and uniform.mean * g.first.codebook_size >= 2 * COLLAPSED_CODES:
-            yield claims.side(g, key), Side("a bound of", key, exactly(COLLAPSED_CODES))
+            yield claims.side(g, key), Side("a bound of", key, verdicts.exactly(COLLAPSED_CODES))
 
 
 def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
@@ -175,7 +174,9 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
     cost, coder = MetricKey(COST), MetricKey("coder_bits")
-    pairs = [(claims.side(g, cost), Side("log2|C|", cost, exactly(g.first.bits))) for g in groups if g.values(cost)]
+    pairs = [
+        (claims.side(g, cost), Side("log2|C|", cost, verdicts.exactly(g.first.bits))) for g in groups if g.values(cost)
+    ]
     streams = list(claims.against("coder_expected_bits", "the model's")(groups, coder))
     close = [abs(a.statistic.mean / b.statistic.mean - 1) < CODER_TOLERANCE for a, b in streams]
     checks = (

@@ -84,11 +84,6 @@ def comparable(a: Group, key: MetricKey, b: Group, other: MetricKey) -> bool:
     return bool(a.values(key) and b.values(other)) and same_measurement(a.protocol(key), b.protocol(other))
 
 
-def of_the_data(protocol: dict[str, Any]) -> dict[str, Any]:
-    """What remains of a protocol for a baseline, which is no run's."""
-    return {key: value for key, value in protocol.items() if key not in OF_THE_RUN}
-
-
 def baselines(records: Iterable[RunRecord], key: MetricKey) -> list[tuple[MetricKey, Group]]:
     """What was measured in a model's place, each with the first run that has it; the same value once.
 

@@ -86,17 +86,12 @@ def select_runs(runs: list[Run], only: str) -> list[Run]:
 class Task:
     """A run with one seed: what a launcher trains and evaluates.
 
-    Attributes:
-      name: RUN/seedK.
-      path: the run directory.
-      needs: names of the tasks that must have finished first.
-      train: scripts/train.py and its arguments, called from the repository's root.
-      evaluate: scripts/evaluate.py and its arguments.
+    `train` and `evaluate` are scripts and their arguments, called from the repository's root.
     """
 
-    name: str
-    path: pathlib.Path
-    needs: tuple[str, ...]
+    name: str  # RUN/seedK
+    path: pathlib.Path  # the run directory
+    needs: tuple[str, ...]  # names of the tasks that must have finished first
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
 
@@ -106,13 +101,8 @@ def plan(
 ) -> list[Task]:
     """Every run of `load_runs` with every seed below `seeds`, each behind those that it needs.
 
-    Args:
-      workdir: DIR above.
-      sweep: the sweep's name, for the records.
-      overrides: config fields -> values, for all runs; they win over the runs' own.
-
-    Raises:
-      UserError: an override of what the sweep itself sets: the seed, or a run directory that a run needs.
+    `workdir` is DIR above, `sweep` the name in the records. `overrides`, config fields -> values, win over the runs'
+    own; UserError for one that the sweep itself sets: the seed, or a run directory that a run needs.
     """
     overrides = overrides or {}
     alone = {run.name for run in runs if run.one_seed}
@@ -140,12 +130,10 @@ def plan(
 
 
 def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
-    """Trains and evaluates every task on this machine; returns the names of those that failed.
+    """Trains and evaluates every task of `plan` on this machine; returns the names of those that failed.
 
-    Args:
-      tasks: of `plan`.
-      on_finished: called with each run's directory, also of those that had finished before.
-      parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
+    `on_finished` is called with each run's directory, also of those that had finished before. `parallel` runs at a time
+    are for CPUs: small networks use two processes of one thread each better than one of two.
     """
     environment = dict(os.environ)
     if parallel > 1:  # each keeps to one core: threads of XLA and of NumPy's matrix products
