@@ -5,19 +5,16 @@ import dataclasses
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One device, as JAX counts devices; rates are dense, without structured sparsity.
+    """One device, as JAX counts devices; rates are peak FLOP/s of dense matrix products, without structured sparsity.
 
-    Attributes:
-      bfloat16_flops: peak FLOP/s of matrix products of bfloat16 arrays.
-      float32_flops: peak FLOP/s of matrix products of float32 arrays as JAX computes them unless told otherwise:
-        rounded to bfloat16 on TPUs and to TF32 on these GPUs (docs.jax.dev/en/latest/201/precision.html).
-      memory: in bytes.
+    Those of float32 arrays are as JAX computes them unless told otherwise: rounded to bfloat16 on TPUs and to TF32 on
+    these GPUs (docs.jax.dev/en/latest/201/precision.html).
     """
 
     name: str
     bfloat16_flops: float
     float32_flops: float
-    memory: int
+    memory: int  # bytes
     source: str
 
 

@@ -3,8 +3,7 @@
 Of a compiled step the temporaries are an upper bound: XLA's CPU backend, which compiles here for virtual devices,
 schedules and fuses less for memory than those of accelerators. It drops the barriers by which remat delays what it
 computes again, so remat shows in the FLOPs alone (https://github.com/jax-ml/jax/issues/19822). The collectives too are
-those of its program: it makes no reduce-scatter of an all-reduce and a slice, and sums the gradients of a network that
-the step applies several times, as it does a discriminator, by one all-reduce an application.
+those of its program, see NOTES in reporting/dry_run.py.
 """
 
 import collections

@@ -12,14 +12,9 @@ from fsq_repro.reporting import claims, drawing, markdown, paper, tradeoff
 from fsq_repro.reporting.groups import Group
 from fsq_repro.reporting.records import RunRecord
 
-LEAD = (
-    markdown.TARGET,
-    markdown.LEVELS,
-    markdown.Column("dimensions", lambda g: str(len(g.first.levels))),
-    markdown.Column("smallest level", lambda g: str(min(g.first.levels))),
-    markdown.CODEBOOK,
-    markdown.BITS,
-)
+DIMENSIONS = markdown.Column("dimensions", lambda g: str(len(g.first.levels)))
+SMALLEST = markdown.Column("smallest level", lambda g: str(min(g.first.levels)))
+LEAD = (markdown.TARGET, markdown.LEVELS, DIMENSIONS, SMALLEST, markdown.CODEBOOK, markdown.BITS)
 METRICS = ("psnr", "ssim", "usage", "entropy_bits", "tokens")
 RULE = markdown.Column("paper", lambda g: f"{'breaks' if min(g.first.levels) < 5 else 'keeps'} the rule of 5 levels")
 CLAIM = "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size"

@@ -6,10 +6,10 @@ text, the table of Fig. 4 and the axes say, each with its source, and nothing re
 
 import dataclasses
 
+NOT_COMPARABLE = "Its values are not comparable with distances of other feature networks or other data."
 PROTOCOL = (
     "Paper: ImageNet 128 x 128, FID (ADM suite) of 50,000 validation reconstructions against training-set statistics, "
-    "usage over the validation set (section 4.2). Its values are not comparable with distances of other feature "
-    "networks or other data."
+    f"usage over the validation set (section 4.2). {NOT_COMPARABLE}"
 )
 
 
@@ -51,8 +51,7 @@ COMPRESSION = (
 )
 SAMPLING_PROTOCOL = (
     "Paper: ImageNet 128 x 128, FID (ADM suite) of 50,000 class-conditional samples against training-set statistics, "
-    "no guidance mentioned (section 4.2). Its values are not comparable with distances of other feature networks or "
-    "other data."
+    f"no guidance mentioned (section 4.2). {NOT_COMPARABLE}"
 )
 COMPRESSION_PROTOCOL = (
     "Paper: bits per token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "

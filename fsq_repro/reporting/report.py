@@ -16,14 +16,11 @@ PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a sweep's records become: a figure and tables; a table without runs is empty.
-
-    The figure shows one setting of autoencoders and the generators on their tokens; with `one_figure`, all runs.
-    """
+    """What a sweep's records become: a figure and tables; a table without runs is empty."""
 
     figure: Callable[[Sequence[RunRecord], pathlib.Path], None]
     tables: tuple[Callable[[Sequence[RunRecord]], str], ...]
-    one_figure: bool = False
+    one_figure: bool = False  # of all runs; else one a setting of autoencoders and the generators on their tokens
 
 
 STUDIES = {

@@ -125,6 +125,7 @@ COMPRESSION_NOTE = (
 OF_DISTANCE = ("spatial_fd", "inception_score")  # a column each where a run has them
 OF_SAMPLES = ("precision", "recall", "class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
 AUTOENCODER = ("psnr", "ssim", "usage", "entropy_bits", "uniform_usage", "tokens")
+SIZES = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS)  # of autoencoders
 LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR, markdown.CODEBOOK)  # of generators
 
 
@@ -140,7 +141,8 @@ def generator_tables(groups: Sequence[Group]) -> str:
     keys, records = [], [g.first for g in groups]
     present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
-        keys += [distance, *(k for k in present if _fits(k, distance))]
+        network, reference = ("", distance.network), ("", distance.reference)
+        keys += [distance, *(k for k in present if k.network in network and k.reference in reference)]
         keys += [MetricKey(name, network=distance.network) for name in OF_SAMPLES]
     keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
     costs = [
@@ -190,10 +192,6 @@ def sanity_checks(groups: list[Group]) -> list[str]:
     ]
 
 
-def _fits(key: MetricKey, distance: MetricKey) -> bool:
-    return key.network in ("", distance.network) and key.reference in ("", distance.reference)
-
-
 def _coder_cell(g: Group) -> Cell:
     key, expected = MetricKey("coder_bits"), g.statistic(MetricKey("coder_expected_bits"))
     cell = markdown.metric_cell(g, key)
@@ -206,12 +204,7 @@ def _coder_cell(g: Group) -> Cell:
 AUTOENCODERS = Section(
     "Trade-off: codebook size, reconstruction and usage",
     lambda r: r.stage1 is None,
-    lambda groups: autoencoder_table(
-        groups,
-        (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS),
-        AUTOENCODER,
-        paper_column(paper.TRADEOFF, None),
-    ),
+    lambda groups: autoencoder_table(groups, SIZES, AUTOENCODER, paper_column(paper.TRADEOFF, None)),
     AUTOENCODER_CLAIMS,
 )
 # Fig. 3b and 3d.

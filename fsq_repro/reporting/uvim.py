@@ -44,16 +44,13 @@ def _pairs(
     """Models of one (quantizer, context) against those of another of the same size: their predictions, or `group`."""
 
     def pairs(c: Comparison, key: MetricKey) -> Pairs:
-        for m, n in itertools.product(_models(c, *first), _models(c, *second)):
+        kinds = [[m for m in c.models if (m.first.quantizer, m.first.context) == kind] for kind in (first, second)]
+        for m, n in itertools.product(*kinds):
             a, b = (group(x, key) if group else x.stage2 for x in (m, n))
             if m.first.target_bits == n.first.target_bits and a and b and alike(a, b, key):
                 yield _named(m, a, key), _named(n, b, key)
 
     return pairs
-
-
-def _models(c: Comparison, quantizer: str, context: bool) -> list[Model]:
-    return [m for m in c.models if (m.first.quantizer, m.first.context) == (quantizer, context)]
 
 
 def _named(m: Model, g: Group, key: MetricKey) -> Side:
@@ -129,10 +126,7 @@ CLAIMS_OF_TASK = {
         _beats("mean_depth"),
         _beats("mean_map"),
     ),
-    "panoptic": (
-        Claim(CONTEXT, SOURCE, TASKS_METRIC, _with_and_without_context, better_by=0),
-        _beats("majority_map"),
-    ),
+    "panoptic": (Claim(CONTEXT, SOURCE, TASKS_METRIC, _with_and_without_context, better_by=0), _beats("majority_map")),
     "colorization": (_beats("grey"),),
 }
 
@@ -159,10 +153,9 @@ def _fsq_loses_less(c: Comparison) -> Finding:
 
 
 def uvim_table(records: Iterable[RunRecord]) -> str:
-    """Table 2 and the further metrics, Markdown: a section per task, in it the tables of each setting.
+    """Table 2 and the further metrics, Markdown: a section per task, in it the tables and claims of each setting.
 
     Rows: what was measured, then the baselines, then the published rows, marked as not comparable with other data.
-    Below: protocols, and for each claim of the paper whether it appears in these runs.
     """
     parts = []
     compared = sorted(comparisons(records), key=lambda c: TASKS.index(c.task))

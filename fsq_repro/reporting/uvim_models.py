@@ -73,9 +73,7 @@ def comparisons(records: Iterable[RunRecord]) -> Iterator[Comparison]:
 
 def same_measurement(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two protocols agree in all that both state on what was measured: data, split, crop, network, ...
-
-    So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler.
-    """
+    So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler."""
     return all(a[key] == b[key] for key in (a.keys() & b.keys()) - set(OF_THE_RUN))
 
 

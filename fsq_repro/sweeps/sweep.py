@@ -26,22 +26,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 class Run:
     """One point of a sweep.
 
-    Attributes:
-      name: folder and name in tables.
-      config: config file, from the repository's root.
-      arg: the part behind the colon.
-      overrides: config fields -> values, as on the command line.
-      inputs: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
-        get (stage II's `stage1`).
-      one_seed: trained with seed 0 alone, which then serves the runs of all seeds that need it.
+    `inputs`: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
+    get (stage II's `stage1`).
     """
 
-    name: str
-    config: str
-    arg: str = ""
-    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    name: str  # folder and name in tables
+    config: str  # config file, from the repository's root
+    arg: str = ""  # the part behind the colon
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)  # config fields -> values
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
-    one_seed: bool = False
+    one_seed: bool = False  # trained with seed 0 alone, which then serves the runs of all seeds that need it
 
 
 def load_runs(sweep: str) -> list[Run]:
