@@ -24,12 +24,11 @@ class Statement:
     source: str
 
 
+READ_BY_EYE = "Fig. 3a, read by eye by a reader: github.com/duchenzhuang/FSQ-pytorch issue 4"
 TRADEOFF = (
     Statement("vq", 4, 8, "FID slightly better than FSQ's", "section 5.1, Fig. 3a"),
     Statement("fsq", 4, 8, "FID slightly worse than VQ's", "section 5.1, Fig. 3a"),
-    Statement(
-        "fsq", 10, 10, "FID about 8", "Fig. 3a, read by eye by a reader: github.com/duchenzhuang/FSQ-pytorch issue 4"
-    ),
+    Statement("fsq", 10, 10, "FID about 8", READ_BY_EYE),
     Statement("vq", 11, 11, "FID at its minimum, usage starts to fall", "section 5.1, Fig. 3a and 3c"),
     Statement("vq", 11.5, 16, "FID worsens; usage < 50%, never more than 2^10 codes", "section 5.1, Fig. 3a and 3c"),
     Statement("fsq", 12, 12, "FID still improving", "section 5.1, Fig. 3a"),

@@ -38,9 +38,7 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
     coded = [g for kind in stage2 for g in drawing.same_protocol(kind, COST)]
     drawn = [*used, *sampled, *coded]
     if not drawn:
-        raise drawing.NothingToDrawError(
-            "no run has a Frechet distance with protocol, and usage, or a cost; nothing to draw."
-        )
+        raise drawing.NothingToDrawError("no Frechet distance with protocol, and usage, or a cost; nothing to draw.")
     left_out += len({id(g) for g in [*stage1, *generators]} - {id(g) for g in drawn})
     panels = (
         ("(a) Reconstruction", used, rfd),
