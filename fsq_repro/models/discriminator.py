@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+INIT = nn.initializers.xavier_uniform()
 # Channels at each resolution, before `channel_multiplier`.
 WIDTHS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32}
 
@@ -35,8 +36,7 @@ def blur_pool(x_BxHxWxC: Array) -> Array:
 
 
 def _conv(filters: int, side: int, dtype: Any, use_bias: bool = True) -> nn.Conv:
-    init = nn.initializers.xavier_uniform()
-    return nn.Conv(filters, (side, side), use_bias=use_bias, dtype=dtype, kernel_init=init)
+    return nn.Conv(filters, (side, side), use_bias=use_bias, dtype=dtype, kernel_init=INIT)
 
 
 class ResBlock(nn.Module):
@@ -82,6 +82,5 @@ class Discriminator(nn.Module):
         while x.shape[1] > 4:
             x = ResBlock(width[x.shape[1] // 2], self.dtype)(x)
         x = leaky_relu(_conv(width[4], 3, self.dtype)(x)).reshape(B, -1)
-        init = nn.initializers.xavier_uniform()
-        x = leaky_relu(nn.Dense(width[4], dtype=self.dtype, kernel_init=init)(x))
-        return nn.Dense(1, dtype=self.dtype, kernel_init=init)(x).astype(jnp.float32)
+        x = leaky_relu(nn.Dense(width[4], dtype=self.dtype, kernel_init=INIT)(x))
+        return nn.Dense(1, dtype=self.dtype, kernel_init=INIT)(x).astype(jnp.float32)
