@@ -73,11 +73,10 @@ class Discriminator(nn.Module):
         B, H, W, _ = images.shape
         if H != W or H < 8 or H not in WIDTHS:
             raise ValueError(f"Image size {H}x{W} does not suit the discriminator: it takes squares of 8, 16 ... 512.")
-        width = {side: int(channels * self.channel_multiplier) for side, channels in WIDTHS.items()}
+        multiplier = self.channel_multiplier
+        width = {side: int(channels * multiplier) for side, channels in WIDTHS.items()}
         if width[H] < 1:
-            raise ValueError(
-                f"channel_multiplier is {self.channel_multiplier}, but at {H} px it must be at least 1/{WIDTHS[H]}."
-            )
+            raise ValueError(f"channel_multiplier is {multiplier}, but at {H} px it must be at least 1/{WIDTHS[H]}.")
         x = leaky_relu(_conv(width[H], 3, self.dtype)(images))
         while x.shape[1] > 4:
             x = ResBlock(width[x.shape[1] // 2], self.dtype)(x)

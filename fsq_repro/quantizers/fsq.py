@@ -50,7 +50,7 @@ def suggest_levels(codebook_size: int) -> tuple[int, ...]:
     if bits not in PAPER_LEVELS:
         sizes = ", ".join(f"2^{b}" for b in PAPER_LEVELS)
         raise ValueError(
-            f"codebook_size is {codebook_size}, but the paper has levels for {sizes} only: see level_sets."
+            f"codebook_size is {codebook_size}, but the paper has levels for {sizes} only (see level_sets)."
         )
     return PAPER_LEVELS[bits]
 
@@ -178,10 +178,6 @@ class FSQ(nn.Module):
     def codes_to_indices(self, codes: jax.Array) -> jax.Array:
         """Float (..., d) -> int32 (...)."""
         return codes_to_indices(codes, self.levels)
-
-    def codebook(self) -> jax.Array:
-        """The implicit codebook, float32 (codebook_size, d), built here and nowhere else."""
-        return self.indices_to_codes(jnp.arange(self.codebook_size, dtype=jnp.int32))
 
 
 def _basis(levels: tuple[int, ...]) -> np.ndarray:

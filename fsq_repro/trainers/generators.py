@@ -51,12 +51,10 @@ class TokenGenerator:
 
 @dataclasses.dataclass(frozen=True)
 class MaskedGenerator(TokenGenerator):
-    """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps.
+    """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps by `sampler`.
 
-    Attributes:
-      min_ratio, bound: masking of the training examples, see `random_masks`.
-      sampler: decodes.
-      m2t_alpha, m2t_groups: of the schedule that compression uses, see `m2t_groups`.
+    `min_ratio` and `bound` are of training, see `random_masks`; `m2t_alpha` and `m2t_num_groups` of `m2t_groups`,
+    the schedule that compression uses.
     """
 
     min_ratio: float
