@@ -26,11 +26,8 @@ from fsq_repro.trainers.generators import Generator
 class ImageGenerator:
     """Draws samples with fixed weights. Sample i of a seed does not depend on batch size or number of devices.
 
-    Attributes:
-      generator: network and decoding.
-      params: of the network, replicated over this process's devices.
-      tokenizer: stage I, which decodes.
-      step: training step of the weights.
+    Attributes: `generator` (network and decoding), its `params`, `tokenizer` (stage I, which decodes), `step` (training
+    step of the weights).
     """
 
     def __init__(self, generator: Generator, params: Any, tokenizer: Tokenizer, *, step: int, batch_size: int):
@@ -46,8 +43,7 @@ class ImageGenerator:
     def token_batches(self, labels_N: np.ndarray, *, seed: int, guidance: float = 0.0) -> Iterator[np.ndarray]:
         """Tokens int32 (<= batch_size, h, w) of the samples 0..N-1 of a seed, batch by batch.
 
-        Raises:
-          ValueError: a label or the guidance weight is out of range.
+        Raises ValueError: a label or the guidance weight is out of range.
         """
         labels_N = np.asarray(labels_N, np.int32)
         num_classes, grid = self.generator.model.num_classes, self.generator.grid
@@ -81,11 +77,7 @@ class ImageGenerator:
 
 
 def load_image_generator(
-    run: str | pathlib.Path | RunDir,
-    *,
-    stage1: str | None = None,
-    weights: str = "ema",
-    step: int | None = None,
+    run: str | pathlib.Path | RunDir, *, stage1: str | None = None, weights: str = "ema", step: int | None = None
 ) -> ImageGenerator:
     """Loads a stage-II run directory and the autoencoder it was trained on.
 
@@ -94,8 +86,7 @@ def load_image_generator(
       stage1: stage I's run directory, if it is no longer where the config says.
       weights, step: as of `load_tokenizer`.
 
-    Raises:
-      UserError: no stage-II run, no checkpoint, or one that does not fit; another autoencoder than in training.
+    Raises UserError: no stage-II run, no checkpoint, or one that does not fit; another autoencoder than in training.
     """
     run = open_run(run, "maskgit", "; samples are drawn from one of maskgit")
     config = changed(run.config, {"stage1": stage1 or run.config.stage1})

@@ -25,15 +25,7 @@ NEEDED = stage1_link.Stage1Need("uvim_stage1", same=("task", "context"))
 
 
 class LabelCoder:
-    """Codes and decodes labels with fixed weights; batches that divide by this process's devices are split over them.
-
-    Attributes:
-      model, task: the autoencoder and what it is for.
-      variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
-      step: training step of the weights.
-      fingerprint: of the weights.
-      levels: FSQ's levels, None for a learned codebook.
-    """
+    """Codes and decodes labels with fixed weights; attributes as of `tokenizer.Tokenizer`, `task` is what it is for."""
 
     def __init__(self, model: LabelAutoencoder, task: Task, variables: dict[str, Any], *, step: int):
         self.model = model
@@ -53,7 +45,7 @@ class LabelCoder:
     def encode_with(self, variables: Any, batch: Arrays) -> jax.Array:
         """Prepared batch -> codes int32 (B, S), with the weights as an argument, for use inside a jitted function."""
         z = self.model.apply(variables, self.task.inputs(batch), batch["context"], method="encode")
-        return self.model.apply(variables, z, train=False, method="quantize").indices
+        return self.model.apply(variables, z, method=lambda m, z: m.quantizer(z, train=False)).indices
 
     def predict_with(self, variables: Any, codes_BxS: jax.Array, context: jax.Array) -> Arrays:
         """Codes and the image in [-1, 1] -> the prediction as maps, see `Task.predict`."""
@@ -68,8 +60,7 @@ class LabelCoder:
 def load_label_coder(run: str | pathlib.Path | RunDir, *, step: int | None = None) -> LabelCoder:
     """Loads the stage I of a run directory at a checkpoint's step, the last by default.
 
-    Raises:
-      UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
+    Raises UserError: no run of UViM's stage I, no checkpoint, or one that does not fit the run's config.
     """
     run = open_run(run, NEEDED.trainer)
     with explained():
@@ -79,11 +70,7 @@ def load_label_coder(run: str | pathlib.Path | RunDir, *, step: int | None = Non
 
 
 def load_stage1_coder(config: ConfigDict, *, fingerprint: str | None = None) -> LabelCoder:
-    """The label autoencoder of `config.stage1`; as `tokenizer.load_stage1_tokenizer`.
-
-    Raises:
-      UserError: no run or no checkpoint there, another task, codebook, resolution or context, or other weights.
-    """
+    """The label autoencoder of `config.stage1`; as `tokenizer.load_stage1_tokenizer`, also for its task and context."""
     run = NEEDED.open(config)
     coder = load_label_coder(run)
     stage1_link.check_weights(run, coder.step, coder.fingerprint, fingerprint)

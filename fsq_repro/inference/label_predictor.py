@@ -28,13 +28,8 @@ from fsq_repro.trainers.code_predictor import CodePredictorTrainer
 class LabelPredictor:
     """Predicts labels of images with fixed weights: codes one after the other, then stage I's decoder.
 
-    Batches that divide by this process's devices are split over them.
-
-    Attributes:
-      trainer: the networks and how codes are drawn.
-      params: of stage II.
-      step: training step of the weights.
-      batch_size: images at a time.
+    Batches that divide by this process's devices are split over them. `trainer` has the networks and how codes are
+    drawn; `params` are stage II's, `step` is theirs; `batch_size` is the number of images at a time.
     """
 
     def __init__(self, trainer: CodePredictorTrainer, params: Any, *, step: int, batch_size: int):
@@ -65,16 +60,15 @@ class LabelPredictor:
     def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
         """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, see `Task.resized`.
 
-        Raises:
-          ValueError: an image is smaller than a patch.
+        Raises ValueError: an image is smaller than a patch.
         """
         model = self.trainer.model
         for i, image in enumerate(images):
-            if min(image.shape[:2]) < model.patch_size:
-                height, width = image.shape[:2]
+            (height, width), least = image.shape[:2], model.patch_size
+            if min(height, width) < least:
                 raise ValueError(
                     f"image {i + 1} of {len(images)} has {height} x {width} pixels, but must have at least "
-                    f"{model.patch_size} x {model.patch_size}, the size of a patch"
+                    f"{least} x {least}, the size of a patch"
                 )
         for start in range(0, len(images), self.batch_size):
             part = images[start : start + self.batch_size]
@@ -90,8 +84,8 @@ def load_label_predictor(
 ) -> LabelPredictor:
     """Loads a stage II of UViM and the stage I that it was trained on; arguments as of `load_image_generator`.
 
-    Raises:
-      UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in training.
+    Raises UserError: no run of UViM's stage II, no checkpoint, one that does not fit, or another stage I than in
+    training.
     """
     run = open_run(run, "uvim_stage2", "; predictions need one of 'uvim_stage2'")
     config = changed(run.config, {"stage1": stage1 or run.config.stage1})

@@ -31,10 +31,8 @@ class Tokenizer:
     Attributes:
       model: the autoencoder module.
       variables: {"params": ..., "quantizer": ...}, replicated over this process's devices.
-      fingerprint: of the weights.
-      step: training step of the weights.
+      fingerprint, step: of the weights: a hash of them and their training step.
       resolution: image side in pixels.
-      codebook_size: number of codes.
       levels: FSQ's levels, None for a learned codebook.
       grid: tokens along one side.
     """
@@ -56,12 +54,11 @@ class Tokenizer:
 
         self._encode = jax.jit(self.encode_with)
         self._decode = jax.jit(decode)
-        self._reconstruct = jax.jit(lambda v, x: reconstruct(model, v["params"], v["quantizer"], x))
+        self._reconstruct = jax.jit(lambda variables, images: reconstruct(model, variables, images))
 
     def encode_with(self, variables: Any, images: jax.Array) -> jax.Array:
         """`encode` with the weights as an argument, for use inside another jitted function."""
-        z = self.model.apply(variables, images, method="encode")
-        return self.model.apply(variables, z, train=False, method="quantize").indices
+        return self.model.apply(variables, images, method=lambda m, x: m.quantizer(m.encode(x), train=False).indices)
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
         """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
@@ -84,8 +81,8 @@ def load_tokenizer(run: str | pathlib.Path | RunDir, *, weights: str = "ema", st
       weights: "ema" (the averages that the paper's tables use) or "raw".
       step: a checkpoint's step; the last by default.
 
-    Raises:
-      UserError: no run of an autoencoder, no checkpoint, or one that does not fit the run's config; other `weights`.
+    Raises UserError: no run of an autoencoder, no checkpoint, or one that does not fit the run's config; other
+    `weights`.
     """
     run = open_run(run, NEEDED.trainer)
     with explained():
@@ -107,8 +104,7 @@ def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None)
 
     `config` is stage II's; `fingerprint` is of the weights that its run was started with, None for a new one.
 
-    Raises:
-      UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
+    Raises UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
     """
     run = NEEDED.open(config)
     tokenizer = load_tokenizer(run)

@@ -20,7 +20,6 @@ class PerceptualLoss:
     """A perceptual loss with its pretrained weights.
 
     Attributes:
-      name: as given to `load_perceptual`.
       network: "vgg16", "alexnet" or "resnet50". A table is never scored with the network of the training loss.
       file_hash: SHA-256 of the weight file.
       params: the weights, to be handed to the call (an argument of the jitted step, not a constant in it).

@@ -15,14 +15,8 @@ def smoothed_cross_entropy(
     of its tokens are masked (`weighted_sequence_cross_entropy_loss` in `maskgit/libml/losses.py`). An example without
     any weight adds 0 and is still counted in the batch (the published code gives NaN).
 
-    Args:
-      logits_BxSxV: of any float dtype; computed in float32.
-      targets_BxS: int32 in 0..V-1.
-      weights_BxS: at least 0, 1 where a token is predicted (masked).
-      label_smoothing: s in [0, 1].
-
-    Returns:
-      Float32 scalar.
+    Logits of any float dtype, targets int32 in 0..V-1, weights of at least 0 (1 where a token is predicted) and s =
+    `label_smoothing` in [0, 1] -> float32 scalar, computed in float32.
     """
     log_p_BxSxV = jax.nn.log_softmax(logits_BxSxV.astype(jnp.float32))
     log_p_target_BxS = jnp.take_along_axis(log_p_BxSxV, targets_BxS[..., None], axis=-1)[..., 0]

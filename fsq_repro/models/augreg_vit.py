@@ -63,13 +63,11 @@ def load_augreg_vit(path: str | os.PathLike, params: Any) -> dict[str, Any]:
       path: the `.npz` file; its class token and head are not used.
       params: the model's parameters, or their shapes as `jax.eval_shape` gives them.
 
-    Returns:
-      {"EmbedPatches", "encoder", "pos_embedding_encoder"}: float32 NumPy arrays. `params | load_augreg_vit(...)` is the
-      model that starts from the file.
+    Returns float32 NumPy arrays {"EmbedPatches", "encoder", "pos_embedding_encoder"}; `params | load_augreg_vit(...)`
+    is the model that starts from the file.
 
-    Raises:
-      ValueError: there is no such file, it is no `.npz`, or it holds a ViT of another depth, width, number of heads or
-        patch size.
+    Raises ValueError: there is no such file, it is no `.npz`, or it holds a ViT of another depth, width, number of
+    heads or patch size.
     """
     path = pathlib.Path(path)
     if not path.is_file():
@@ -84,10 +82,8 @@ def load_augreg_vit(path: str | os.PathLike, params: Any) -> dict[str, Any]:
             raise ValueError(
                 f"{path} holds a ViT of {len(found)} encoder blocks, but the model's num_layers is {depth}."
             )
-        loaded = {
-            name: _read(path, arrays, file_name(name), x.shape) for name, x in flatten_dict(encoder, sep="/").items()
-        }
-    return unflatten_dict(loaded, sep="/")
+        wanted = flatten_dict(encoder, sep="/").items()
+        return unflatten_dict({name: _read(path, arrays, file_name(name), x.shape) for name, x in wanted}, sep="/")
 
 
 def _read(path: pathlib.Path, arrays: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:

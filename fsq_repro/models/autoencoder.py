@@ -112,12 +112,11 @@ class Autoencoder(nn.Module):
 
     Attributes:
       quantizer: any module of `fsq_repro.quantizers`; its `num_channels` is what the encoder emits.
-      filters: width of the first level, a multiple of 32 (the groups of GroupNorm). The paper: 128.
+      filters: width of the first level, a multiple of 32 (the groups of GroupNorm).
       channel_multipliers: width of each level over `filters`; all levels but the last halve the resolution.
       num_res_blocks: residual blocks a level.
-      stem_patch: side of the pixel patches folded into channels before the first and unfolded after the last
-        convolution; 1 is the published network.
-      faithful_shortcut: keep the published shortcut (see `ResBlock`).
+      stem_patch: side of the pixel patches folded into channels around the network; 1 is the published one.
+      faithful_shortcut: see `ResBlock`.
       dtype: of the computation; parameters are float32.
 
     Raises ValueError where the architecture or the image size cannot work.
@@ -138,16 +137,13 @@ class Autoencoder(nn.Module):
 
     def setup(self):
         if self.filters < NORM_GROUPS or self.filters % NORM_GROUPS:
-            raise ValueError(
-                f"filters is {self.filters}, but must be a multiple of {NORM_GROUPS} (GroupNorm's groups)."
-            )
+            raise ValueError(f"filters is {self.filters}, but must be a multiple of {NORM_GROUPS}: GroupNorm's groups.")
         if not self.channel_multipliers or self.stem_patch < 1:
             raise ValueError(
                 f"channel_multipliers is {self.channel_multipliers} and stem_patch {self.stem_patch}, but at least one "
                 "multiplier and a patch of at least 1 are needed."
             )
-        fields = ("filters", "channel_multipliers", "num_res_blocks", "stem_patch", "faithful_shortcut", "dtype")
-        body = {field: getattr(self, field) for field in fields}
+        body = {field: getattr(self, field) for field in Stack.__annotations__}
         self.encoder = Encoder(**body, num_channels=self.quantizer.num_channels)
         self.decoder = Decoder(**body)
 
@@ -158,15 +154,11 @@ class Autoencoder(nn.Module):
             raise ValueError(f"Image size {H}x{W} is not divisible by the autoencoder's stride of {self.stride}.")
         return self.encoder(images)
 
-    def quantize(self, z: Array, *, train: bool):
-        """Latents -> `Quantized(codes, indices, loss, metrics)`."""
-        return self.quantizer(z, train=train)
-
     def decode(self, codes: Array) -> Array:
         """Codes (B, h, w, num_channels) -> float32 images (B, h*stride, w*stride, 3)."""
         return self.decoder(codes)
 
     def __call__(self, images: Array, *, train: bool):
         """Images (B, H, W, 3) -> (reconstructions float32 (B, H, W, 3), `Quantized`)."""
-        quantized = self.quantize(self.encode(images), train=train)
+        quantized = self.quantizer(self.encode(images), train=train)
         return self.decode(quantized.codes), quantized

@@ -13,14 +13,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
-from fsq_repro.models.vit_layers import (
-    LAYER_NORM_EPSILON,
-    Encoder,
-    MlpBlock,
-    PatchEmbed,
-    check_sizes,
-    position_init,
-)
+from fsq_repro.models.vit_layers import LAYER_NORM_EPSILON, Encoder, MlpBlock, PatchEmbed, check_sizes, position_init
 
 START = -1  # what the decoder is fed in front of the first code
 
@@ -118,22 +111,15 @@ class Decoder(nn.Module):
     token_std: float
 
     def setup(self):
-        self.embed = nn.Embed(
-            self.vocabulary_size,
-            self.width,
-            embedding_init=nn.initializers.normal(self.token_std),
-            dtype=self.dtype,
-            name="EmbedTargets",
-        )
+        init, V = nn.initializers.normal(self.token_std), self.vocabulary_size
+        self.embed = nn.Embed(V, self.width, embedding_init=init, dtype=self.dtype, name="EmbedTargets")
         block_class = nn.remat(DecoderBlock) if self.remat else DecoderBlock
         self.blocks = [
             block_class(self.width, self.num_heads, self.mlp_width, self.dtype, name=f"EncDecBlock{i}")
             for i in range(self.num_layers)
         ]
         self.norm = nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name="LayerNorm")
-        self.head = nn.Dense(
-            self.vocabulary_size, kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="LogitsDense"
-        )
+        self.head = nn.Dense(V, kernel_init=nn.initializers.zeros, dtype=jnp.float32, name="LogitsDense")
 
     def __call__(
         self,
@@ -162,12 +148,11 @@ class CodePredictor(nn.Module):
     Attributes:
       codebook_size: number of codes, K.
       num_codes: codes of an image, S.
-      image_size: height and width in pixels, a multiple of `patch_size`.
-      patch_size: side of the encoder's patches; there are P of them.
+      image_size, patch_size: sides of the images and of the encoder's patches in pixels; there are P patches.
       width, num_layers, num_heads, mlp_width: of encoder and of decoder.
       token_std: standard deviation of the initial token embeddings; 1 is Linen's and the published code's.
       position_scale: initial position embeddings of both have a deviation of position_scale / sqrt(width).
-      remat: compute each layer again in the backward pass instead of keeping its activations.
+      remat: see `vit_layers.Encoder`.
       dtype: of the computation; parameters, statistics of softmax and LayerNorm, and logits are float32.
 
     Raises ValueError where the sizes cannot work.
@@ -188,15 +173,14 @@ class CodePredictor(nn.Module):
 
     def setup(self):
         check_sizes(self.width, self.num_heads)
-        if self.patch_size < 1 or self.image_size < 1 or self.image_size % self.patch_size:
-            raise ValueError(
-                f"image_size is {self.image_size}, but must be a multiple of {self.patch_size} (patch_size)."
-            )
+        side, patch = self.image_size, self.patch_size
+        if patch < 1 or side < 1 or side % patch:
+            raise ValueError(f"image_size is {side}, but must be a multiple of {patch} (patch_size).")
         body = (self.num_layers, self.num_heads, self.mlp_width, self.remat, self.dtype)
-        self.patches = PatchEmbed(self.width, self.patch_size, self.dtype, name="EmbedPatches")
+        self.patches = PatchEmbed(self.width, patch, self.dtype, name="EmbedPatches")
         self.encoder = Encoder(*body)
         self.decoder = Decoder(*body, self.codebook_size + 1, self.width, self.token_std)
-        init, P = position_init(self.width, self.position_scale), (self.image_size // self.patch_size) ** 2
+        init, P = position_init(self.width, self.position_scale), (side // patch) ** 2
         self.encoder_positions = self.param("pos_embedding_encoder", init, (1, P, self.width))
         self.decoder_positions = self.param("pos_embedding_decoder", init, (1, self.num_codes, self.width))
 
@@ -207,18 +191,13 @@ class CodePredictor(nn.Module):
     def __call__(self, images: Array, codes_BxS: Array) -> Array:
         """Logits of every code given the image and the codes before it (teacher forcing).
 
-        Args:
-          images: (B, image_size, image_size, 3) in [-1, 1].
-          codes_BxS: int32 in 0..K-1.
-
-        Returns:
-          Float32 (B, S, V). Entry i belongs to code i, whose target is therefore codes[:, i] + 1.
+        Images as of `encode` and codes int32 in 0..K-1 -> float32 (B, S, V). Entry i belongs to code i, whose target is
+        therefore codes[:, i] + 1.
         """
         S = self.num_codes
         ids_BxS = 1 + jnp.pad(codes_BxS[:, :-1], ((0, 0), (1, 0)), constant_values=START)
         causal_1x1xSxS = jnp.tril(jnp.ones((S, S), bool))[None, None]
-        positions_1xSxD = self.decoder_positions.astype(self.dtype)
-        return self.decoder(ids_BxS, positions_1xSxD, self.encode(images), causal_1x1xSxS)[0]
+        return self.decoder(ids_BxS, self.decoder_positions.astype(self.dtype), self.encode(images), causal_1x1xSxS)[0]
 
     def init_cache(self, images: Array) -> list[LayerCache]:
         """Encodes images, as of `encode`, for `decode_step`: the cache of each decoder layer, of dtype `dtype`.
@@ -236,11 +215,11 @@ class CodePredictor(nn.Module):
           codes_B: int32, `START` at position 0, afterwards the code at position - 1.
           position: int32 scalar in 0..S-1, may be traced; positions must come in order.
 
-        Returns:
-          Logits float32 (B, K) of the codes alone (`START` is never a target) at `position`, and the updated cache.
+        Returns logits float32 (B, K) of the codes alone (`START` is never a target), and the updated cache.
         """
         positions_1x1xD = jax.lax.dynamic_slice_in_dim(self.decoder_positions, position, 1, axis=1).astype(self.dtype)
         visible_1x1x1xS = (jnp.arange(self.num_codes) <= position)[None, None, None]
-        ids_Bx1 = 1 + codes_B[:, None]
-        logits_Bx1xV, cache = self.decoder(ids_Bx1, positions_1x1xD, None, visible_1x1x1xS, cache, position)
+        logits_Bx1xV, cache = self.decoder(
+            1 + codes_B[:, None], positions_1x1xD, None, visible_1x1x1xS, cache, position
+        )
         return logits_Bx1xV[:, 0, 1:], cache

@@ -11,6 +11,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array, lax
 
+INIT = nn.initializers.xavier_uniform()
 # Channels at each resolution, before `channel_multiplier`.
 WIDTHS = {4: 512, 8: 512, 16: 512, 32: 512, 64: 256, 128: 128, 256: 64, 512: 32}
 
@@ -35,8 +36,7 @@ def blur_pool(x_BxHxWxC: Array) -> Array:
 
 
 def _conv(filters: int, side: int, dtype: Any, use_bias: bool = True) -> nn.Conv:
-    init = nn.initializers.xavier_uniform()
-    return nn.Conv(filters, (side, side), use_bias=use_bias, dtype=dtype, kernel_init=init)
+    return nn.Conv(filters, (side, side), use_bias=use_bias, dtype=dtype, kernel_init=INIT)
 
 
 class ResBlock(nn.Module):
@@ -73,15 +73,13 @@ class Discriminator(nn.Module):
         B, H, W, _ = images.shape
         if H != W or H < 8 or H not in WIDTHS:
             raise ValueError(f"Image size {H}x{W} does not suit the discriminator: it takes squares of 8, 16 ... 512.")
-        width = {side: int(channels * self.channel_multiplier) for side, channels in WIDTHS.items()}
+        multiplier = self.channel_multiplier
+        width = {side: int(channels * multiplier) for side, channels in WIDTHS.items()}
         if width[H] < 1:
-            raise ValueError(
-                f"channel_multiplier is {self.channel_multiplier}, but at {H} px it must be at least 1/{WIDTHS[H]}."
-            )
+            raise ValueError(f"channel_multiplier is {multiplier}, but at {H} px it must be at least 1/{WIDTHS[H]}.")
         x = leaky_relu(_conv(width[H], 3, self.dtype)(images))
         while x.shape[1] > 4:
             x = ResBlock(width[x.shape[1] // 2], self.dtype)(x)
         x = leaky_relu(_conv(width[4], 3, self.dtype)(x)).reshape(B, -1)
-        init = nn.initializers.xavier_uniform()
-        x = leaky_relu(nn.Dense(width[4], dtype=self.dtype, kernel_init=init)(x))
-        return nn.Dense(1, dtype=self.dtype, kernel_init=init)(x).astype(jnp.float32)
+        x = leaky_relu(nn.Dense(width[4], dtype=self.dtype, kernel_init=INIT)(x))
+        return nn.Dense(1, dtype=self.dtype, kernel_init=INIT)(x).astype(jnp.float32)

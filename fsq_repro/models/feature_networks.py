@@ -25,11 +25,8 @@ FEATURE_SIDE = 64
 class FeatureNetwork:
     """A feature network for Frechet distances, with what a record must say about it.
 
-    Attributes:
-      name: "alexnet" or "vgg16".
-      dim: features an image: 256 or 512.
-      file_hash: SHA-256 of the weight file.
-      params: the weights, to be handed to `apply` (an argument of the jitted function, not a constant in it).
+    `name` is "alexnet" or "vgg16", `dim` the number of features, 256 or 512, `file_hash` the weight file's SHA-256.
+    `params` are to be handed to `apply`: an argument of the jitted function, not a constant in it.
     """
 
     name: str

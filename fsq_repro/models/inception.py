@@ -10,6 +10,7 @@ import dataclasses
 import functools
 import os
 import warnings
+from collections.abc import Callable
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -60,16 +61,14 @@ class ConvNorm(nn.Module):
         return nn.relu(nn.BatchNorm(use_running_average=True, epsilon=BATCH_NORM_EPS, name="bn")(x))
 
 
-def chain(x: Array, name: str, *layers: tuple) -> Array:
-    """`ConvNorm`s one after another, called name_1, name_2, ...; each layer is its arguments."""
-    for i, layer in enumerate(layers, start=1):
-        x = ConvNorm(*layer, name=f"{name}_{i}")(x)
-    return x
-
-
 def average_3x3(x: Array) -> Array:
     """Mean over each 3x3 window, of the pixels that lie within the map: (B, H, W, C) -> (B, H, W, C)."""
     return nn.avg_pool(x, (3, 3), padding="SAME", count_include_pad=False)
+
+
+def maximum_3x3(x: Array) -> Array:
+    """In the last block: taken for an error of that graph, but its features are what FID is measured on."""
+    return nn.max_pool(x, (3, 3), padding="SAME")
 
 
 def halve(x: Array) -> Array:
@@ -77,84 +76,75 @@ def halve(x: Array) -> Array:
     return nn.max_pool(x, (3, 3), strides=(2, 2))
 
 
-class BlockA(nn.Module):
-    """Mixed_5b, 5c and 5d: 1x1, 5x5, two 3x3 and pooled branches, concatenated."""
+class Block(nn.Module):
+    """Branches, concatenated; each is its name and the arguments of its `ConvNorm`s, one after another.
 
-    pool_filters: int
+    A layer in two parts is two convolutions side by side. `branch_pool` begins with the pooling.
+    """
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        branches = [
-            ConvNorm(64, name="branch1x1")(x),
-            chain(x, "branch5x5", (48,), (64, (5, 5))),
-            chain(x, "branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3))),
-            ConvNorm(self.pool_filters, name="branch_pool")(average_3x3(x)),
-        ]
-        return jnp.concatenate(branches, axis=-1)
-
-
-class BlockB(nn.Module):
-    """Mixed_6a: halves the map."""
+    pool: Callable[[Array], Array]
+    branches: tuple[tuple, ...]
 
     @nn.compact
     def __call__(self, x: Array) -> Array:
-        branches = [
-            ConvNorm(384, (3, 3), 2, "VALID", name="branch3x3")(x),
-            chain(x, "branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3), 2, "VALID")),
-            halve(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+        outputs = []
+        for branch, *layers in self.branches:
+            y = self.pool(x) if branch == "branch_pool" else x
+            for i, layer in enumerate(layers, start=1):
+                name = f"{branch}_{i}" if len(layers) > 1 else branch
+                if isinstance(layer[0], tuple):
+                    sides = zip("ab", layer, strict=True)
+                    y = jnp.concatenate([ConvNorm(*part, name=name + side)(y) for side, part in sides], axis=-1)
+                else:
+                    y = ConvNorm(*layer, name=name)(y)
+            outputs.append(y)
+        return jnp.concatenate(outputs, axis=-1)
 
 
-class BlockC(nn.Module):
-    """Mixed_6b to 6e: 7x7 convolutions as pairs of 1x7 and 7x1."""
-
-    filters: int  # between the convolutions of a branch
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        f = self.filters
-        branches = [
-            ConvNorm(192, name="branch1x1")(x),
-            chain(x, "branch7x7", (f,), (f, (1, 7)), (192, (7, 1))),
-            chain(x, "branch7x7dbl", (f,), (f, (7, 1)), (f, (1, 7)), (f, (7, 1)), (192, (1, 7))),
-            ConvNorm(192, name="branch_pool")(average_3x3(x)),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+DOWN = ((3, 3), 2, "VALID")
+FORK = ((384, (1, 3)), (384, (3, 1)))
 
 
-class BlockD(nn.Module):
-    """Mixed_7a: halves the map."""
-
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        branches = [
-            chain(x, "branch3x3", (192,), (320, (3, 3), 2, "VALID")),
-            chain(x, "branch7x7x3", (192,), (192, (1, 7)), (192, (7, 1)), (192, (3, 3), 2, "VALID")),
-            halve(x),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def _block_a(pooled: int) -> tuple:
+    dbl = ("branch3x3dbl", (64,), (96, (3, 3)), (96, (3, 3)))
+    return average_3x3, (("branch1x1", (64,)), ("branch5x5", (48,), (64, (5, 5))), dbl, ("branch_pool", (pooled,)))
 
 
-class BlockE(nn.Module):
-    """Mixed_7b and 7c: branches that end in a 1x3 and a 3x1 convolution side by side."""
+def _block_c(f: int) -> tuple:
+    """7x7 convolutions as pairs of 1x7 and 7x1, with `f` filters between those of a branch."""
+    single = ("branch7x7", (f,), (f, (1, 7)), (192, (7, 1)))
+    double = ("branch7x7dbl", (f,), (f, (7, 1)), (f, (1, 7)), (f, (7, 1)), (192, (1, 7)))
+    return average_3x3, (("branch1x1", (192,)), single, double, ("branch_pool", (192,)))
 
-    max_pool: bool  # in the last block: taken for an error of that graph, but its features are what FID is measured on
 
-    @nn.compact
-    def __call__(self, x: Array) -> Array:
-        single = ConvNorm(384, name="branch3x3_1")(x)
-        double = chain(x, "branch3x3dbl", (448,), (384, (3, 3)))
-        pooled = nn.max_pool(x, (3, 3), padding="SAME") if self.max_pool else average_3x3(x)
-        branches = [
-            ConvNorm(320, name="branch1x1")(x),
-            ConvNorm(384, (1, 3), name="branch3x3_2a")(single),
-            ConvNorm(384, (3, 1), name="branch3x3_2b")(single),
-            ConvNorm(384, (1, 3), name="branch3x3dbl_3a")(double),
-            ConvNorm(384, (3, 1), name="branch3x3dbl_3b")(double),
-            ConvNorm(192, name="branch_pool")(pooled),
-        ]
-        return jnp.concatenate(branches, axis=-1)
+def _block_e(pool: Callable[[Array], Array]) -> tuple:
+    double = ("branch3x3dbl", (448,), (384, (3, 3)), FORK)
+    return pool, (("branch1x1", (320,)), ("branch3x3", (384,), FORK), double, ("branch_pool", (192,)))
+
+
+BLOCKS = {
+    "Mixed_5b": _block_a(32),
+    "Mixed_5c": _block_a(64),
+    "Mixed_5d": _block_a(64),  # (B, 35, 35, 288)
+    "Mixed_6a": (
+        halve,
+        (("branch3x3", (384, *DOWN)), ("branch3x3dbl", (64,), (96, (3, 3)), (96, *DOWN)), ("branch_pool",)),
+    ),
+    "Mixed_6b": _block_c(128),
+    "Mixed_6c": _block_c(160),
+    "Mixed_6d": _block_c(160),
+    "Mixed_6e": _block_c(192),  # (B, 17, 17, 768)
+    "Mixed_7a": (
+        halve,
+        (
+            ("branch3x3", (192,), (320, *DOWN)),
+            ("branch7x7x3", (192,), (192, (1, 7)), (192, (7, 1)), (192, *DOWN)),
+            ("branch_pool",),
+        ),
+    ),
+    "Mixed_7b": _block_e(average_3x3),
+    "Mixed_7c": _block_e(maximum_3x3),  # (B, 8, 8, 2048)
+}
 
 
 class InceptionV3(nn.Module):
@@ -166,23 +156,15 @@ class InceptionV3(nn.Module):
 
         Other sides of at least 75 px run too; `spatial` then has another width.
         """
-        x = ConvNorm(32, (3, 3), 2, "VALID", name="Conv2d_1a_3x3")(images)
+        x = ConvNorm(32, *DOWN, name="Conv2d_1a_3x3")(images)
         x = ConvNorm(32, (3, 3), 1, "VALID", name="Conv2d_2a_3x3")(x)
         x = halve(ConvNorm(64, (3, 3), name="Conv2d_2b_3x3")(x))
         x = ConvNorm(80, name="Conv2d_3b_1x1")(x)
         x = halve(ConvNorm(192, (3, 3), 1, "VALID", name="Conv2d_4a_3x3")(x))  # (B, 35, 35, 192)
-        x = BlockA(32, name="Mixed_5b")(x)
-        x = BlockA(64, name="Mixed_5c")(x)
-        x = BlockA(64, name="Mixed_5d")(x)  # (B, 35, 35, 288)
-        x = BlockB(name="Mixed_6a")(x)
-        x = BlockC(128, name="Mixed_6b")(x)
-        x = BlockC(160, name="Mixed_6c")(x)
-        x = BlockC(160, name="Mixed_6d")(x)
-        spatial = x[..., :SPATIAL_CHANNELS]  # the 1x1 branch comes first
-        x = BlockC(192, name="Mixed_6e")(x)  # (B, 17, 17, 768)
-        x = BlockD(name="Mixed_7a")(x)
-        x = BlockE(False, name="Mixed_7b")(x)
-        x = BlockE(True, name="Mixed_7c")(x)  # (B, 8, 8, 2048)
+        for name, block in BLOCKS.items():
+            x = Block(*block, name=name)(x)
+            if name == "Mixed_6d":
+                spatial = x[..., :SPATIAL_CHANNELS]  # the 1x1 branch comes first
         pool_3 = jnp.mean(x, axis=(1, 2))
         logits = nn.Dense(CLASSES, **LAYER, name="fc")(pool_3)
         return InceptionOutputs(pool_3, spatial.reshape(len(images), -1), logits)
@@ -207,11 +189,8 @@ def resize_pytorch_fid(images: Array) -> Array:
     (i + 1/2) * H / 299 - 1/2 of the source, below zero taken as zero; no antialiasing. Then 2 x - 1. Positions are
     float32, as in torch's kernel.
     """
-    positions = []
-    for n in images.shape[1:3]:
-        scale = np.float32(n) / np.float32(SIDE)
-        centres = np.arange(SIDE, dtype=np.float32) + np.float32(0.5)
-        positions.append(np.maximum(centres * scale - np.float32(0.5), np.float32(0)))
+    half, centres = np.float32(0.5), np.arange(SIDE, dtype=np.float32) + np.float32(0.5)
+    positions = [np.maximum(centres * (np.float32(n) / np.float32(SIDE)) - half, 0) for n in images.shape[1:3]]
     return 2.0 * _interpolate(images, *positions) - 1.0
 
 
@@ -269,8 +248,8 @@ def inception_variables(state: dict[str, np.ndarray]) -> dict[str, Any]:
     """
     expected = expected_shapes()
     unread = {name for name in state if name == "fc.bias" or name.endswith(".num_batches_tracked")}
-    missing, foreign = sorted(expected.keys() - state.keys()), sorted(state.keys() - expected.keys() - unread)
-    for names, problem in ((missing, "lacks"), (foreign, "has, beyond those of the FID network,")):
+    missing, foreign = expected.keys() - state.keys(), state.keys() - expected.keys() - unread
+    for names, problem in ((sorted(missing), "lacks"), (sorted(foreign), "has, beyond those of the FID network,")):
         if names:
             raise ValueError(
                 f"The Inception state dict {problem} {len(names)} arrays: {', '.join(names[:4])}"
@@ -279,21 +258,20 @@ def inception_variables(state: dict[str, np.ndarray]) -> dict[str, Any]:
     for name, shape in expected.items():
         if state[name].shape != shape:
             raise ValueError(f"{name} has shape {state[name].shape}, but the FID Inception network needs {shape}.")
-    variables = {}
-    for name, (path, shape) in _places().items():
-        axes = np.argsort(_TORCH_AXES[len(shape)])
-        variables[path] = jnp.asarray(state[name].transpose(axes), jnp.float32)
-    return unflatten_dict(variables)
+    axes = {ndim: np.argsort(order) for ndim, order in _TORCH_AXES.items()}
+    return unflatten_dict(
+        {
+            path: jnp.asarray(state[name].transpose(axes[len(shape)]), jnp.float32)
+            for name, (path, shape) in _places().items()
+        }
+    )
 
 
 @dataclasses.dataclass(frozen=True)
 class InceptionNetwork:
     """The Inception network as a feature network (`feature_networks.py`), with what a record must say about it.
 
-    Attributes:
-      method: how images are resized, "adm" or "pytorch-fid".
-      file_hash: SHA-256 of the weight file.
-      params: the variables, to be handed to `apply` (an argument of the jitted function, not a constant in it).
+    `method` is how images are resized, "adm" or "pytorch-fid"; the rest is as of `FeatureNetwork` there.
     """
 
     name: ClassVar[str] = "inception"

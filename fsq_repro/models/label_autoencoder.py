@@ -66,13 +66,12 @@ class LabelAutoencoder(nn.Module):
         `EmaVectorQuantizer(4096, 768)` this is the published model.
       labels: pairs of (label, channels), e.g. (("semantics", 134), ("instances", 100)): one embedding and one head
         each. The embeddings of all labels are summed.
-      resolution: height and width of labels and context, in pixels.
-      patch_size: side of the square patches.
+      resolution, patch_size: sides of labels and context and of their patches, in pixels.
       code_grid: codes along one side.
       width, encoder_depth, decoder_depth, num_heads, mlp_width: of the two ViTs; the defaults are the published ones.
       encoder_context, decoder_context: whether that ViT sees the context.
       code_dropout: whether training zeroes a random share of the codes, see `kept_codes`.
-      remat: compute each block again in the backward pass instead of keeping its activations.
+      remat: see `vit_layers.Encoder`.
       dtype: of the computation; parameters and logits are float32.
 
     Raises ValueError where the sizes cannot work.
@@ -103,25 +102,23 @@ class LabelAutoencoder(nn.Module):
         names = [name for name, _ in self.labels]
         if not names or len(set(names)) < len(names) or any(channels < 1 for _, channels in self.labels):
             raise ValueError(f"labels is {self.labels}, but must be pairs of a label, each once, and its channels.")
-        if self.patch_size < 1 or self.resolution < 1 or self.resolution % self.patch_size:
-            raise ValueError(
-                f"resolution is {self.resolution}, but must be a multiple of patch_size {self.patch_size}."
-            )
+        patch, side = self.patch_size, self.resolution
+        if patch < 1 or side < 1 or side % patch:
+            raise ValueError(f"resolution is {side}, but must be a multiple of patch_size {patch}.")
         if not 1 <= self.code_grid <= self.grid:
             raise ValueError(f"code_grid is {self.code_grid}, but must be in 1..{self.grid} (patches along one side).")
         dtype = {"dtype": self.dtype}
-        pixels = self.patch_size**2
         self.embeddings = {
             name: nn.DenseGeneral(self.width, axis=(-2, -1), **dtype, name=f"embedding_{name}") for name in names
         }
         self.heads = {
-            name: nn.DenseGeneral((channels, pixels), kernel_init=nn.initializers.zeros, **dtype, name=f"head_{name}")
+            name: nn.DenseGeneral((channels, patch**2), kernel_init=nn.initializers.zeros, **dtype, name=f"head_{name}")
             for name, channels in self.labels
         }
         if self.encoder_context:
-            self.ctx_enc_embedding = PatchEmbed(self.width, self.patch_size, **dtype)
+            self.ctx_enc_embedding = PatchEmbed(self.width, patch, **dtype)
         if self.decoder_context:
-            self.ctx_dec_embedding = PatchEmbed(self.width, self.patch_size, **dtype)
+            self.ctx_dec_embedding = PatchEmbed(self.width, patch, **dtype)
         positions = (position_init(self.width), (1, self.grid**2, self.width))
         self.pos_embedding_encoder = self.param("pos_embedding_encoder", *positions)
         self.pos_embedding_decoder = self.param("pos_embedding_decoder", *positions)
@@ -137,10 +134,6 @@ class LabelAutoencoder(nn.Module):
             x_BxTxD += self.ctx_enc_embedding(context)
         x_BxTxD = self.encoder(x_BxTxD + self.pos_embedding_encoder.astype(self.dtype))
         return self.encoder_head(resize_grid(x_BxTxD, self.code_grid))
-
-    def quantize(self, z: Array, *, train: bool) -> Quantized:
-        """z (B, S, num_channels) -> `Quantized`."""
-        return self.quantizer(z, train=train)
 
     def draw_kept_codes(self, batch: int) -> Array:
         """`kept_codes` of a training batch, from the rng stream `dropout`."""
@@ -169,5 +162,5 @@ class LabelAutoencoder(nn.Module):
         self, labels: dict[str, Array], context: Array | None, *, train: bool, kept_BxS: Array | None = None
     ) -> tuple[dict[str, Array], Quantized]:
         """Labels and context -> (logits as of `decode`, `Quantized`)."""
-        quantized = self.quantize(self.encode(labels, context), train=train)
+        quantized = self.quantizer(self.encode(labels, context), train=train)
         return self.decode(quantized.codes, context, train=train, kept_BxS=kept_BxS), quantized

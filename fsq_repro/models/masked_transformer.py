@@ -12,13 +12,8 @@ class MaskedTransformer(TokenTransformer):
     def __call__(self, tokens_BxS: Array, labels_B: Array, *, train: bool = False) -> Array:
         """Logits of every token given the unmasked ones and the class.
 
-        Args:
-          tokens_BxS: int32, codes or `mask_id`.
-          labels_B: int32 in 0..num_classes; `num_classes` is "no class".
-          train: with dropout (needs the rng `dropout` where the rate is above 0).
-
-        Returns:
-          Float32 (B, S, V) over the whole vocabulary; the first K are those of the codes.
+        Tokens int32, codes or `mask_id`, and labels int32 in 0..num_classes, which is "no class" -> float32 (B, S, V)
+        over the whole vocabulary, the codes first. `train` is with dropout (rng `dropout` where the rate is above 0).
         """
         ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS], axis=1)
         # The published module's call has the class's logits too.

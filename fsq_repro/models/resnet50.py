@@ -17,8 +17,9 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from flax import linen as nn
-from jax import Array, lax
+from jax import Array
 
+from fsq_repro.models.conv_stacks import convolve
 from fsq_repro.models.feature_networks import normalize_imagenet, resize_antialiased
 
 BLOCKS = (3, 4, 6, 3)  # bottlenecks in each of the four stages
@@ -93,11 +94,7 @@ def load_resnet50(path: str) -> tuple[dict[str, dict[str, Array]], str]:
 
 def _conv(params: Any, x: Array, stride: int = 1) -> Array:
     """Convolution with torchvision's symmetric padding and its folded batch norm."""
-    pad = params["kernel"].shape[0] // 2
-    y = lax.conv_general_dilated(
-        x, params["kernel"], (stride, stride), ((pad, pad), (pad, pad)), dimension_numbers=("NHWC", "HWIO", "NHWC")
-    )
-    return y + params["bias"].reshape(1, 1, 1, -1)
+    return convolve(x, params, stride, params["kernel"].shape[0] // 2)
 
 
 def bottleneck(params: Any, block: str, x: Array, stride: int) -> Array:

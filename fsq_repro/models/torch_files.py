@@ -37,9 +37,8 @@ STORAGE_DTYPES = {
 def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
     """Reads a file that `torch.save(module.state_dict(), path)` wrote, in either format.
 
-    Returns:
-      ({name: array}, SHA-256 of the file in hex). The arrays have the tensors' shapes and dtypes and are read-only;
-      tensors that share memory share it here too.
+    Returns ({name: array}, SHA-256 of the file in hex). The arrays have the tensors' shapes and dtypes and are
+    read-only; tensors that share memory share it here too.
 
     Raises:
       FileNotFoundError: there is no such file.
@@ -78,27 +77,16 @@ class _Tensor(NamedTuple):
     strides: Any
 
 
-def _rebuild_tensor(storage, offset, size, stride, requires_grad, backward_hooks, metadata=None) -> _Tensor:
-    """In the place of `torch._utils._rebuild_tensor_v2`."""
-    return _Tensor(storage, offset, size, stride)
-
-
-def _rebuild_parameter(data, requires_grad, backward_hooks) -> Any:
-    """In the place of `torch._utils._rebuild_parameter`."""
-    return data
-
-
 class _StateUnpickler(pickle.Unpickler):
-    """Builds dicts of `_Tensor`s; anything else that a pickle may name is refused.
-
-    Attributes:
-      storages: {key: storage} of all storages that were named.
-    """
+    """Builds dicts of `_Tensor`s; anything else that a pickle may name is refused. Keeps the storages by their keys."""
 
     allowed = {
         ("collections", "OrderedDict"): OrderedDict,
-        ("torch._utils", "_rebuild_tensor_v2"): _rebuild_tensor,
-        ("torch._utils", "_rebuild_parameter"): _rebuild_parameter,
+        # What follows the data: requires_grad, backward_hooks and, since torch 2.1, metadata.
+        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: _Tensor(
+            storage, offset, size, stride
+        ),
+        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
         **{("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()},
     }
 
@@ -151,15 +139,13 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
         folder = pickles[0].removesuffix("data.pkl")
         unpickler = _StateUnpickler(io.BytesIO(archive.read(pickles[0])))
         state = unpickler.load()
-        order = "<"
-        if f"{folder}byteorder" in names:
-            order = {b"little": "<", b"big": ">"}[archive.read(f"{folder}byteorder")]
+        order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
         numbers = {}
         for key, storage in unpickler.storages.items():
             file, dtype = f"{folder}data/{key}", np.dtype(storage.dtype)
             if archive.getinfo(file).file_size != storage.count * dtype.itemsize:
                 raise _Refused(f"should have {storage.count} numbers of type {dtype} in {file}, but has not")
-            stored = np.frombuffer(archive.read(file), dtype.newbyteorder(order))
+            stored = np.frombuffer(archive.read(file), dtype.newbyteorder({b"little": "<", b"big": ">"}[order]))
             numbers[key] = stored.astype(dtype, copy=False)  # to this machine's byte order
     return state, numbers
 

@@ -67,15 +67,9 @@ class Attention(Layer):
                 values.value = value = jax.lax.dynamic_update_slice(values.value, value, start)
             if dropout_rng is None:
                 return jax.nn.dot_product_attention(query, key, value, mask=mask)
-            return nn.dot_product_attention(  # drops one pattern (T, L) for all examples and heads, as published
-                query,
-                key,
-                value,
-                mask=mask,
-                dropout_rng=dropout_rng,
-                dropout_rate=self.dropout,
-                force_fp32_for_softmax=True,
-            )
+            # Drops one pattern (T, L) for all examples and heads, as published.
+            dropout = {"dropout_rng": dropout_rng, "dropout_rate": self.dropout}
+            return nn.dot_product_attention(query, key, value, mask=mask, **dropout, force_fp32_for_softmax=True)
 
         y = nn.MultiHeadDotProductAttention(
             self.num_heads,
@@ -148,8 +142,7 @@ class TokenTransformer(nn.Module):
     classifier-free guidance trains and samples with (paper section 4.3).
 
     Attributes:
-      codebook_size: number of codes, K.
-      num_classes: number of class labels.
+      codebook_size, num_classes: number of codes, K, and of class labels.
       num_tokens: tokens of an image, S.
       width, num_layers, num_heads, mlp_width: of the network; the defaults are MaskGIT's.
       dropout: rate after the embeddings, on the attention probabilities, and after attention and MLP.
@@ -178,7 +171,7 @@ class TokenTransformer(nn.Module):
     @property
     def vocabulary_size(self) -> int:
         """Number of ids, V: codes, classes and the mask."""
-        return self.codebook_size + self.num_classes + 1
+        return self.mask_id + 1
 
     @nn.compact
     def network(

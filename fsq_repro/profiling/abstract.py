@@ -16,21 +16,15 @@ from fsq_repro.trainers.loop import LoopConfig, Trainer
 
 @dataclasses.dataclass(frozen=True)
 class AbstractExperiment:
-    """What `dry_run` needs of an experiment.
-
-    Attributes:
-      trainer: a stage II has a stage I of shapes, which its step can be traced with, but nothing else.
-      frozen: shapes of what `trainer.load_frozen` gives; batch: shapes of a global batch.
-      tokens: codes of one example; dtype: of the computation, "float32" or "bfloat16".
-    """
+    """What `dry_run` needs of an experiment."""
 
     name: str
-    trainer: Trainer
+    trainer: Trainer  # a stage II has a stage I of shapes, which its step can be traced with, but nothing else
     loop_config: LoopConfig
-    frozen: Any
-    batch: dict[str, jax.ShapeDtypeStruct]
-    tokens: int
-    dtype: str
+    frozen: Any  # shapes of what `trainer.load_frozen` gives
+    batch: dict[str, jax.ShapeDtypeStruct]  # shapes of a global batch
+    tokens: int  # codes of one example
+    dtype: str  # of the computation, "float32" or "bfloat16"
 
     @functools.cached_property
     def state(self) -> Any:
@@ -62,9 +56,7 @@ def build_abstract(config: ConfigDict, stage1: ConfigDict | None = None) -> Abst
     """Builds and checks as `build_experiment` does, but opens no data and no stage I.
 
     `stage1` is the config of stage I where `config` is of a stage II that names no run directory in its `stage1`.
-
-    Raises:
-      ValueError, UserError: one sentence that names the field, its value and what is allowed.
+    ValueError and UserError say in one sentence which field has which value and what is allowed.
     """
     kind, stage1_model = kind_of(config), None
     if kind.needs:

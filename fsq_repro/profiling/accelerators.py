@@ -2,35 +2,26 @@
 
 import dataclasses
 
-GIB = 2**30
-
 
 @dataclasses.dataclass(frozen=True)
 class Accelerator:
-    """One device, as JAX counts devices; rates are dense, without structured sparsity.
+    """One device, as JAX counts devices; rates are peak FLOP/s of dense matrix products, without structured sparsity.
 
-    Attributes:
-      bfloat16_flops: peak FLOP/s of matrix products of bfloat16 arrays.
-      float32_flops: peak FLOP/s of matrix products of float32 arrays as JAX computes them unless told otherwise:
-        rounded to bfloat16 on TPUs and to TF32 on these GPUs (docs.jax.dev/en/latest/201/precision.html).
-      memory: in bytes.
+    Those of float32 arrays are as JAX computes them unless told otherwise: rounded to bfloat16 on TPUs and to TF32 on
+    these GPUs (docs.jax.dev/en/latest/201/precision.html).
     """
 
     name: str
     bfloat16_flops: float
     float32_flops: float
-    memory: int
+    memory: int  # bytes
     source: str
-
-    def peak(self, dtype: str) -> float:
-        """FLOP/s for a compute dtype, "float32" or "bfloat16"."""
-        return {"bfloat16": self.bfloat16_flops, "float32": self.float32_flops}[dtype]
 
 
 ACCELERATORS = (
     # A chip has two cores, and each is a device: 123 TFLOP/s and 32 GiB a chip.
-    Accelerator("TPU v3 core", 61.5e12, 61.5e12, 16 * GIB, "cloud.google.com/tpu/docs/v3"),
-    Accelerator("TPU v4", 275e12, 275e12, 32 * GIB, "cloud.google.com/tpu/docs/v4"),
+    Accelerator("TPU v3 core", 61.5e12, 61.5e12, 16 * 2**30, "cloud.google.com/tpu/docs/v3"),
+    Accelerator("TPU v4", 275e12, 275e12, 32 * 2**30, "cloud.google.com/tpu/docs/v4"),
     Accelerator("TPU v5e", 197e12, 197e12, 16 * 10**9, "cloud.google.com/tpu/docs/v5e"),
     Accelerator("A100 80GB", 312e12, 156e12, 80 * 10**9, "NVIDIA A100 80GB datasheet (SXM), nvidia.com"),
     Accelerator("H100 SXM", 989.4e12, 494.7e12, 80 * 10**9, "NVIDIA H100 architecture whitepaper (SXM5), nvidia.com"),

@@ -28,8 +28,7 @@ def compare_rates(weights: str, python: str, *, images: int, batch_size: int) ->
       weights: Inception's weight file; python: the interpreter of an environment with pytorch-fid.
       images: number of images, drawn at random; a batch more warms up.
 
-    Raises:
-      UserError: a side failed.
+    UserError if a side failed.
     """
     with tempfile.TemporaryDirectory() as folder:
         rng = np.random.default_rng(0)

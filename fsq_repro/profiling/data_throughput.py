@@ -3,6 +3,7 @@
 CPU time, not wall time: it holds for one core however many threads work, and waiting for a disk is not in it.
 """
 
+import copy
 import dataclasses
 import math
 import time
@@ -17,7 +18,6 @@ from fsq_repro.data.sources import Source
 from fsq_repro.errors import UserError
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.runtime.run_dir import changed
-from fsq_repro.tasks.base import Task
 
 BATCH_SIZE = 32  # the cost of an image hardly depends on it, the memory of the batches read ahead does
 
@@ -53,17 +53,6 @@ class TimedSource:
         return getattr(self._source, name)
 
 
-class TimedTask:
-    """A task that prepares batches by a stopwatch; else the same."""
-
-    def __init__(self, task: Task):
-        self._task = task
-        self.prepare = Stopwatch(task.prepare)
-
-    def __getattr__(self, name: str) -> Any:
-        return getattr(self._task, name)
-
-
 @dataclasses.dataclass(frozen=True)
 class Cost:
     """CPU seconds an image."""
@@ -85,14 +74,10 @@ class Cost:
 def measure(
     iterator: Iterator[Batch], reading: Stopwatch, preparing: Stopwatch | None, *, batch_size: int, batches: int
 ) -> Cost:
-    """Draws `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
+    """Draws at least `batches` batches, after two that warm the pipeline up, and shares the process' CPU time out.
 
-    Args:
-      iterator: over a pipeline without worker processes.
-      reading: times the reads of single items.
-      preparing: times the task's work on whole batches of `batch_size`; None where there is none.
-      batch_size: images a batch.
-      batches: how many are drawn, at least.
+    `iterator` is over a pipeline without worker processes. `reading` times the reads of single items, `preparing` the
+    task's work on whole batches of `batch_size`; None where there is none.
     """
 
     def state() -> tuple[float, int, float, int, float]:
@@ -113,11 +98,7 @@ def measure(
 
 
 def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
-    """CPU time of the config's training pipeline, of its own data set; what its kind refuses is refused.
-
-    Raises:
-      UserError: training reads no images.
-    """
+    """CPU time of the config's training pipeline, of its own data set; UserError if training reads no images."""
     kind, devices = kind_of(config), jax.device_count()
     if kind.trains_on_tokens(config):
         raise UserError(
@@ -125,8 +106,9 @@ def measure_pipeline(config: ConfigDict, batches: int) -> Cost:
             "config of stage I"
         )
     config = changed(config, {"data.num_workers": 0, "batch_size": devices * -(-BATCH_SIZE // devices)})
-    source, task = TimedSource(kind.build_source(config, "train")), kind.build_task(config)
-    timed = TimedTask(task) if task is not None else None
-    iterator = kind.train_iterator(config, timed, source)
-    preparing = timed.prepare if timed else None
+    source, task, preparing = TimedSource(kind.build_source(config, "train")), kind.build_task(config), None
+    if task is not None:
+        task, preparing = copy.copy(task), Stopwatch(task.prepare)
+        object.__setattr__(task, "prepare", preparing)  # tasks are frozen
+    iterator = kind.train_iterator(config, task, source)
     return measure(iterator, source.stopwatch, preparing, batch_size=config.batch_size, batches=batches)

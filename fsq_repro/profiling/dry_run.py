@@ -3,8 +3,7 @@
 Of a compiled step the temporaries are an upper bound: XLA's CPU backend, which compiles here for virtual devices,
 schedules and fuses less for memory than those of accelerators. It drops the barriers by which remat delays what it
 computes again, so remat shows in the FLOPs alone (https://github.com/jax-ml/jax/issues/19822). The collectives too are
-those of its program: it makes no reduce-scatter of an all-reduce and a slice, and sums the gradients of a network that
-the step applies several times, as it does a discriminator, by one all-reduce an application.
+those of its program, see NOTES in reporting/dry_run.py.
 """
 
 import collections
@@ -32,7 +31,8 @@ def dry_run(
 ) -> dict[str, Any]:
     """Traces the training step and, where `compile_step`, compiles it for the devices of `mesh`.
 
-    Of several dry runs of one `experiment` only the first traces.
+    Of several dry runs of one `experiment` only the first traces. ValueError for a batch or microbatches that the
+    devices do not divide, or a utilisation out of (0, 1].
 
     Returns:
       All that is found out, ready for JSON; bytes are of one device, FLOPs of all together.
@@ -52,19 +52,14 @@ def dry_run(
         deliver to all of them, device_hours of the whole run without its evaluations, and fits: whether memory and
         temporaries stay below the device's memory; where they do not, the run may still fit, since temporaries are an
         upper bound. None where nothing was compiled.
-
-    Raises:
-      ValueError: a batch or microbatches that the devices do not divide, or a utilisation out of (0, 1].
     """
     config, trainer = experiment.loop_config, experiment.trainer
     check_division(config.batch_size, trainer.accumulate_steps, mesh.size)
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
-
     state = place_state(experiment.state, mesh)
     frozen = jax.tree.map(lambda x: sharding.placed(x, sharding.replicated(mesh)), experiment.frozen)
     batch = jax.tree.map(lambda x: sharding.placed(x, sharding.batch_sharding(mesh)), experiment.batch)
-
     flops_per_step = experiment.flops_per_step
     memory = _memory(state, frozen, batch)
     compiled = needed = None
@@ -73,7 +68,7 @@ def dry_run(
         needed = sum(memory.values()) + compiled["temporaries"]
 
     def estimate(accelerator: Accelerator) -> dict[str, Any]:
-        rate = accelerator.peak(experiment.dtype) * utilisation
+        rate = getattr(accelerator, f"{experiment.dtype}_flops") * utilisation
         step_seconds = flops_per_step / rate / mesh.size
         return {
             "accelerator": dataclasses.asdict(accelerator),

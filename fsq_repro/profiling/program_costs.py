@@ -25,10 +25,8 @@ def matrix_flops(program: Program) -> int:
     2 m n k for a product; for a convolution the products with padding and with the zeros between the entries of a
     dilated input are left out, as XLA counts. What the program asks for twice is counted once, since XLA merges it (a
     network's forward pass on the same images in two losses); what `jax.checkpoint` computes again counts again. Loops
-    count as often as they run, and of the branches of a condition the dearest.
-
-    Raises:
-      ValueError: products in a loop whose number of rounds depends on the data.
+    count as often as they run, and of the branches of a condition the dearest. ValueError for products in a loop whose
+    number of rounds depends on the data.
     """
     numbers, known, total = itertools.count(), {}, 0
 

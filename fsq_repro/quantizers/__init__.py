@@ -7,14 +7,5 @@ from fsq_repro.quantizers.level_sets import level_sets
 from fsq_repro.quantizers.registry import QUANTIZERS, make_quantizer, quantizer_label
 from fsq_repro.quantizers.vq import VectorQuantizer
 
-__all__ = [
-    "FSQ",
-    "QUANTIZERS",
-    "EmaVectorQuantizer",
-    "Quantized",
-    "VectorQuantizer",
-    "level_sets",
-    "make_quantizer",
-    "quantizer_label",
-    "suggest_levels",
-]
+__all__ = ["FSQ", "QUANTIZERS", "EmaVectorQuantizer", "Quantized", "VectorQuantizer"]
+__all__ += ["level_sets", "make_quantizer", "quantizer_label", "suggest_levels"]

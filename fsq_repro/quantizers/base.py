@@ -42,18 +42,15 @@ def straight_through(z: jax.Array, quantized: jax.Array) -> jax.Array:
 
 
 @straight_through.defjvp
-def _straight_through_jvp(
-    primals: tuple[jax.Array, jax.Array], tangents: tuple[jax.Array, jax.Array]
-) -> tuple[jax.Array, jax.Array]:
+def _straight_through_jvp(primals: tuple, tangents: tuple) -> tuple[jax.Array, jax.Array]:
     return straight_through(*primals), tangents[0]
 
 
 def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array]:
     """Share of the codebook that one batch of indices uses, and the perplexity of the batch.
 
-    Both depend on how many tokens the batch has (it cannot use more codes than tokens): they are to watch a run by,
-    the evaluation counts over a whole data set. Counting runs of the sorted indices takes memory for the tokens only,
-    however large the codebook.
+    Both depend on how many tokens the batch has: they are to watch a run by, the evaluation counts over a whole data
+    set. Counting runs of the sorted indices takes memory for the tokens only, however large the codebook.
     """
     indices_N = jnp.sort(indices.reshape(-1))
     starts_N = jnp.concatenate([jnp.ones(1, bool), indices_N[1:] != indices_N[:-1]])
@@ -65,12 +62,7 @@ def usage_metrics(indices: jax.Array, codebook_size: int) -> dict[str, jax.Array
 
 
 class LearnedCodebook(nn.Module):
-    """What quantizers with a learned codebook share; each says what its `codewords` are, float32 (K, D).
-
-    Attributes:
-      codebook_size: number of codes K.
-      embedding_dim: channels D of a code.
-    """
+    """What quantizers with a learned codebook share: K = `codebook_size` codes of D = `embedding_dim` channels."""
 
     codebook_size: int
     embedding_dim: int
@@ -83,12 +75,12 @@ class LearnedCodebook(nn.Module):
 
     def check_sizes(self) -> None:
         """Raises ValueError unless both sizes are integers in 1..2^31 - 1."""
-        for name in ("codebook_size", "embedding_dim"):
-            value = getattr(self, name)
+        for name, value in (("codebook_size", self.codebook_size), ("embedding_dim", self.embedding_dim)):
             if not isinstance(value, int) or not 1 <= value < 2**31:
                 raise ValueError(f"{name} is {value!r}, but must be an integer in 1..2^31 - 1.")
 
     def codewords(self) -> jax.Array:
+        """The codebook, float32 (K, D)."""
         raise NotImplementedError
 
     def indices_to_codes(self, indices: jax.Array) -> jax.Array:

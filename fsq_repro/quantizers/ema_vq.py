@@ -60,7 +60,7 @@ class EmaVectorQuantizer(LearnedCodebook):
         self.counts = self.variable("quantizer", "counts", lambda: jnp.ones(K, jnp.float32))
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
-        """z float (..., embedding_dim) -> `Quantized`; updates the state if `train` and the collection is mutable."""
+        """z float (..., embedding_dim) -> `Quantized`."""
         check_channels("z", z, self.embedding_dim)
         z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
         if self.standardize:
@@ -122,13 +122,11 @@ def split_codes(
     Returns (sums, counts, number of splits int32).
     """
 
-    State = tuple[jax.Array, jax.Array, jax.Array, jax.Array]
-
-    def unfinished(state: State) -> jax.Array:
+    def unfinished(state: tuple) -> jax.Array:
         counts_K = state[2]
         return jnp.any(counts_K < min_count) & (jnp.max(counts_K) >= 2 * min_count)
 
-    def split(state: State) -> State:
+    def split(state: tuple) -> tuple:
         key, sums_KxD, counts_K, splits = state
         key, noise_key = jax.random.split(key)
         most, least = jnp.argmax(counts_K), jnp.argmin(counts_K)

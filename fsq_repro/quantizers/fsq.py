@@ -44,8 +44,7 @@ def suggest_levels(codebook_size: int) -> tuple[int, ...]:
 
     All have levels of at least 5, which the paper recommends, but (5, 3) for 2^4.
 
-    Raises:
-      ValueError: the paper has no levels for that power of two; `level_sets` lists factorisations for any size.
+    Raises ValueError: the paper has no levels for that power of two; `level_sets` lists factorisations for any size.
     """
     bits = round(math.log2(codebook_size)) if codebook_size >= 1 else None
     if bits not in PAPER_LEVELS:
@@ -59,8 +58,7 @@ def suggest_levels(codebook_size: int) -> tuple[int, ...]:
 def check_levels(levels: Sequence[int]) -> tuple[int, ...]:
     """Levels as a tuple of Python ints.
 
-    Raises:
-      ValueError: no levels, a level that is no integer in 3..1000, or 2^31 codes or more (indices are int32).
+    Raises ValueError: no levels, a level that is no integer in 3..1000, or 2^31 codes or more (indices are int32).
     """
     try:
         checked = tuple(operator.index(l) for l in levels)
@@ -87,8 +85,7 @@ def bound(z: jax.Array, levels: Sequence[int], variant: str = "paper") -> jax.Ar
       "corrected": shift = atanh(offset / half), which the author has confirmed was meant (lucidrains/vector-quantize-
         pytorch issue 94); by the addition theorem of tanh written so that 0 maps to exactly 0, the middle of a bin.
 
-    Raises:
-      ValueError: bad levels or variant, or z does not have one channel a level.
+    Raises ValueError: bad levels or variant, or z does not have one channel a level.
     """
     levels = check_levels(levels)
     if variant not in VARIANTS:
@@ -111,8 +108,7 @@ def quantize(z: jax.Array, levels: Sequence[int], variant: str = "paper") -> tup
     The codes are bitwise those of `indices_to_codes` (cast to z's dtype), jitted or not. Their gradient is that of
     `bound(z) / (L // 2)`: the rounding has derivative 1. NaN in z stays NaN in the codes; its index is that of z = 0.
 
-    Raises:
-      ValueError: see `bound`.
+    Raises ValueError as `bound` does.
     """
     bounded = bound(z, levels, variant)
     levels = check_levels(levels)
@@ -128,8 +124,7 @@ def indices_to_codes(indices: jax.Array, levels: Sequence[int]) -> jax.Array:
 
     The first channel varies fastest, as in the official notebook.
 
-    Raises:
-      ValueError: bad levels, or indices that are no integers.
+    Raises ValueError: bad levels, or indices that are no integers.
     """
     levels = check_levels(levels)
     check_indices(indices)
@@ -141,8 +136,7 @@ def indices_to_codes(indices: jax.Array, levels: Sequence[int]) -> jax.Array:
 def codes_to_indices(codes: jax.Array, levels: Sequence[int]) -> jax.Array:
     """Codes (..., d) of any float dtype -> indices (...) int32; a code is taken for the nearest integer of its channel.
 
-    Raises:
-      ValueError: bad levels, or codes that do not have one channel a level.
+    Raises ValueError: bad levels, or codes that do not have one channel a level.
     """
     levels = check_levels(levels)
     check_channels("codes", codes, len(levels))
@@ -185,13 +179,9 @@ class FSQ(nn.Module):
         """Float (..., d) -> int32 (...)."""
         return codes_to_indices(codes, self.levels)
 
-    def codebook(self) -> jax.Array:
-        """The implicit codebook, float32 (codebook_size, d), built here and nowhere else."""
-        return self.indices_to_codes(jnp.arange(self.codebook_size, dtype=jnp.int32))
-
 
 def _basis(levels: tuple[int, ...]) -> np.ndarray:
-    return np.array([math.prod(levels[:i]) for i in range(len(levels))])
+    return np.cumprod((1, *levels[:-1]))
 
 
 def _digits_to_indices(digits: jax.Array, levels: tuple[int, ...]) -> jax.Array:

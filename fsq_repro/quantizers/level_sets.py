@@ -20,14 +20,10 @@ def level_sets(
     each, there is also the most even set. Inside a set levels descend; sets are in the order of d, then of the smallest
     level, descending.
 
-    Args:
-      bits: log2 of the codebook size, in 1..31.
-      min_level: no level is smaller; 3 or more.
-      tolerance_bits: sets that miss `bits` by more are left out. All of the paper's sets are within 0.1.
-      max_dimensions: no set has more; by default whatever `min_level` allows.
+    `bits` is log2 of the codebook size, in 1..31; sets that miss it by more than `tolerance_bits` are left out (the
+    paper's are all within 0.1), and those of more than `max_dimensions`. `min_level` is at least 3.
 
-    Raises:
-      ValueError: bits or min_level out of range, or no set exists within the tolerance.
+    Raises ValueError: bits or min_level out of range, or no set exists within the tolerance.
     """
     if not 1 <= bits < 31:
         raise ValueError(f"bits is {bits}, but must be at least 1 and less than 31.")
@@ -47,10 +43,8 @@ def level_sets(
             best[smallest] = min(best.get(smallest, (rank, candidate)), (rank, candidate))
         sets += [best[smallest][1] for smallest in sorted(best, reverse=True)]
     if not sets:
-        raise ValueError(
-            f"bits is {bits}, but no levels of at least {min_level} in two or more dimensions come within "
-            f"{tolerance_bits} bits of it."
-        )
+        least = f"no levels of at least {min_level} in two or more dimensions"
+        raise ValueError(f"bits is {bits}, but {least} come within {tolerance_bits} bits of it.")
     return sets
 
 

@@ -25,8 +25,7 @@ def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
     def one_chunk(x_CxD: jax.Array) -> jax.Array:
         return jnp.argmin(squared_distances(x_CxD, codebook_KxD), axis=1).astype(jnp.int32)
 
-    chunks = _num_chunks(len(x_NxD), len(codebook_KxD))
-    if chunks == 1:
+    if (chunks := _num_chunks(len(x_NxD), len(codebook_KxD))) == 1:
         return one_chunk(x_NxD)
     return jax.lax.map(one_chunk, _split(x_NxD, chunks)).swapaxes(0, 1).reshape(-1)[: len(x_NxD)]
 
@@ -52,10 +51,8 @@ def entropy_loss(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) 
     else:
         # Recomputed in the backward pass, so that no chunk's matrices are kept for it.
         recomputed = jax.checkpoint(one_chunk)
-        mask = (jnp.arange(_padded(N, chunks)) < N).astype(jnp.float32)
-        entropies, p_sums = jax.lax.map(
-            lambda chunk: recomputed(chunk[0], codebook_KxD, chunk[1]), (_split(x_NxD, chunks), _split(mask, chunks))
-        )
+        parts = _split(x_NxD, chunks), _split(jnp.ones(N, jnp.float32), chunks)  # what is padded gets the weight 0
+        entropies, p_sums = jax.lax.map(lambda part: recomputed(part[0], codebook_KxD, part[1]), parts)
         entropy_sum, p_sum_K = jnp.sum(entropies), jnp.sum(p_sums, axis=0)
     mean_p_K = p_sum_K / N
     return entropy_sum / N + jnp.sum(mean_p_K * jnp.log(mean_p_K + 1e-5))
@@ -65,15 +62,11 @@ def _num_chunks(N: int, K: int) -> int:
     return -(-N // max(1, CHUNK_ELEMENTS // K))
 
 
-def _padded(N: int, chunks: int) -> int:
-    return -(-N // chunks) * chunks
-
-
 def _split(x: jax.Array, chunks: int) -> jax.Array:
     """(N, ...) -> (chunks, ceil(N / chunks), ...), padded with zeros.
 
     A chunk takes every chunks-th token: the tokens of a batch that is split over devices stay where they are, and all
     devices work on each chunk.
     """
-    padding = [(0, _padded(len(x), chunks) - len(x))] + [(0, 0)] * (x.ndim - 1)
+    padding = [(0, -len(x) % chunks)] + [(0, 0)] * (x.ndim - 1)
     return jnp.pad(x, padding).reshape(-1, chunks, *x.shape[1:]).swapaxes(0, 1)

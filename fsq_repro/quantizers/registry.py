@@ -15,8 +15,7 @@ QUANTIZERS: dict[str, type[nn.Module]] = {"fsq": FSQ, "vq": VectorQuantizer, "em
 def make_quantizer(name: str, **fields: Any) -> nn.Module:
     """The quantizer of this name with these attributes.
 
-    Raises:
-      ValueError: no such quantizer, or a field that it does not have; values are the quantizer's own to check.
+    Raises ValueError: no such quantizer, or a field that it does not have; values are the quantizer's own to check.
     """
     if name not in QUANTIZERS:
         raise ValueError(f"quantizer.name = {name!r} is not one of {', '.join(QUANTIZERS)}")

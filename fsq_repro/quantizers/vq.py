@@ -49,9 +49,8 @@ class VectorQuantizer(LearnedCodebook):
         if train:
             terms = {}
             if self.commitment_cost:
-                terms["commitment_loss"] = self.commitment_cost * jnp.mean(
-                    jnp.square(jax.lax.stop_gradient(q_NxD) - x_NxD)
-                )
+                difference_NxD = jax.lax.stop_gradient(q_NxD) - x_NxD
+                terms["commitment_loss"] = self.commitment_cost * jnp.mean(jnp.square(difference_NxD))
             if self.codebook_cost:
                 terms["codebook_loss"] = self.codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
             if self.entropy_ratio:

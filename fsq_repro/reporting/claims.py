@@ -49,22 +49,16 @@ Pairs = Iterable[tuple[Side, Side]]
 
 @dataclasses.dataclass(frozen=True)
 class Claim:
-    """Of each pair of sides, the first lies between multiples of the second.
+    """Of each pair of sides, the first lies between multiples of the second, `above` and `below`.
 
-    Attributes:
-      text: of the claim; {title} stands for the metric's.
-      source: where it is made, and whose the threshold is.
-      metric: judged for each feature network and reference.
-      pairs: (what is judged, key) -> pairs of sides.
-      above, below: multiples of the second that bound the first.
-      better_by: instead of them: the first is better, in the metric's direction, by more than this share of the
-        second; a negative share allows it to be worse by so much.
+    With `better_by` instead, the first is better, in the metric's direction, by more than this share of the second; a
+    negative share allows it to be worse by so much.
     """
 
-    text: str
-    source: str
-    metric: str
-    pairs: Callable[[Any, MetricKey], Pairs]
+    text: str  # {title} stands for the metric's
+    source: str  # where it is made, and whose the threshold is
+    metric: str  # judged for each feature network and reference
+    pairs: Callable[[Any, MetricKey], Pairs]  # of what is judged and a key of the metric
     above: float | None = None
     below: float | None = None
     better_by: float | None = None

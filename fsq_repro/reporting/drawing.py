@@ -33,10 +33,7 @@ class NothingToDrawError(ValueError):
 
 def stages(records: Iterable[RunRecord]) -> tuple[list[Group], list[list[Group]], int]:
     """Groups of the autoencoders; of the generators, those of each kind with most runs; how many groups are neither.
-
-    Raises:
-      ValueError: the records belong to autoencoders of no or of several settings.
-    """
+    ValueError if the records belong to autoencoders of no or of several settings."""
     records = list(records)
     settings = split_by_setting(records, of_stage1=True)
     if len(settings) != 1:

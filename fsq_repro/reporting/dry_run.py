@@ -71,9 +71,7 @@ def _size(size: int) -> str:
 
 def dry_run_report(rows: Sequence[DryRunRow], title: str) -> str:
     """Markdown: the accelerators, then for each sweep costs, data rates and memory with collectives.
-
-    Each row must have a dry run; ValueError without rows. `title` is the line on top.
-    """
+    Each row must have a dry run; ValueError without rows."""
     if not rows:
         raise ValueError("there are no dry runs to report")
     first = rows[0].found[0]

@@ -10,8 +10,8 @@ from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import drawing, paper
-from fsq_repro.reporting.groups import Group, commonest, group_runs, keys_of, protocol_text, split_by_setting, titled
-from fsq_repro.reporting.markdown import MISSING, Cell, footnoted_table, metric_cell, seeds_text, setting_line
+from fsq_repro.reporting.groups import Group, commonest, keys_of, protocol_text, titled
+from fsq_repro.reporting.markdown import MISSING, Cell, Section, footnoted_table, metric_cell, seeds_text
 from fsq_repro.reporting.records import GENERATORS, RunRecord
 from fsq_repro.reporting.tradeoff import LEAD
 
@@ -22,30 +22,13 @@ PAPER_COLUMNS = ("model", "source", *(f"{x} (paper)" for x in ("guidance", "FID"
 NOT_COMPARABLE = "Distances of other networks than Inception and of other data are not comparable with the paper's."
 
 
-def guidance_table(records: Iterable[RunRecord]) -> str:
-    """Fig. 4's table beside each run's best guidance weight, and all weights, Markdown; empty without generators."""
-    parts = []
-    for setting, runs in split_by_setting(r for r in records if r.stage1).items():
-        groups, distances = group_runs(runs), keys_of(runs, "sampling_fd")
-        parts.append(f"{setting_line(setting, runs)}\n")
-        if not any(guidance_curve(g, k) for g in groups for k in distances):
-            parts.append("No run has a sampling distance with a protocol that states its guidance weight.\n")
-            continue
-        parts += ["Best guidance weight by sampling distance, beside the paper's:\n", f"{_best(groups, distances)}\n"]
-        parts += ["Every guidance weight:\n", f"{_every_weight(groups, distances)}\n"]
-    return "\n".join(["## Guidance\n", *parts]) if parts else ""
-
-
 def guidance_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Fig. 4, bottom: precision against recall (left) and sampling distance over the guidance weight (right); PNG.
 
     One line for each quantizer, codebook size and kind of generator; the points of the left panel are labelled by
     their weight. Lines are drawn of the commonest protocol of each kind of generator. The paper's numbers are of other
-    data and of another feature network, so that they are not drawn.
-
-    Raises:
-      NothingToDrawError: no run has a sampling distance whose protocol states its guidance weight.
-      ValueError: the records belong to autoencoders of several settings.
+    data and of another feature network, so that they are not drawn. NothingToDrawError if no run has a sampling
+    distance whose protocol states its guidance weight, ValueError for autoencoders of several settings.
     """
     _, stage2, left_out = drawing.stages(records)
     groups = [g for kind in stage2 for g in kind]
@@ -114,6 +97,15 @@ def _curve_protocol(g: Group, curve: dict[float, MetricKey]) -> dict[str, Any]:
     return without_guidance(g.protocol(next(iter(curve.values()))))
 
 
+def _tables(groups: Sequence[Group]) -> str:
+    """Fig. 4's table beside each run's best guidance weight, and all weights."""
+    distances = keys_of((g.first for g in groups), "sampling_fd")
+    if not any(guidance_curve(g, k) for g in groups for k in distances):
+        return "No run has a sampling distance with a protocol that states its guidance weight."
+    best = f"Best guidance weight by sampling distance, beside the paper's:\n\n{_best(groups, distances)}"
+    return f"{best}\n\nEvery guidance weight:\n\n{_every_weight(groups, distances)}"
+
+
 def _best(groups: Sequence[Group], distances: Sequence[MetricKey]) -> str:
     """Rows of the paper with our runs of the same quantizer and size beside them, then our other runs."""
     columns = _with_precision(distances)
@@ -165,3 +157,6 @@ def _with_precision(distances: Sequence[MetricKey]) -> list[MetricKey]:
 
 def _dash_or(form: str, value: float | None) -> str:
     return MISSING if value is None else form.format(value)
+
+
+GUIDANCE = Section("Guidance", lambda r: r.stage1 is not None, _tables)

@@ -8,28 +8,20 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting import claims, drawing, markdown, paper
-from fsq_repro.reporting.claims import Claim, Pairs
+from fsq_repro.reporting import claims, drawing, markdown, paper, tradeoff
 from fsq_repro.reporting.groups import Group
-from fsq_repro.reporting.markdown import Column, Section
 from fsq_repro.reporting.records import RunRecord
-from fsq_repro.reporting.tradeoff import autoencoder_table, generator_tables, sanity_checks
 
-LEAD = (
-    markdown.TARGET,
-    markdown.LEVELS,
-    Column("dimensions", lambda g: str(len(g.first.levels))),
-    Column("smallest level", lambda g: str(min(g.first.levels))),
-    markdown.CODEBOOK,
-    markdown.BITS,
-)
+DIMENSIONS = markdown.Column("dimensions", lambda g: str(len(g.first.levels)))
+SMALLEST = markdown.Column("smallest level", lambda g: str(min(g.first.levels)))
+LEAD = (markdown.TARGET, markdown.LEVELS, DIMENSIONS, SMALLEST, markdown.CODEBOOK, markdown.BITS)
 METRICS = ("psnr", "ssim", "usage", "entropy_bits", "tokens")
-RULE = Column("paper", lambda g: f"{'breaks' if min(g.first.levels) < 5 else 'keeps'} the rule of 5 levels")
+RULE = markdown.Column("paper", lambda g: f"{'breaks' if min(g.first.levels) < 5 else 'keeps'} the rule of 5 levels")
 CLAIM = "{title}: levels of 5 and more beat sets with a smaller level at the same codebook size"
 PANELS = (("Reconstruction", "reconstruction_fd"), ("Sampling", "sampling_fd"))
 
 
-def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> Pairs:
+def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> claims.Pairs:
     """At each codebook size the best set of 5 levels and more, and the best with a smaller level."""
     fsq = [g for g in groups if g.first.levels]
     keeping, breaking = ([g for g in fsq if (min(g.first.levels) >= 5) == keeps] for keeps in (True, False))
@@ -38,19 +30,19 @@ def _best_many_and_few(groups: Sequence[Group], key: MetricKey) -> Pairs:
             yield claims.side(many, key, many.levels_text), claims.side(few, key, few.levels_text)
 
 
-LEVEL_SETS = Section(
+LEVEL_SETS = markdown.Section(
     "Level sets at one codebook size",
     lambda r: bool(r.levels) and r.stage1 is None,
-    lambda groups: autoencoder_table(groups, LEAD, METRICS, RULE),
-    [Claim(CLAIM, "Fig. 10, there sampling FID", "reconstruction_fd", _best_many_and_few, better_by=0)],
+    lambda groups: tradeoff.autoencoder_table(groups, LEAD, METRICS, RULE),
+    [claims.Claim(CLAIM, "Fig. 10, there sampling FID", "reconstruction_fd", _best_many_and_few, better_by=0)],
     note=f"The paper's rule ({paper.LEVELS_SOURCE}): {paper.LEVELS_RULE}\n",
 )
-GENERATORS_BY_LEVEL_SET = Section(
+GENERATORS_BY_LEVEL_SET = markdown.Section(
     "Sampling and compression by level set",
     lambda r: bool(r.levels) and r.stage1 is not None,
-    generator_tables,
-    [Claim(CLAIM, "Fig. 10", "sampling_fd", _best_many_and_few, better_by=0)],
-    sanity_checks,
+    tradeoff.generator_tables,
+    [claims.Claim(CLAIM, "Fig. 10", "sampling_fd", _best_many_and_few, better_by=0)],
+    tradeoff.sanity_checks,
 )
 
 
@@ -58,11 +50,8 @@ def levels_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Bits against the distance of FSQ level sets, coloured by the smallest level, each labelled; PNG.
 
     Reconstruction at the left and, where generators were run, sampling (the paper's Fig. 10) at the right; of several
-    kinds of generators the masked one.
-
-    Raises:
-      NothingToDrawError: no FSQ run has a Frechet distance with protocol.
-      ValueError: the records belong to autoencoders of several settings.
+    kinds of generators the masked one. NothingToDrawError if no FSQ run has a Frechet distance with protocol,
+    ValueError for autoencoders of several settings.
     """
     records = [r for r in records if r.levels]
     if not records:

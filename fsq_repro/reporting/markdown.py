@@ -115,27 +115,22 @@ def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
 
 @dataclasses.dataclass(frozen=True)
 class Section:
-    """A titled part of a report on groups of runs.
-
-    Attributes:
-      shows: which runs it is about; tables: of the groups of one setting.
-      claims: judged below the tables, for each kind of generator by itself.
-      checks: lines on what a broken program would fail; note: last paragraph.
-    """
+    """A titled part of a report on groups of runs."""
 
     title: str
-    shows: Callable[[RunRecord], bool]
-    tables: Callable[[list[Group]], str]
-    claims: Sequence[Claim | RankClaim]
-    checks: Callable[[list[Group]], list[str]] = lambda groups: []
-    note: str = ""
+    shows: Callable[[RunRecord], bool]  # which runs it is about
+    tables: Callable[[list[Group]], str]  # of the groups of one setting
+    claims: Sequence[Claim | RankClaim] = ()  # judged below the tables, for each kind of generator by itself
+    checks: Callable[[list[Group]], list[str]] = lambda groups: []  # lines on what a broken program would fail
+    note: str = ""  # last paragraph
 
     def text(self, records: Iterable[RunRecord]) -> str:
         """Markdown: for each setting its tables, what they say on the claims, and sanity checks."""
         parts = [f"## {self.title}\n"]
         for setting, runs in split_by_setting(r for r in records if self.shows(r)).items():
             groups = group_runs(runs)
-            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n", findings_text(self.judge(groups))]
+            parts += [setting_line(setting, runs) + "\n", self.tables(groups) + "\n"]
+            parts += [findings_text(self.judge(groups))] * bool(self.claims)
             if checked := self.checks(groups):
                 parts.append("Sanity checks, no findings:\n\n" + "".join(f"- {line}\n" for line in checked))
         return "\n".join(parts + [self.note] * bool(self.note)) if len(parts) > 1 else ""

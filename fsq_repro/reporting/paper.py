@@ -1,17 +1,15 @@
 """What "Finite Scalar Quantization: VQ-VAE Made Simple" (arXiv 2309.15505 v2, ICLR 2024) reports on what we measure.
 
 The points of Fig. 3, Fig. 4 (bottom) and Fig. 10 are published as curves without numbers. This file holds what the
-text, the table of Fig. 4 and the axes say, each with its source, and nothing read off a curve by us. The trade-off
-study is ImageNet at 128 x 128: 50,000 validation images against training-set statistics, FID of the ADM suite, 100
-epochs (section 4.2); Fig. 4 is ImageNet at 256 x 256 (section 4.3).
+text, the table of Fig. 4 and the axes say, each with its source, and nothing read off a curve by us.
 """
 
 import dataclasses
 
+NOT_COMPARABLE = "Its values are not comparable with distances of other feature networks or other data."
 PROTOCOL = (
     "Paper: ImageNet 128 x 128, FID (ADM suite) of 50,000 validation reconstructions against training-set statistics, "
-    "usage over the validation set (section 4.2). Its values are not comparable with distances of other feature "
-    "networks or other data."
+    f"usage over the validation set (section 4.2). {NOT_COMPARABLE}"
 )
 
 
@@ -26,12 +24,11 @@ class Statement:
     source: str
 
 
+READ_BY_EYE = "Fig. 3a, read by eye by a reader: github.com/duchenzhuang/FSQ-pytorch issue 4"
 TRADEOFF = (
     Statement("vq", 4, 8, "FID slightly better than FSQ's", "section 5.1, Fig. 3a"),
     Statement("fsq", 4, 8, "FID slightly worse than VQ's", "section 5.1, Fig. 3a"),
-    Statement(
-        "fsq", 10, 10, "FID about 8", "Fig. 3a, read by eye by a reader: github.com/duchenzhuang/FSQ-pytorch issue 4"
-    ),
+    Statement("fsq", 10, 10, "FID about 8", READ_BY_EYE),
     Statement("vq", 11, 11, "FID at its minimum, usage starts to fall", "section 5.1, Fig. 3a and 3c"),
     Statement("vq", 11.5, 16, "FID worsens; usage < 50%, never more than 2^10 codes", "section 5.1, Fig. 3a and 3c"),
     Statement("fsq", 12, 12, "FID still improving", "section 5.1, Fig. 3a"),
@@ -39,7 +36,7 @@ TRADEOFF = (
     Statement("fsq", 16, 16, "best FID; more than 2^15 codes used", "section 5.1, Fig. 3a and 3c"),
 )
 
-# Masked transformers on those tokens (200 epochs).
+# Masked transformers (200 epochs) on tokens of autoencoders trained for 100 epochs.
 SAMPLING = (
     Statement("fsq", 11, 11, "FID ahead of VQ's", "section 5.1, Fig. 3b"),
     Statement("fsq", 11.5, 16, "FID saturates, ahead of VQ's", "section 5.1, Fig. 3b"),
@@ -53,8 +50,7 @@ COMPRESSION = (
 )
 SAMPLING_PROTOCOL = (
     "Paper: ImageNet 128 x 128, FID (ADM suite) of 50,000 class-conditional samples against training-set statistics, "
-    "no guidance mentioned (section 4.2). Its values are not comparable with distances of other feature networks or "
-    "other data."
+    f"no guidance mentioned (section 4.2). {NOT_COMPARABLE}"
 )
 COMPRESSION_PROTOCOL = (
     "Paper: bits per token of a masked transformer under M2T's deterministic schedule; its numbers of groups and its "

@@ -1,8 +1,8 @@
 """Table 2 of "Finite Scalar Quantization" (arXiv 2309.15505 v2): UViM with FSQ and VQ, and what it is set beside.
 
-Values as printed, but for the deviations of PQ: the table gives them as fractions (43.4 +- 0.0008), here they are in
-the unit of the PQ beside them. "theirs" are the paper's own runs, mean and deviation over three trainings of stage II;
-"GitHub" is big_vision's UViM README (its stage-I scores too); "UViM paper" is Kolesnikov et al., arXiv 2205.10337.
+Values as printed, but for the deviations of PQ (see `PQ_NOTE`). "theirs" are the paper's own runs, mean and deviation
+over three trainings of stage II; "GitHub" is big_vision's UViM README (its stage-I scores too); "UViM paper" is
+Kolesnikov et al., arXiv 2205.10337.
 """
 
 import dataclasses
@@ -25,21 +25,8 @@ class Published:
     codebook_size: int | None = None
 
 
-@dataclasses.dataclass(frozen=True)
-class PublishedTask:
-    """The rows of one part of Table 2, the metric's name there and its number format, and what was measured."""
-
-    metric: str
-    form: str
-    data: str
-    rows: tuple[Published, ...]
-
-
-DEPTH = PublishedTask(
-    "RMSE",
-    "{:.3f}",
-    "NYU Depth v2, 654 validation images, crop from row 54",
-    (
+TABLE2 = {
+    "depth": (
         Published("UViM (FSQ)", THEIRS, 0.473, 0.012, usage=0.99, codebook_size=FSQ_CODES),
         Published("UViM (VQ)", THEIRS, 0.468, 0.012, usage=0.99, codebook_size=VQ_CODES),
         Published("UViM (VQ, no splitting)", THEIRS, 0.490, 0.0037, usage=0.0078, codebook_size=VQ_CODES),
@@ -48,12 +35,7 @@ DEPTH = PublishedTask(
         Published("UViM (VQ, not autoregressive)", UVIM_PAPER, 0.55, codebook_size=VQ_CODES),
         Published("DenseDepth", LITERATURE, 0.465),
     ),
-)
-PANOPTIC = PublishedTask(
-    "PQ",
-    "{:.1f}",
-    "COCO panoptic 2017, 512 px",
-    (
+    "panoptic": (
         Published("UViM (FSQ)", THEIRS, 43.2, 0.14, usage=1.0, codebook_size=FSQ_CODES),
         Published("UViM (VQ)", THEIRS, 43.4, 0.08, usage=1.0, codebook_size=VQ_CODES),
         Published("UViM (FSQ, no context)", THEIRS, 40.2, 0.19, usage=0.99, codebook_size=FSQ_CODES),
@@ -68,18 +50,17 @@ PANOPTIC = PublishedTask(
         Published("UViM (VQ, not autoregressive)", HOLDOUT, 33.3, codebook_size=VQ_CODES),
         Published("DETR-R101", LITERATURE, 45.1),
     ),
-)
-COLORIZATION = PublishedTask(
-    "FID-5k",
-    "{:.2f}",
-    "ImageNet, 5,000 validation images against 5,000 others, FID of Inception",
-    (
+    "colorization": (
         Published("UViM (FSQ)", THEIRS, 17.55, 0.057, usage=1.0, codebook_size=FSQ_CODES),
         Published("UViM (VQ)", THEIRS, 16.90, 0.056, usage=1.0, codebook_size=VQ_CODES),
         Published("UViM (VQ)", GITHUB, 16.99, 0.057, stage1=15.59, codebook_size=VQ_CODES),
         Published("UViM (VQ)", UVIM_PAPER, 16.17, 0.04, codebook_size=VQ_CODES),
         Published("ColTran", LITERATURE, 19.37),
     ),
-)
-TABLE2 = {"depth": DEPTH, "panoptic": PANOPTIC, "colorization": COLORIZATION}
+}  # task -> its part of the table
+MEASURED_ON = {
+    "depth": "NYU Depth v2, 654 validation images, crop from row 54",
+    "panoptic": "COCO panoptic 2017, 512 px",
+    "colorization": "ImageNet, 5,000 validation images against 5,000 others, FID of Inception",
+}
 PQ_NOTE = "The paper prints the deviations of PQ as fractions (0.0008 beside 43.4); here they are in the unit of PQ."

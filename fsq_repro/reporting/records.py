@@ -7,7 +7,6 @@ Records that cannot be read are named in a warning and left out; the others stil
 import dataclasses
 import json
 import math
-import numbers
 import os
 import pathlib
 import warnings
@@ -18,14 +17,7 @@ from fsq_repro.metrics.table import MetricKey
 RECORD_NAME = "record.json"
 GENERATORS = ("masked", "autoregressive")
 TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
-KINDS = {
-    str: (str, "a string"),
-    list: (list, "a list"),
-    dict: (dict, "an object"),
-    bool: (bool, "true or false"),
-    int: (numbers.Integral, "an integer"),
-    float: (numbers.Real, "a number"),
-}  # what JSON gives, and its words
+WORD = {str: "a string", list: "a list", dict: "an object", bool: "true or false", int: "an integer", float: "a number"}
 
 
 class Measured(NamedTuple):
@@ -65,43 +57,32 @@ class Setting:
 
 @dataclasses.dataclass(frozen=True)
 class RunRecord:
-    """One finished run, of an autoencoder (stage 1) or of a generator on its tokens (stage 2).
-
-    Attributes (those that may be None may be missing in the file):
-      experiment: the config file's name; sweep: the sweep's name, else the experiment's first word.
-      run: the run's name within its sweep; scale: "paper" | "cpu" | "smoke".
-      quantizer: "fsq", "vq" (with the entropy term), "vq_no_entropy", ...
-      codebook_size: number of codes; target_bits: log2 of the size that the run is to match.
-      levels: FSQ's levels, None for others; level_histograms: per dimension, token counts of each level.
-      wall_time_s: training seconds.
-      generator: stage 2: "masked" | "autoregressive", None in stage 1; stage1: the autoencoder behind it.
-      task: UViM: "depth" | "panoptic" | "colorization", None for others; context: whether its stage 1 sees the image.
-    """
+    """One finished run, of an autoencoder (stage 1) or a generator on its tokens (stage 2); None: not in the file."""
 
     path: pathlib.Path
     metrics: dict[MetricKey, Measured]
-    experiment: str
-    run: str
+    experiment: str  # the config file's name
+    run: str  # its name within its sweep
     seed: int
-    quantizer: str
+    quantizer: str  # "fsq", "vq" (with the entropy term), "vq_no_entropy", ...
     codebook_size: int
-    target_bits: float
-    sweep: str
-    levels: tuple[int, ...] | None
-    generator: str | None
-    stage1: Stage1 | None
+    target_bits: float  # log2 of the size that the run is to match
+    sweep: str  # the sweep's name, else the experiment's first word
+    levels: tuple[int, ...] | None  # FSQ's, None for others
+    generator: str | None  # stage 2: "masked" | "autoregressive", None in stage 1
+    stage1: Stage1 | None  # the autoencoder behind a generator
     data: dict[str, Any]
     num_tokens: int | None
     parameters: int | None
     steps: int | None
     batch_size: int | None
-    wall_time_s: float | None
+    wall_time_s: float | None  # of training
     device: str | None
     git_revision: str | None
-    level_histograms: list[list[int]] | None
-    task: str | None
-    context: bool | None
-    scale: str | None
+    level_histograms: list[list[int]] | None  # per dimension, token counts of each level
+    task: str | None  # UViM: "depth" | "panoptic" | "colorization", None for others
+    context: bool | None  # UViM: whether stage 1 sees the image
+    scale: str | None  # "paper" | "cpu" | "smoke"
 
     @property
     def bits(self) -> float:
@@ -135,10 +116,8 @@ REQUIRED = {"experiment": str, "run": str, "seed": int, "quantizer": str, "codeb
 OPTIONAL = {
     **dict.fromkeys(("sweep", "device", "git_revision", "task", "scale"), str),
     **dict.fromkeys(("num_tokens", "parameters", "steps", "batch_size", "stage"), int),
-    "target_bits": float,
-    "wall_time_s": float,
-    "levels": list,
-    "level_histograms": list,
+    **dict.fromkeys(("target_bits", "wall_time_s"), float),
+    **dict.fromkeys(("levels", "level_histograms"), list),
     "data": dict,
     "context": bool,
 }
@@ -205,9 +184,9 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
         return None
     if name not in raw:
         raise ValueError(f"field {name} is missing.")
-    accepted, words = KINDS[kind]
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):  # a bool is Integral too
-        raise ValueError(f"field {name} must be {words}, got {value!r}.")
+    accepted = (int, float) if kind is float else kind
+    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):  # a bool is an int too
+        raise ValueError(f"field {name} must be {WORD[kind]}, got {value!r}.")
     return value
 
 
@@ -217,7 +196,7 @@ def _metrics(raw: dict) -> dict[MetricKey, Measured]:
         if not isinstance(entry, dict):
             raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
         key, value, protocol = MetricKey.from_json(entry), entry.get("value"), entry.get("protocol")
-        if not isinstance(value, numbers.Real) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
             raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
         if protocol is not None and not isinstance(protocol, dict):
             raise ValueError(f"the protocol of metric {key} must be an object, got {protocol!r}.")

@@ -7,37 +7,29 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
-from fsq_repro.reporting.drawing import NothingToDrawError
+from fsq_repro.reporting import drawing, guidance, histograms, levels, tradeoff, tradeoff_figure, uvim, uvim_figure
 from fsq_repro.reporting.groups import split_by_setting
-from fsq_repro.reporting.guidance import guidance_figure, guidance_table
-from fsq_repro.reporting.histograms import level_histogram_figure, level_histogram_table
-from fsq_repro.reporting.levels import GENERATORS_BY_LEVEL_SET, LEVEL_SETS, levels_figure
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, Setting, load_records
-from fsq_repro.reporting.tradeoff import AUTOENCODERS, GENERATORS
-from fsq_repro.reporting.tradeoff_figure import tradeoff_figure
-from fsq_repro.reporting.uvim import uvim_table
-from fsq_repro.reporting.uvim_figure import uvim_figure
 
 PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
 
 
 @dataclasses.dataclass(frozen=True)
 class Study:
-    """What a sweep's records become: a figure and tables; a table without runs is empty.
-
-    The figure shows one setting of autoencoders and the generators on their tokens; with `one_figure`, all runs.
-    """
+    """What a sweep's records become: a figure and tables; a table without runs is empty."""
 
     figure: Callable[[Sequence[RunRecord], pathlib.Path], None]
     tables: tuple[Callable[[Sequence[RunRecord]], str], ...]
-    one_figure: bool = False
+    one_figure: bool = False  # of all runs; else one a setting of autoencoders and the generators on their tokens
 
 
 STUDIES = {
-    "tradeoff": Study(tradeoff_figure, (AUTOENCODERS.text, GENERATORS.text)),
-    "levels": Study(levels_figure, (LEVEL_SETS.text, GENERATORS_BY_LEVEL_SET.text)),
-    "guidance": Study(guidance_figure, (AUTOENCODERS.text, guidance_table, GENERATORS.text)),
-    "uvim": Study(uvim_figure, (uvim_table,), one_figure=True),
+    "tradeoff": Study(tradeoff_figure.tradeoff_figure, (tradeoff.AUTOENCODERS.text, tradeoff.GENERATORS.text)),
+    "levels": Study(levels.levels_figure, (levels.LEVEL_SETS.text, levels.GENERATORS_BY_LEVEL_SET.text)),
+    "guidance": Study(
+        guidance.guidance_figure, (tradeoff.AUTOENCODERS.text, guidance.GUIDANCE.text, tradeoff.GENERATORS.text)
+    ),
+    "uvim": Study(uvim_figure.uvim_figure, (uvim.uvim_table,), one_figure=True),
 }
 
 
@@ -50,9 +42,8 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
     generators its own section. The records go to `records/`, from which the report can be made again, and the pictures
     that a run's evaluation left beside its record to `pictures/`. Returns the tables and figures written.
 
-    Raises:
-      FileNotFoundError: the runs directory does not exist.
-      ValueError: it holds no finished run of a known sweep; nothing is written then.
+    FileNotFoundError if there is no runs directory; ValueError, before anything is written, if it holds no finished run
+    of a known sweep.
     """
     records = load_records(runs_dir)
     studies = {name: [r for r in records if r.sweep == name] for name in STUDIES}
@@ -78,15 +69,15 @@ def _write_study(
     for setting, runs in settings.items():
         suffix = "" if len(settings) == 1 else f"_{_slug(setting)}"
         drawings += [] if study.one_figure else [(study.figure, runs, f"{name}{suffix}.png")]
-        drawings.append((level_histogram_figure, runs, f"{name}_histograms{suffix}.png"))
+        drawings.append((histograms.level_histogram_figure, runs, f"{name}_histograms{suffix}.png"))
     for figure, runs, file in drawings:
         try:
             figure(runs, out_dir / file)
-        except NothingToDrawError:
+        except drawing.NothingToDrawError:
             continue
         files.append(out_dir / file)
     parts = [f"# Sweep `{name}`\n", *(f"![{f.stem}]({f.name})\n" for f in files)]
-    parts += [text for table in (*study.tables, level_histogram_table) if (text := table(records))]
+    parts += [text for table in (*study.tables, histograms.level_histogram_table) if (text := table(records))]
     images = [f"![{pathlib.PurePath(p).stem}]({p})\n" for r in records for p in pictures[r.path]]
     if images:
         parts += ["## Pictures\n", *images]

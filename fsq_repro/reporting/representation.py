@@ -32,10 +32,9 @@ CAPTION = (
 def representation_figure(studies: Mapping[str, Mapping[str, np.ndarray]], path: str | os.PathLike) -> None:
     """Histogram, soups, constant codes and stitched images, a block of columns for each quantizer; PNG.
 
-    Args:
-      studies: by the quantizer's name ("fsq", "vq", ...), at least one, else ValueError:
-        counts_K: int64, tokens of each code; soups, constants (N, H, W, 3), tops, bottoms, latent_stitches,
-        pixel_stitches (P, H, W, 3): uint8 images; constant_codes: N integers, the code of each constant image.
+    `studies` are by the quantizer's name ("fsq", "vq", ...), at least one, else ValueError. counts_K: int64, tokens of
+    each code; soups, constants (N, H, W, 3), tops, bottoms, latent_stitches, pixel_stitches (P, H, W, 3): uint8 images;
+    constant_codes: N integers, the code of each constant image.
     """
     if not studies:
         raise ValueError("a representation figure needs at least one quantizer, got none.")

@@ -8,11 +8,10 @@ import dataclasses
 from collections.abc import Sequence
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting import claims, markdown, paper
+from fsq_repro.reporting import claims, markdown, paper, verdicts
 from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Pairs, RankClaim, Side
 from fsq_repro.reporting.groups import Group, keys_of
 from fsq_repro.reporting.markdown import MISSING, Cell, Column, Section, metric_column
-from fsq_repro.reporting.verdicts import exactly
 
 FULL_USAGE = 0.95  # of the usage that a uniform source would show
 COLLAPSED_USAGE, COLLAPSED_CODES = 0.5, 2**10
@@ -29,7 +28,7 @@ def _codes_of_collapsed(groups: Sequence[Group], key: MetricKey) -> Pairs:
     for g in claims.family(groups, "vq", low=11.5):
         uniform = g.statistic(MetricKey("uniform_usage"))
         if g.values(key) and uniform and uniform.mean * g.first.codebook_size >= 2 * COLLAPSED_CODES:
-            yield claims.side(g, key), Side("a bound of", key, exactly(COLLAPSED_CODES))
+            yield claims.side(g, key), Side("a bound of", key, verdicts.exactly(COLLAPSED_CODES))
 
 
 def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
@@ -126,6 +125,7 @@ COMPRESSION_NOTE = (
 OF_DISTANCE = ("spatial_fd", "inception_score")  # a column each where a run has them
 OF_SAMPLES = ("precision", "recall", "class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
 AUTOENCODER = ("psnr", "ssim", "usage", "entropy_bits", "uniform_usage", "tokens")
+SIZES = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS)  # of autoencoders
 LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR, markdown.CODEBOOK)  # of generators
 
 
@@ -141,7 +141,8 @@ def generator_tables(groups: Sequence[Group]) -> str:
     keys, records = [], [g.first for g in groups]
     present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
-        keys += [distance, *(k for k in present if _fits(k, distance))]
+        network, reference = ("", distance.network), ("", distance.reference)
+        keys += [distance, *(k for k in present if k.network in network and k.reference in reference)]
         keys += [MetricKey(name, network=distance.network) for name in OF_SAMPLES]
     keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
     costs = [
@@ -175,7 +176,9 @@ def paper_column(statements: Sequence[paper.Statement], generator: str | None) -
 def sanity_checks(groups: list[Group]) -> list[str]:
     """What a broken program would fail and no model could: the cost of a uniform code, and a coder's stream."""
     cost, coder = MetricKey(COST), MetricKey("coder_bits")
-    pairs = [(claims.side(g, cost), Side("log2|C|", cost, exactly(g.first.bits))) for g in groups if g.values(cost)]
+    pairs = [
+        (claims.side(g, cost), Side("log2|C|", cost, verdicts.exactly(g.first.bits))) for g in groups if g.values(cost)
+    ]
     streams = list(claims.against("coder_expected_bits", "the model's")(groups, coder))
     close = [abs(a.statistic.mean / b.statistic.mean - 1) < CODER_TOLERANCE for a, b in streams]
     checks = (
@@ -187,10 +190,6 @@ def sanity_checks(groups: list[Group]) -> list[str]:
         for text, held, shown_pairs in checks
         if held
     ]
-
-
-def _fits(key: MetricKey, distance: MetricKey) -> bool:
-    return key.network in ("", distance.network) and key.reference in ("", distance.reference)
 
 
 def _coder_cell(g: Group) -> Cell:
@@ -205,12 +204,7 @@ def _coder_cell(g: Group) -> Cell:
 AUTOENCODERS = Section(
     "Trade-off: codebook size, reconstruction and usage",
     lambda r: r.stage1 is None,
-    lambda groups: autoencoder_table(
-        groups,
-        (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS),
-        AUTOENCODER,
-        paper_column(paper.TRADEOFF, None),
-    ),
+    lambda groups: autoencoder_table(groups, SIZES, AUTOENCODER, paper_column(paper.TRADEOFF, None)),
     AUTOENCODER_CLAIMS,
 )
 # Fig. 3b and 3d.

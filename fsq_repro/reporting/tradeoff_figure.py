@@ -1,7 +1,6 @@
 """Fig. 3 as a figure."""
 
 from collections.abc import Iterable, Sequence
-from typing import NamedTuple
 
 import matplotlib
 import numpy as np
@@ -17,15 +16,6 @@ USAGE, UNIFORM, COST, ENTROPY = map(MetricKey, ("usage", "uniform_usage", "compr
 ENTROPY_STYLE = {"linewidth": 0.9, "linestyle": ":", "marker": ".", "markersize": 3}
 
 
-class Panel(NamedTuple):
-    """A panel with its letter in Fig. 3, what it shows of which groups, and its vertical axis."""
-
-    title: str
-    groups: Sequence[Group]
-    key: MetricKey | None
-    label: str
-
-
 def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> None:
     """Codebook size against (a) reconstruction distance, (b) sampling distance, (c) usage, (d) compression cost; PNG.
 
@@ -35,10 +25,8 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
     its cost, log2 of the codebook size; thin dots in (d): the marginal entropy of the tokens.
 
     Of each kind of generator the setting with most runs is drawn; the caption counts what is left out.
-
-    Raises:
-      NothingToDrawError: nothing has been measured (of an autoencoder both a Frechet distance and usage are needed).
-      ValueError: the records belong to autoencoders of several settings.
+    NothingToDrawError if nothing has been measured (of an autoencoder both a Frechet distance and usage are needed),
+    ValueError for autoencoders of several settings.
     """
     stage1, stage2, left_out = drawing.stages(records)
     generators = [g for kind in stage2 for g in kind]
@@ -50,37 +38,35 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
     coded = [g for kind in stage2 for g in drawing.same_protocol(kind, COST)]
     drawn = [*used, *sampled, *coded]
     if not drawn:
-        raise drawing.NothingToDrawError(
-            "no run has a Frechet distance with protocol, and usage, or a cost; nothing to draw."
-        )
+        raise drawing.NothingToDrawError("no Frechet distance with protocol, and usage, or a cost; nothing to draw.")
     left_out += len({id(g) for g in [*stage1, *generators]} - {id(g) for g in drawn})
     panels = (
-        Panel("(a) Reconstruction", used, rfd, drawing.axis_label(rfd) if rfd else ""),
-        Panel("(b) Sampling", sampled, sfd, drawing.axis_label(sfd) if sfd else ""),
-        Panel("(c) Usage", used, USAGE, "codebook usage, %"),
-        Panel("(d) Compression cost", coded, COST, COST.declared.unit),
+        ("(a) Reconstruction", used, rfd),
+        ("(b) Sampling", sampled, sfd),
+        ("(c) Usage", used, USAGE),
+        ("(d) Compression cost", coded, COST),
     )
-    panels = [p for p in panels if p.groups]
+    panels = [(title, groups, key) for title, groups, key in panels if groups]
+    labels = {USAGE: "codebook usage, %", COST: COST.declared.unit}  # shorter than the metric's title
     look = drawing.styles(g.first.quantizer for g in drawn)
     with matplotlib.rc_context(drawing.RC):
         rows = max(1, len(panels) // 2)
         figure = Figure(figsize=(9.0, 0.7 + 3.4 * rows), dpi=160)
         axes = list(figure.subplots(rows, len(panels) // rows, squeeze=False).flat)
-        for ax, panel in zip(axes, panels, strict=True):
-            drawing.lines(ax, panel.groups, panel.key, look)
-            ax.set_ylabel(panel.label)
-            if panel.key == USAGE:
-                _uniform_source(ax, panel.groups)
-            if panel.key == COST:
-                _uniform_cost_and_entropy(ax, panel.groups, look)
-            ax.set_title(panel.title, loc="left", fontweight="bold")
-            ax.set_xlabel("codebook size")
+        for ax, (title, groups, key) in zip(axes, panels, strict=True):
+            drawing.lines(ax, groups, key, look)
+            ax.set(xlabel="codebook size", ylabel=labels.get(key) or drawing.axis_label(key))
+            if key == USAGE:
+                _uniform_source(ax, groups)
+            if key == COST:
+                _uniform_cost_and_entropy(ax, groups, look)
+            ax.set_title(title, loc="left", fontweight="bold")
             ax.xaxis.set_major_locator(MultipleLocator(2))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"$2^{{{bits:g}}}$"))
             ax.margins(x=0.08)
         handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles, loc="upper center", ncols=min(4, len(handles)), fontsize=8)
-        measured = [m for panel in panels if panel.key != USAGE for m in drawing.measured_so(panel.groups, panel.key)]
+        measured = [m for _, groups, key in panels if key != USAGE for m in drawing.measured_so(groups, key)]
         caption = drawing.caption_of(drawn, measured, left_out)
         drawing.finish(figure, caption, path, top=1 - (0.06 + 0.19 * -(-len(handles) // 4)) / figure.get_figheight())
 

@@ -13,9 +13,8 @@ from fsq_repro.reporting import markdown, paper_uvim, verdicts
 from fsq_repro.reporting.claims import NOT_OF_THE_PAPER, OURS, Claim, Finding, Pairs, Side, alike, side
 from fsq_repro.reporting.groups import Group, keys_of, titled
 from fsq_repro.reporting.markdown import MISSING, Cell
-from fsq_repro.reporting.paper_uvim import Published, PublishedTask
 from fsq_repro.reporting.records import TASKS, RunRecord
-from fsq_repro.reporting.uvim_models import FID_5K, Comparison, Model, baselines, comparable, comparisons, of_the_data
+from fsq_repro.reporting.uvim_models import FID_5K, OF_THE_RUN, Comparison, Model, baselines, comparable, comparisons
 
 TITLES = {"depth": "Depth estimation", "panoptic": "Panoptic segmentation", "colorization": "Colorization"}
 COUNTS = ("classes", "images")
@@ -45,16 +44,13 @@ def _pairs(
     """Models of one (quantizer, context) against those of another of the same size: their predictions, or `group`."""
 
     def pairs(c: Comparison, key: MetricKey) -> Pairs:
-        for m, n in itertools.product(_models(c, *first), _models(c, *second)):
+        kinds = [[m for m in c.models if (m.first.quantizer, m.first.context) == kind] for kind in (first, second)]
+        for m, n in itertools.product(*kinds):
             a, b = (group(x, key) if group else x.stage2 for x in (m, n))
             if m.first.target_bits == n.first.target_bits and a and b and alike(a, b, key):
                 yield _named(m, a, key), _named(n, b, key)
 
     return pairs
-
-
-def _models(c: Comparison, quantizer: str, context: bool) -> list[Model]:
-    return [m for m in c.models if (m.first.quantizer, m.first.context) == (quantizer, context)]
 
 
 def _named(m: Model, g: Group, key: MetricKey) -> Side:
@@ -130,10 +126,7 @@ CLAIMS_OF_TASK = {
         _beats("mean_depth"),
         _beats("mean_map"),
     ),
-    "panoptic": (
-        Claim(CONTEXT, SOURCE, TASKS_METRIC, _with_and_without_context, better_by=0),
-        _beats("majority_map"),
-    ),
+    "panoptic": (Claim(CONTEXT, SOURCE, TASKS_METRIC, _with_and_without_context, better_by=0), _beats("majority_map")),
     "colorization": (_beats("grey"),),
 }
 
@@ -160,10 +153,9 @@ def _fsq_loses_less(c: Comparison) -> Finding:
 
 
 def uvim_table(records: Iterable[RunRecord]) -> str:
-    """Table 2 and the further metrics, Markdown: a section per task, in it the tables of each setting.
+    """Table 2 and the further metrics, Markdown: a section per task, in it the tables and claims of each setting.
 
     Rows: what was measured, then the baselines, then the published rows, marked as not comparable with other data.
-    Below: protocols, and for each claim of the paper whether it appears in these runs.
     """
     parts = []
     compared = sorted(comparisons(records), key=lambda c: TASKS.index(c.task))
@@ -180,20 +172,20 @@ def _main_table(c: Comparison) -> str:
     title = titled(c.metric)
     header = ["model", "source", "codebook", f"{title}, stage II", f"{title}, stage I (oracle)"]
     header += [*map(titled, USAGE), "runs"]
-    published = paper_uvim.TABLE2[c.task]
+    published = FID_5K.title if c.task == "colorization" else c.metric.title
     rows = [_measured_row(m, c.metric) for m in c.models]
     rows += [
         [BASELINES[key.baseline], BASELINE, MISSING, _baseline_cell(g, key), *[MISSING] * (2 + len(USAGE))]
         for key, g in baselines(c.records, c.metric)
     ]
-    rows += [_published_row(p, published, c.metric) for p in published.rows]
+    rows += [_published_row(p, published, c.metric) for p in paper_uvim.TABLE2[c.task]]
     groups = [g for m in c.models for g in m.groups]
     notes = [
         *markdown.chosen_on_notes(groups),
         STAGES_NOTE,
-        f"{MARK} Published {published.metric} ({published.data}): not comparable with rows measured on other data, at "
-        "another resolution or with another network; theirs: mean ± standard deviation over three trainings of stage "
-        "II.",
+        f"{MARK} Published {published} ({paper_uvim.MEASURED_ON[c.task]}): not comparable with rows measured on other "
+        "data, at another resolution or with another network; theirs: mean ± standard deviation over three trainings "
+        "of stage II.",
         *([paper_uvim.PQ_NOTE] if c.task == "panoptic" else []),
     ]
     return markdown.footnoted_table(header, rows, groups, notes)
@@ -207,12 +199,13 @@ def _measured_row(m: Model, key: MetricKey) -> list[Cell | str]:
     return [*lead, *scores, *usage, markdown.seeds_text(m.groups[0]) + stage1_seed]
 
 
-def _published_row(p: Published, task: PublishedTask, key: MetricKey) -> list[str]:
+def _published_row(p: paper_uvim.Published, title: str, key: MetricKey) -> list[str]:
     # Over a column of another network's distance each value says what it is.
-    name = f"{task.metric} " if task.metric == FID_5K.title and key != FID_5K else ""
+    name = "" if title == key.title else f"{title} "
+    show = key.declared.form.format
     deviation = f" ± {p.std:g}" if p.std is not None else ""
-    scores = [f"{name}{task.form.format(p.score)}{deviation} {MARK}"]
-    scores.append(MISSING if p.stage1 is None else f"{name}{task.form.format(p.stage1)} {MARK}")
+    scores = [f"{name}{show(p.score)}{deviation} {MARK}"]
+    scores.append(MISSING if p.stage1 is None else f"{name}{show(p.stage1)} {MARK}")
     codebook = f"{p.codebook_size:,}" if p.codebook_size else MISSING
     usage = MISSING if p.usage is None else f"{p.usage:.0%}" if p.usage > 0.01 else f"{p.usage:.2%}"
     return [p.model, p.source, codebook, *scores, usage, *[MISSING] * len(USAGE)]
@@ -241,5 +234,6 @@ def _further_table(c: Comparison) -> str:
 
 
 def _baseline_cell(g: Group, key: MetricKey) -> Cell:
+    """A baseline is no run's: its protocol is of the data alone."""
     cell = markdown.metric_cell(g, key)
-    return Cell(cell.text, of_the_data(cell.protocol))
+    return Cell(cell.text, {key: value for key, value in cell.protocol.items() if key not in OF_THE_RUN})

@@ -24,10 +24,8 @@ def uvim_figure(records: Iterable[RunRecord], path: PathLike) -> None:
     (hollow), with the baselines as grey lines; PNG.
 
     Of each task the setting with most models is drawn, and of it what agrees with the first model on the protocol; the
-    caption counts the runs left out. Published scores are of other data and are not drawn.
-
-    Raises:
-      NothingToDrawError: no run has a task's metric with its protocol.
+    caption counts the runs left out. Published scores are of other data and are not drawn. NothingToDrawError if no run
+    has a task's metric with its protocol.
     """
     records = [r for r in records if r.task]
     compared = list(comparisons(records))

@@ -73,20 +73,13 @@ def comparisons(records: Iterable[RunRecord]) -> Iterator[Comparison]:
 
 def same_measurement(a: dict[str, Any], b: dict[str, Any]) -> bool:
     """Whether two protocols agree in all that both state on what was measured: data, split, crop, network, ...
-
-    So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler.
-    """
+    So that a stage-I score or a baseline may be set against a prediction, which has a checkpoint and a sampler."""
     return all(a[key] == b[key] for key in (a.keys() & b.keys()) - set(OF_THE_RUN))
 
 
 def comparable(a: Group, key: MetricKey, b: Group, other: MetricKey) -> bool:
     """Whether both have their metric, of the same measurement."""
     return bool(a.values(key) and b.values(other)) and same_measurement(a.protocol(key), b.protocol(other))
-
-
-def of_the_data(protocol: dict[str, Any]) -> dict[str, Any]:
-    """What remains of a protocol for a baseline, which is no run's."""
-    return {key: value for key, value in protocol.items() if key not in OF_THE_RUN}
 
 
 def baselines(records: Iterable[RunRecord], key: MetricKey) -> list[tuple[MetricKey, Group]]:

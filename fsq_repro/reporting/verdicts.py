@@ -2,7 +2,7 @@
 
 The interval is Welch's: quantizers need not vary alike over seeds (a collapsing codebook varies more), and bounds that
 do not vary at all (a baseline, a uniform source) fit into the same formula. Three seeds against three that vary alike
-are told apart by 2.78 standard errors, by more where one side varies more: never by less than with pooled variances.
+are told apart by 2.78 standard errors, by more where one side varies more.
 """
 
 import math
@@ -30,11 +30,7 @@ def exactly(value: float) -> Statistic:
 
 
 def is_positive(terms: Iterable[tuple[float, Statistic]]) -> str:
-    """Whether a sum of weighted means is above 0: YES, NO (it is below), NOISE or ONE_SEED.
-
-    Args:
-      terms: (weight, mean over seeds that are independent of those of the other terms).
-    """
+    """Whether a sum of weighted means, each over seeds of its own, is above 0: YES, NO (below), NOISE or ONE_SEED."""
     terms = [(weight, s) for weight, s in terms if weight]
     if any(s.std is None for _, s in terms):
         return ONE_SEED

@@ -34,15 +34,10 @@ MAX_TIMEOUTS = 100
 
 @dataclasses.dataclass
 class Job:
-    """A task in its job: submitit calls it, in each process of a job of several.
-
-    Attributes:
-      task: what is trained by all processes and then evaluated by the first.
-      needed: run directories of the tasks that must have finished first.
-    """
+    """A task in its job: submitit calls it, in each process of a job of several; the first of them evaluates."""
 
     task: Task
-    needed: tuple[pathlib.Path, ...]
+    needed: tuple[pathlib.Path, ...]  # run directories of the tasks that must have finished first
     _process: subprocess.Popen | None = dataclasses.field(default=None, init=False)
 
     def __call__(self) -> None:
@@ -87,8 +82,7 @@ def slurm_executor(folder: pathlib.Path, settings: dict[str, str], *, name: str)
         `additional_parameters="{'reservation': 'x'}"`. Python literals are read as such, the rest as text.
       name: the jobs' name in SLURM's queue.
 
-    Raises:
-      UserError: an unknown parameter, no time limit, or a machine without SLURM.
+    UserError for an unknown parameter, no time limit, or a machine without SLURM.
     """
     allowed = sorted(submitit.SlurmExecutor._valid_parameters() - {"dependency"})
     unknown = sorted(settings.keys() - set(allowed))
@@ -126,17 +120,10 @@ def queued_jobs() -> set[str]:
 
 
 def submit(tasks: list[Task], executor: submitit.Executor, queued: set[str]) -> dict[str, str]:
-    """Submits the tasks that are neither evaluated nor in the queue.
+    """Submits the tasks of `sweep.plan` that are neither evaluated nor in the queue; UserError where sbatch refused.
 
-    Args:
-      tasks: of `sweep.plan`.
-      executor: of `slurm_executor`; its folder keeps the job ids, in jobs.json.
-      queued: of `queued_jobs`.
-
-    Returns:
-      Names of all tasks that are not evaluated -> ids of their jobs.
-
-    Raises UserError where sbatch refused the jobs.
+    The folder of `slurm_executor`'s executor keeps the job ids, in jobs.json; `queued` is of `queued_jobs`. Returns
+    names of all tasks that are not evaluated -> ids of their jobs.
     """
     record = executor.folder / "jobs.json"
     known = json.loads(record.read_text()) if record.exists() else {}

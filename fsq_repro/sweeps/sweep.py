@@ -26,22 +26,16 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 class Run:
     """One point of a sweep.
 
-    Attributes:
-      name: folder and name in tables.
-      config: config file, from the repository's root.
-      arg: the part behind the colon.
-      overrides: config fields -> values, as on the command line.
-      inputs: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
-        get (stage II's `stage1`).
-      one_seed: trained with seed 0 alone, which then serves the runs of all seeds that need it.
+    `inputs`: config fields -> runs that must have finished first and whose directories, of the same seed, the fields
+    get (stage II's `stage1`).
     """
 
-    name: str
-    config: str
-    arg: str = ""
-    overrides: dict[str, str] = dataclasses.field(default_factory=dict)
+    name: str  # folder and name in tables
+    config: str  # config file, from the repository's root
+    arg: str = ""  # the part behind the colon
+    overrides: dict[str, str] = dataclasses.field(default_factory=dict)  # config fields -> values
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
-    one_seed: bool = False
+    one_seed: bool = False  # trained with seed 0 alone, which then serves the runs of all seeds that need it
 
 
 def load_runs(sweep: str) -> list[Run]:
@@ -86,17 +80,12 @@ def select_runs(runs: list[Run], only: str) -> list[Run]:
 class Task:
     """A run with one seed: what a launcher trains and evaluates.
 
-    Attributes:
-      name: RUN/seedK.
-      path: the run directory.
-      needs: names of the tasks that must have finished first.
-      train: scripts/train.py and its arguments, called from the repository's root.
-      evaluate: scripts/evaluate.py and its arguments.
+    `train` and `evaluate` are scripts and their arguments, called from the repository's root.
     """
 
-    name: str
-    path: pathlib.Path
-    needs: tuple[str, ...]
+    name: str  # RUN/seedK
+    path: pathlib.Path  # the run directory
+    needs: tuple[str, ...]  # names of the tasks that must have finished first
     train: tuple[str, ...]
     evaluate: tuple[str, ...]
 
@@ -106,13 +95,8 @@ def plan(
 ) -> list[Task]:
     """Every run of `load_runs` with every seed below `seeds`, each behind those that it needs.
 
-    Args:
-      workdir: DIR above.
-      sweep: the sweep's name, for the records.
-      overrides: config fields -> values, for all runs; they win over the runs' own.
-
-    Raises:
-      UserError: an override of what the sweep itself sets: the seed, or a run directory that a run needs.
+    `workdir` is DIR above, `sweep` the name in the records. `overrides`, config fields -> values, win over the runs'
+    own; UserError for one that the sweep itself sets: the seed, or a run directory that a run needs.
     """
     overrides = overrides or {}
     alone = {run.name for run in runs if run.one_seed}
@@ -140,12 +124,10 @@ def plan(
 
 
 def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
-    """Trains and evaluates every task on this machine; returns the names of those that failed.
+    """Trains and evaluates every task of `plan` on this machine; returns the names of those that failed.
 
-    Args:
-      tasks: of `plan`.
-      on_finished: called with each run's directory, also of those that had finished before.
-      parallel: runs at a time, for CPUs: small networks use two processes of one thread each better than one of two.
+    `on_finished` is called with each run's directory, also of those that had finished before. `parallel` runs at a time
+    are for CPUs: small networks use two processes of one thread each better than one of two.
     """
     environment = dict(os.environ)
     if parallel > 1:  # each keeps to one core: threads of XLA and of NumPy's matrix products

@@ -54,11 +54,10 @@ def check_division(batch_size: int, accumulate_steps: int, devices: int) -> None
         raise ValueError(f"accumulate_steps = {accumulate_steps} must be at least 1")
     if batch_size % devices:
         raise ValueError(f"batch_size = {batch_size} must be a multiple of the {devices} devices")
-    examples = batch_size // devices
-    if examples % accumulate_steps:
+    if batch_size // devices % accumulate_steps:
         raise ValueError(
-            f"accumulate_steps = {accumulate_steps} must divide the {examples} examples that each of the {devices} "
-            f"devices has of batch_size = {batch_size}"
+            f"accumulate_steps = {accumulate_steps} must divide the {batch_size // devices} examples that each of the "
+            f"{devices} devices has of batch_size = {batch_size}"
         )
 
 

@@ -55,17 +55,15 @@ class LossWeights:
 
 @dataclasses.dataclass(frozen=True)
 class AutoencoderTrainer:
-    """Stage-I trainer.
+    """Stage-I trainer; attributes and methods as of `loop.Trainer`, and:
 
     Attributes:
-      model: the autoencoder.
       discriminator: used where `weights.gan` > 0.
       optimizer: of autoencoder and discriminator, each with a state of its own.
       weights: of the loss terms.
       resolution: image side in pixels.
       ema_decay: decay of the average of the parameters that evaluation uses.
       perceptual_network, perceptual_path: see `load_perceptual`.
-      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     model: Autoencoder
@@ -79,7 +77,7 @@ class AutoencoderTrainer:
     accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
-        """Arrays that the step reads and never changes: the perceptual network's weights, {} without one."""
+        """The perceptual network's weights, {} without one."""
         return self._perceptual().params if self.weights.perceptual else {}
 
     def _perceptual(self) -> PerceptualLoss:
@@ -124,24 +122,18 @@ class AutoencoderTrainer:
         params = optax.apply_updates(state.params, updates)
         variables = {"params": state.params, "quantizer": state.quantizer_state}
         quantizer_state, more = update_codebook(self.model, variables, batch_sums, rng)
-        metrics |= more | {"gradient_norm": optax.global_norm(grads)}
-
-        discriminator_params, discriminator_opt_state = state.discriminator_params, state.discriminator_opt_state
         if self.weights.gan:
-            updates, discriminator_opt_state = self.optimizer.update(
-                discriminator_grads, discriminator_opt_state, discriminator_params
-            )
-            discriminator_params = optax.apply_updates(discriminator_params, updates)
-
+            old = state.discriminator_params
+            updates, moments = self.optimizer.update(discriminator_grads, state.discriminator_opt_state, old)
+            new = optax.apply_updates(old, updates)
+            state = state.replace(discriminator_params=new, discriminator_opt_state=moments)
         return state.replace(
             step=state.step + 1,
             params=params,
             ema_params=optax.incremental_update(params, state.ema_params, 1 - self.ema_decay),
             quantizer_state=quantizer_state,
             opt_state=opt_state,
-            discriminator_params=discriminator_params,
-            discriminator_opt_state=discriminator_opt_state,
-        ), metrics
+        ), metrics | more | {"gradient_norm": optax.global_norm(grads)}
 
     def generator_loss(
         self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array
@@ -163,9 +155,7 @@ class AutoencoderTrainer:
         metrics |= {f"quantizer/{k}": v for k, v in quantized.metrics.items()}
         return total, (reconstruction, updated.get("batch", {}), metrics)
 
-    def discriminator_loss(
-        self, params: Any, images: jax.Array, reconstruction: jax.Array
-    ) -> tuple[jax.Array, Metrics]:
+    def discriminator_loss(self, params: Any, images: jax.Array, reconstruction: jax.Array) -> tuple[Any, Metrics]:
         """Returns (total, metrics); no gradient reaches the autoencoder through `reconstruction`."""
         fake = self._discriminate(params, jax.lax.stop_gradient(reconstruction))
         real = self._discriminate(params, images)
@@ -183,17 +173,17 @@ class AutoencoderTrainer:
     def make_evaluator(self, mesh: Mesh) -> Callable[[AutoencoderState, Iterable[dict]], tuple[dict[str, float], dict]]:
         """The check that the loop makes now and then: EMA weights on some batches -> (scalars, pictures)."""
 
-        def apply(params: Any, quantizer_state: Any, batch: dict) -> tuple[jax.Array, ...]:
-            reconstruction, indices = reconstruct(self.model, params, quantizer_state, batch["image"])
-            return batch["image"], reconstruction, indices, batch["mask"]
+        def apply(variables: dict[str, Any], batch: dict) -> tuple[jax.Array, ...]:
+            return batch["image"], *reconstruct(self.model, variables, batch["image"]), batch["mask"]
 
         # Replicated outputs: each process then holds the figures of the global batch.
         apply = jax.jit(apply, out_shardings=sharding.replicated(mesh))
 
         def evaluate(state: AutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
             usage, squared_error, values, pictures = CodebookUsage(self.model.quantizer.codebook_size), 0.0, 0, {}
+            variables = {"params": state.ema_params, "quantizer": state.quantizer_state}
             for batch in batches:
-                arrays = apply(state.ema_params, state.quantizer_state, sharding.put_batch(batch, mesh))
+                arrays = apply(variables, sharding.put_batch(batch, mesh))
                 images, reconstruction, indices, mask = map(np.asarray, arrays)
                 images, reconstruction = images[mask], reconstruction[mask]
                 usage.update(indices[mask])
@@ -203,18 +193,13 @@ class AutoencoderTrainer:
                     shown = to_uint8(images[:16]), to_uint8(reconstruction[:16])
                     pictures["reconstructions"] = reconstruction_grid(*shown)
             found = usage.compute()
-            return {
-                "validation/mse": squared_error / values,
-                **{f"validation/{name}": found[name] for name in ("usage", "entropy_bits")},
-            }, pictures
+            scalars = {f"validation/{name}": found[name] for name in ("usage", "entropy_bits")}
+            return {"validation/mse": squared_error / values} | scalars, pictures
 
         return evaluate
 
 
-def reconstruct(
-    model: Autoencoder, params: Any, quantizer_state: Any, images: jax.Array
-) -> tuple[jax.Array, jax.Array]:
+def reconstruct(model: Autoencoder, variables: dict[str, Any], images: jax.Array) -> tuple[jax.Array, jax.Array]:
     """Images (B, H, W, 3) in [0, 1] -> (reconstructions clipped to [0, 1], indices (B, h, w) int32)."""
-    variables = {"params": params, "quantizer": quantizer_state}
     reconstruction, quantized = model.apply(variables, images, train=False)
     return jnp.clip(reconstruction, 0.0, 1.0), quantized.indices

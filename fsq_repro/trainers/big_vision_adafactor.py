@@ -34,9 +34,8 @@ def scale_by_adafactor() -> optax.GradientTransformation:
 def scale_groups(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTransformation:
     """Multiplies the update of each parameter by the factor of the first pattern that matches its whole name.
 
-    Args:
-      multipliers: pairs of (regular expression, factor); names are as "encoder/encoderblock_0/LayerNorm_0/scale". The
-        updates of parameters that no pattern matches stay as they are.
+    `multipliers` are pairs (regular expression, factor); names are as "encoder/encoderblock_0/LayerNorm_0/scale". The
+    updates of parameters that no pattern matches stay as they are.
 
     Raises ValueError at `init` where a pattern is not the first match of any parameter.
     """
@@ -47,8 +46,7 @@ def scale_groups(multipliers: tuple[tuple[str, float], ...]) -> optax.GradientTr
 
     def groups(params: Any) -> Any:
         labels = jax.tree_util.tree_map_with_path(group, params)
-        unused = set(range(len(multipliers))) - set(jax.tree.leaves(labels))
-        if unused:
+        if unused := set(range(len(multipliers))) - set(jax.tree.leaves(labels)):
             pattern = multipliers[min(unused)][0]
             raise ValueError(f"multipliers has the pattern {pattern!r}, but it must match some parameter first.")
         return labels

@@ -17,12 +17,12 @@ from flax import struct
 from jax.sharding import Mesh
 
 from fsq_repro.losses.token_loss import is_likeliest
-from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.code_predictor import START, CodePredictor
 from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.tasks.base import Arrays
 from fsq_repro.trainers.accumulation import accumulate
+from fsq_repro.trainers.compiled_step import make_totals
 
 
 @struct.dataclass
@@ -36,14 +36,11 @@ class CodePredictorState:
 
 @dataclasses.dataclass(frozen=True)
 class CodePredictorTrainer:
-    """Stage-II trainer.
+    """Stage-II trainer; attributes and methods as of `loop.Trainer`, and:
 
     Attributes:
-      model: image -> codes.
-      optimizer: optax transformation.
       coder: stage I, an `inference.label_coder.LabelCoder`.
       temperature: of the decoding, 0 for the likeliest code.
-      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     model: CodePredictor
@@ -57,7 +54,6 @@ class CodePredictorTrainer:
         return jax.tree.map(np.asarray, self.coder.variables)
 
     def init_state(self, rng: jax.Array) -> CodePredictorState:
-        """Initial state from a typed key."""
         images = jnp.zeros((1, self.model.image_size, self.model.image_size, 3))
         params = self.model.init(rng, images, jnp.zeros((1, self.model.num_codes), jnp.int32))["params"]
         return CodePredictorState(step=jnp.zeros((), jnp.int32), params=params, opt_state=self.optimizer.init(params))
@@ -101,27 +97,21 @@ class CodePredictorTrainer:
         `validation/marginal_entropy_bits` stands beside them: a model that looks at the image is below it.
         """
 
-        def measure(params: Any, frozen: Any, batch: Arrays) -> tuple[jax.Array, ...]:
+        def measure(variables: tuple[Any, Any], batch: Arrays) -> tuple[jax.Array, Arrays]:
+            params, frozen = variables
             codes_BxS = self.coder.encode_with(frozen, batch)
-            return codes_BxS, *self.code_losses(params, batch["context"], codes_BxS), batch["mask"]
+            nats_BxS, correct_BxS = self.code_losses(params, batch["context"], codes_BxS)
+            return codes_BxS, {"nats": nats_BxS, "correct": correct_BxS}
 
-        everywhere = sharding.replicated(mesh)
-        measure = jax.jit(measure, out_shardings=everywhere)
-        frozen = jax.device_put(self.load_frozen(), everywhere)
+        totals = make_totals(measure, self.model.codebook_size, mesh)
+        frozen = jax.device_put(self.load_frozen(), sharding.replicated(mesh))
 
         def evaluate(state: CodePredictorState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
-            usage, nats, correct = CodebookUsage(self.model.codebook_size), 0.0, 0
-            for batch in batches:
-                arrays = measure(state.params, frozen, sharding.put_batch(batch, mesh))
-                codes, nats_BxS, correct_BxS, mask = map(np.asarray, arrays)
-                usage.update(codes[mask])
-                nats += float(nats_BxS[mask].sum(dtype=np.float64))
-                correct += int(correct_BxS[mask].sum())
-            found = usage.compute()
+            usage, sums, _ = totals((state.params, frozen), batches)
             return {
-                "validation/bits": nats / np.log(2) / found["tokens"],
-                "validation/accuracy": correct / found["tokens"],
-                "validation/marginal_entropy_bits": found["entropy_bits"],
+                "validation/bits": sums["nats"] / np.log(2) / usage["tokens"],
+                "validation/accuracy": sums["correct"] / usage["tokens"],
+                "validation/marginal_entropy_bits": usage["entropy_bits"],
             }, {}
 
         return evaluate

@@ -28,13 +28,7 @@ PROBED_RATIOS = (0.45, 0.6, 0.75, 0.9, 1.0)  # of masked tokens, from the traini
 
 @dataclasses.dataclass(frozen=True)
 class TokenGenerator:
-    """What both share.
-
-    Attributes:
-      model: the transformer.
-      grid: tokens along one side; S = grid^2.
-      label_smoothing: of the training loss.
-    """
+    """What both share; there are `grid` tokens along one side, S = grid^2."""
 
     model: TokenTransformer
     grid: int
@@ -44,15 +38,23 @@ class TokenGenerator:
         """Logits float32 (B, S, K) of the codes, given the tokens that are not `mask_id` or, causally, those before."""
         return self.model.apply({"params": params}, tokens_BxS, labels_B)[..., : self.model.codebook_size]
 
+    def loss(
+        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, predicted_BxS: jax.Array, dropout_key: jax.Array
+    ) -> tuple[jax.Array, dict[str, jax.Array]]:
+        """Training loss on the tokens to predict, mean over examples, with dropout, and metrics."""
+        rngs, inputs_BxS = {"dropout": dropout_key}, self._inputs(tokens_BxS, predicted_BxS)
+        logits = self.model.apply({"params": params}, inputs_BxS, labels_B, train=True, rngs=rngs)
+        loss = smoothed_cross_entropy(logits, tokens_BxS, predicted_BxS.astype(jnp.float32), self.label_smoothing)
+        hits_BxS = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS)
+        return loss, {"loss": loss} | self._shares(hits_BxS, predicted_BxS)
+
 
 @dataclasses.dataclass(frozen=True)
 class MaskedGenerator(TokenGenerator):
-    """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps.
+    """MaskGIT: masked tokens are predicted together and decoded in a few parallel steps by `sampler`.
 
-    Attributes:
-      min_ratio, bound: masking of the training examples, see `random_masks`.
-      sampler: decodes.
-      m2t_alpha, m2t_groups: of the schedule that compression uses, see `m2t_groups`.
+    `min_ratio` and `bound` are of training, see `random_masks`; `m2t_alpha` and `m2t_num_groups` of `m2t_groups`,
+    the schedule that compression uses.
     """
 
     min_ratio: float
@@ -69,17 +71,12 @@ class MaskedGenerator(TokenGenerator):
         masks = random_masks(mask_key, batch_size, self.grid**2, min_ratio=self.min_ratio, bound=self.bound)
         return masks, dropout_key
 
-    def loss(
-        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, masked_BxS: jax.Array, dropout_key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Training loss on the masked tokens, mean over examples, with dropout, and metrics."""
-        inputs_BxS = jnp.where(masked_BxS, self.model.mask_id, tokens_BxS)
-        logits = self.model.apply({"params": params}, inputs_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
-        loss = smoothed_cross_entropy(logits, tokens_BxS, masked_BxS.astype(jnp.float32), self.label_smoothing)
-        hits = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS) & masked_BxS
-        return loss, {
-            "loss": loss,
-            "masked_accuracy": jnp.sum(hits) / jnp.sum(masked_BxS),
+    def _inputs(self, tokens_BxS: jax.Array, masked_BxS: jax.Array) -> jax.Array:
+        return jnp.where(masked_BxS, self.model.mask_id, tokens_BxS)
+
+    def _shares(self, hits_BxS: jax.Array, masked_BxS: jax.Array) -> dict[str, jax.Array]:
+        return {
+            "masked_accuracy": jnp.sum(hits_BxS & masked_BxS) / jnp.sum(masked_BxS),
             "mask_ratio": jnp.mean(masked_BxS.astype(jnp.float32)),
         }
 
@@ -98,10 +95,10 @@ class MaskedGenerator(TokenGenerator):
         values = {}
         for ratio in PROBED_RATIOS:
             masked_BxS = rank_BxS < int(np.ceil(ratio * tokens_BxS.shape[1]))
-            logits = self.logits(params, jnp.where(masked_BxS, self.model.mask_id, tokens_BxS), labels_B)
+            logits = self.logits(params, self._inputs(tokens_BxS, masked_BxS), labels_B)
             for name, value_BxS in _accuracy_and_bits(logits, tokens_BxS).items():
-                mean_B = jnp.sum(jnp.where(masked_BxS, value_BxS, 0.0), 1) / jnp.sum(masked_BxS, 1)
-                values[f"{name}_at_{ratio:g}"] = mean_B
+                sum_B = jnp.sum(jnp.where(masked_BxS, value_BxS, 0.0), 1)
+                values[f"{name}_at_{ratio:g}"] = sum_B / jnp.sum(masked_BxS, 1)
         return values
 
     @property
@@ -131,14 +128,11 @@ class AutoregressiveGenerator(TokenGenerator):
         """See `MaskedGenerator.draw`; all tokens are predicted."""
         return jnp.ones((batch_size, self.grid**2), bool), rng
 
-    def loss(
-        self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array, predicted_BxS: jax.Array, dropout_key: jax.Array
-    ) -> tuple[jax.Array, dict[str, jax.Array]]:
-        """Training loss on the tokens, teacher-forced, with dropout, and metrics."""
-        logits = self.model.apply({"params": params}, tokens_BxS, labels_B, train=True, rngs={"dropout": dropout_key})
-        loss = smoothed_cross_entropy(logits, tokens_BxS, predicted_BxS.astype(jnp.float32), self.label_smoothing)
-        hits = is_likeliest(logits[..., : self.model.codebook_size], tokens_BxS)
-        return loss, {"loss": loss, "accuracy": jnp.mean(hits.astype(jnp.float32))}
+    def _inputs(self, tokens_BxS: jax.Array, predicted_BxS: jax.Array) -> jax.Array:
+        return tokens_BxS  # the network is causal
+
+    def _shares(self, hits_BxS: jax.Array, predicted_BxS: jax.Array) -> dict[str, jax.Array]:
+        return {"accuracy": jnp.mean(hits_BxS.astype(jnp.float32))}
 
     def sample(self, params: Any, key: jax.Array, indices_B: jax.Array, labels_B: jax.Array, guidance: Any = 0):
         """See `MaskedGenerator.sample`."""
@@ -150,13 +144,8 @@ class AutoregressiveGenerator(TokenGenerator):
             return logits[:, : model.codebook_size], updated["cache"]
 
         cache = init_cache(model, len(labels_B) if is_unguided(guidance) else 2 * len(labels_B))
-        return autoregressive_decode(
-            guide_step(step, guidance, model.mask_id),
-            cache,
-            model.codebook_size + labels_B,
-            sample_keys(key, indices_B),
-            self.grid**2,
-        )
+        guided, class_ids_B = guide_step(step, guidance, model.mask_id), model.codebook_size + labels_B
+        return autoregressive_decode(guided, cache, class_ids_B, sample_keys(key, indices_B), self.grid**2)
 
     def probe(self, params: Any, tokens_BxS: jax.Array, labels_B: jax.Array) -> dict[str, jax.Array]:
         """Per example: accuracy and cost in bits a token, float32 (B,)."""

@@ -10,16 +10,14 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import optax
 from flax import struct
 from jax.sharding import Mesh
 
-from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
-from fsq_repro.runtime import sharding
 from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.accumulation import accumulate, update_codebook
+from fsq_repro.trainers.compiled_step import make_totals
 
 
 @struct.dataclass
@@ -35,13 +33,7 @@ class LabelAutoencoderState:
 
 @dataclasses.dataclass(frozen=True)
 class LabelAutoencoderTrainer:
-    """Stage-I trainer of a task.
-
-    Attributes:
-      model, task: the autoencoder and what it is for.
-      optimizer: optax transformation.
-      accumulate_steps: microbatches of a step, see `accumulation`.
-    """
+    """Stage-I trainer of a task; attributes and methods as of `loop.Trainer`."""
 
     model: LabelAutoencoder
     task: Task
@@ -49,15 +41,13 @@ class LabelAutoencoderTrainer:
     accumulate_steps: int = 1
 
     def load_frozen(self) -> Any:
-        """Nothing is frozen."""
         return {}
 
     def init_state(self, rng: jax.Array) -> LabelAutoencoderState:
-        """Initial state from a typed key."""
         params_key, quantizer_key, state_key = jax.random.split(rng, 3)
+        keys = {"params": params_key, "quantizer": quantizer_key}
         side = self.model.resolution
         labels = {name: jnp.zeros((1, side, side, channels)) for name, channels in self.task.labels}
-        keys = {"params": params_key, "quantizer": quantizer_key}
         variables = self.model.init(keys, labels, jnp.zeros((1, side, side, 3)), train=False)
         return LabelAutoencoderState(
             step=jnp.zeros((), jnp.int32),
@@ -108,24 +98,16 @@ class LabelAutoencoderTrainer:
     def make_evaluator(self, mesh: Mesh) -> Callable[[LabelAutoencoderState, Iterable[dict]], tuple[dict, dict]]:
         """The check that the loop makes now and then: losses and codebook usage on some validation batches."""
 
-        def measure(state: LabelAutoencoderState, batch: Arrays) -> tuple[Arrays, jax.Array, jax.Array]:
-            outputs, indices_BxS = reconstruct(self.model, self.task, variables_of(state), batch)
-            return self.task.loss(outputs, batch)[1], indices_BxS, batch["mask"]
+        def measure(variables: dict[str, Any], batch: Arrays) -> tuple[jax.Array, Arrays]:
+            outputs, indices_BxS = reconstruct(self.model, self.task, variables, batch)
+            return indices_BxS, self.task.loss(outputs, batch)[1]
 
-        # Replicated outputs: each process then holds the values of the global batch.
-        measure = jax.jit(measure, out_shardings=sharding.replicated(mesh))
+        totals = make_totals(measure, self.model.quantizer.codebook_size, mesh)
 
         def evaluate(state: LabelAutoencoderState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
-            usage, sums, count = CodebookUsage(self.model.quantizer.codebook_size), {}, 0
-            for batch in batches:
-                terms, indices, mask = jax.tree.map(np.asarray, measure(state, sharding.put_batch(batch, mesh)))
-                usage.update(indices[mask])
-                count += int(mask.sum())
-                for name, value_B in terms.items():
-                    sums[name] = sums.get(name, 0.0) + float(value_B[mask].sum(dtype=np.float64))
-            found = usage.compute()
+            usage, sums, count = totals(variables_of(state), batches)
             means = {name: total / count for name, total in sums.items()}
-            means |= {name: found[name] for name in ("usage", "entropy_bits")}
+            means |= {name: usage[name] for name in ("usage", "entropy_bits")}
             return {f"validation/{name}": value for name, value in means.items()}, {}
 
         return evaluate

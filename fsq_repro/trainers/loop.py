@@ -30,18 +30,23 @@ log = logging.getLogger(__name__)
 class Trainer(Protocol):
     """What the loop needs of a trainer. The state is the trainer's own; the loop reads only `.step` and `.params`.
 
+    All have a `model` (stage II of MaskGIT in its generator) and an `optimizer`, an optax transformation.
     `accumulate_steps`: microbatches that `train_step` cuts a batch into, see `accumulation`.
     """
 
     accumulate_steps: int
 
-    def init_state(self, rng: jax.Array) -> Any: ...
+    def init_state(self, rng: jax.Array) -> Any:
+        """Initial state from a typed key."""
 
-    def load_frozen(self) -> Any: ...
+    def load_frozen(self) -> Any:
+        """Arrays that the step reads and never changes."""
 
-    def train_step(self, state: Any, frozen: Any, batch: dict) -> tuple[Any, dict[str, jax.Array]]: ...
+    def train_step(self, state: Any, frozen: Any, batch: dict) -> tuple[Any, dict[str, jax.Array]]:
+        """One step on a batch; returns the new state and float32 scalars."""
 
-    def make_evaluator(self, mesh: Any) -> Callable[[Any, Iterable[dict]], tuple[dict[str, float], dict]]: ...
+    def make_evaluator(self, mesh: Any) -> Callable[[Any, Iterable[dict]], tuple[dict[str, float], dict]]:
+        """The check that the loop makes now and then on some validation batches: state -> (scalars, pictures)."""
 
 
 @dataclasses.dataclass(frozen=True)
@@ -73,10 +78,8 @@ def train(
     """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one; returns the final state.
 
     Args:
-      trainer, config: see there.
       data_iterator: grain iterator over this process's part of the batches; its state is saved and restored.
       evaluation_batches: makes the iterable of validation batches for the check during training.
-      run_path: the run directory.
       start_from: what a new run's initial state goes through: published weights come in here.
       on_checkpoint: called when a checkpoint has been saved.
 

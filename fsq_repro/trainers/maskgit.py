@@ -17,9 +17,9 @@ from flax import struct
 from jax.sharding import Mesh
 
 from fsq_repro.data.images import to_uint8
-from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import accumulate
+from fsq_repro.trainers.compiled_step import make_totals
 from fsq_repro.trainers.generators import Generator
 from fsq_repro.visualization.grids import image_grid
 
@@ -40,16 +40,14 @@ class MaskGITState:
 
 @dataclasses.dataclass(frozen=True)
 class MaskGITTrainer:
-    """Stage-II trainer.
+    """Stage-II trainer; attributes and methods as of `loop.Trainer`, and:
 
     Attributes:
       generator: masked or autoregressive.
-      optimizer: optax transformation.
       ema_decay: decay of the average of the parameters that sampling and evaluation use.
       label_drop: share of the labels that are replaced by "no class".
       tokenizer: stage I's autoencoder, an `inference.tokenizer.Tokenizer`.
       encode: batches bring images, which the step encodes; otherwise they bring tokens.
-      accumulate_steps: microbatches of a step, see `accumulation`.
     """
 
     generator: Generator
@@ -65,7 +63,6 @@ class MaskGITTrainer:
         return jax.tree.map(np.asarray, self.tokenizer.variables) if self.encode else {}
 
     def init_state(self, rng: jax.Array) -> MaskGITState:
-        """Initial state from a typed key."""
         model_key, state_key = jax.random.split(rng)
         tokens = jnp.zeros((1, self.generator.grid**2), jnp.int32)
         params = self.generator.model.init(model_key, tokens, jnp.zeros(1, jnp.int32))["params"]
@@ -85,10 +82,8 @@ class MaskGITTrainer:
         predicted_BxS, dropout_key = self.generator.draw(loss_key, len(labels_B))
 
         def gradients(batch: dict[str, jax.Array], number: int | jax.Array) -> tuple[Any, Any]:
-            if self.encode:
-                tokens_BxS = self.tokenizer.encode_with(frozen, batch["image"]).reshape(len(batch["image"]), -1)
-            else:
-                tokens_BxS = batch["tokens"]
+            tokens = self.tokenizer.encode_with(frozen, batch["image"]) if self.encode else batch["tokens"]
+            tokens_BxS = tokens.reshape(len(tokens), -1)
             key = dropout_key if self.accumulate_steps == 1 else jax.random.fold_in(dropout_key, number)
             grad = jax.value_and_grad(self.generator.loss, has_aux=True)
             (_, metrics), grads = grad(state.params, tokens_BxS, batch["label"], batch["predicted"], key)
@@ -111,31 +106,23 @@ class MaskGITTrainer:
         Accuracy and bits a token are given by mask ratio, with `marginal_entropy_bits` beside them: a model that has
         learned anything stays below it, also where its accuracy looks low (a few per cent are normal at 2^12 codes).
         """
-        everywhere = sharding.replicated(mesh)
-        probe = jax.jit(
-            lambda params, batch: self.generator.probe(params, batch["tokens"], batch["label"]),
-            out_shardings=everywhere,
-        )
-        collect = jax.jit(lambda batch: (batch["tokens"], batch["mask"]), out_shardings=everywhere)
+
+        def measure(params: Any, batch: dict[str, jax.Array]) -> tuple[jax.Array, Metrics]:
+            return batch["tokens"], self.generator.probe(params, batch["tokens"], batch["label"])
+
         model = self.generator.model
+        totals = make_totals(measure, model.codebook_size, mesh)
         labels_P = np.arange(PICTURES_PER_CHECK) % model.num_classes
 
         def sample(params: Any) -> jax.Array:
             return self.generator.sample(params, jax.random.key(0), jnp.arange(PICTURES_PER_CHECK), labels_P)
 
-        sample = jax.jit(sample, out_shardings=everywhere)
+        sample = jax.jit(sample, out_shardings=sharding.replicated(mesh))
 
         def evaluate(state: MaskGITState, batches: Iterable[dict]) -> tuple[dict[str, float], dict]:
-            usage, sums, count = CodebookUsage(model.codebook_size), {}, 0
-            for batch in batches:
-                batch = sharding.put_batch(batch, mesh)
-                tokens_BxS, mask_B = map(np.asarray, collect(batch))
-                usage.update(tokens_BxS[mask_B])
-                count += int(mask_B.sum())
-                for name, value_B in probe(state.ema_params, batch).items():
-                    sums[name] = sums.get(name, 0.0) + float(np.asarray(value_B, np.float64)[mask_B].sum())
+            usage, sums, count = totals(state.ema_params, batches)
             scalars = {f"validation/{name}": total / count for name, total in sums.items()}
-            scalars["validation/marginal_entropy_bits"] = usage.compute()["entropy_bits"]
+            scalars["validation/marginal_entropy_bits"] = usage["entropy_bits"]
 
             tokens = np.asarray(sample(state.ema_params))
             images = self.tokenizer.decode(tokens.reshape(-1, self.generator.grid, self.generator.grid))

@@ -51,9 +51,9 @@ def test_a_network_says_what_a_record_needs(alexnet):
 
 def test_maps_smaller_than_their_kernel_convolve_as_padded_ones_do():
     rng = np.random.default_rng(1)
-    layer = conv_stacks.Convolution(4, 3)
     x, kernel = rng.standard_normal((2, 2, 1, 5)), rng.standard_normal((3, 3, 5, 4))
-    y = conv_stacks._convolve(jnp.asarray(x, jnp.float32), jnp.asarray(kernel, jnp.float32), layer, "highest")
+    weight = {"kernel": jnp.asarray(kernel, jnp.float32), "bias": jnp.zeros(4)}
+    y = conv_stacks.convolve(jnp.asarray(x, jnp.float32), weight, 1, 1, "highest")
     np.testing.assert_allclose(y, numpy_networks.convolve(x, kernel, 1, 1), atol=1e-5)
 
 

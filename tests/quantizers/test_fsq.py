@@ -150,9 +150,9 @@ def test_all_codes_are_used_in_low_precision():
         assert len(np.unique(indices)) == 240
 
 
-def test_codebook_lists_all_codes_and_the_module_has_no_variables():
+def test_indices_list_all_codes_and_the_module_has_no_variables():
     module = FSQ((5, 3))
-    codebook = module.apply({}, method="codebook")
+    codebook = module.apply({}, jnp.arange(15), method="indices_to_codes")
     assert codebook.shape == (15, 2)
     np.testing.assert_array_equal(codebook[:6], [[-1, -1], [-0.5, -1], [0, -1], [0.5, -1], [1, -1], [-1, 0]])
     assert not jax.tree.leaves(module.init(jax.random.key(0), jnp.zeros((1, 2)), train=True))

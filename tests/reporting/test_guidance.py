@@ -5,7 +5,7 @@ import dataclasses
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import paper
 from fsq_repro.reporting.groups import group_runs
-from fsq_repro.reporting.guidance import guidance_curve, guidance_table
+from fsq_repro.reporting.guidance import GUIDANCE, guidance_curve
 from tests.reporting.synthetic import SFD, add, entry, guided, parsed, stage2, tables
 
 
@@ -30,12 +30,12 @@ def test_at_its_weight_the_runs_own_metric_is_the_point(tmp_path):
 def test_runs_that_do_not_state_their_weight_have_no_curve(tmp_path):
     raw = stage2()
     del entry(raw, SFD)["protocol"]["guidance weight"]
-    assert "No run has a sampling distance with a protocol" in guidance_table(parsed(tmp_path, [raw]))
+    assert "No run has a sampling distance with a protocol" in GUIDANCE.text(parsed(tmp_path, [raw]))
 
 
 def test_guidance_table_sets_the_best_weight_beside_the_papers(tmp_path):
     raw = [guided("fsq", 0.2), guided("vq", 0.1), guided("fsq", 0.4, generator="autoregressive")]
-    text = guidance_table(parsed(tmp_path, raw))
+    text = GUIDANCE.text(parsed(tmp_path, raw))
     best, every = tables(text)
     assert [(r["model"], r["FID (paper)"], r["best guidance weight"]) for r in best] == [
         ("MaskGIT (VQ)", "4.509", "0.1"),

@@ -106,7 +106,7 @@ def test_table_of_the_three_tasks(tmp_path):
     assert [column(r, "model") for r in depth] == [
         *("UViM (FSQ)", "UViM (VQ)", "UViM (VQ, no splitting)"),
         *("training mean depth everywhere", "training mean depth of each pixel"),
-        *(p.model for p in paper_uvim.DEPTH.rows),
+        *(p.model for p in paper_uvim.TABLE2["depth"]),
     ]
     assert [column(r, RMSE) for r in depth[:5]] == ["0.473", "0.468", "0.490", "1.000", "0.900"]
     assert column(depth[2], "usage") == "0.8%" and column(depth[2], "codes used") == "32"
@@ -134,17 +134,18 @@ def test_table_of_the_three_tasks(tmp_path):
 
 def test_published_rows_are_marked_and_whole(tmp_path):
     text = uvim_table(parsed(tmp_path, paper_like_uvim()))
-    for table, task in zip(tables(text)[::2], ("depth", "panoptic", "colorization"), strict=True):
+    titles = {"depth": ("RMSE", "{:.3f}"), "panoptic": ("PQ", "{:.1f}"), "colorization": ("FID-5k", "{:.2f}")}
+    for table, (task, (title, form)) in zip(tables(text)[::2], titles.items(), strict=True):
         published = paper_uvim.TABLE2[task]
-        theirs = table[-len(published.rows) :]
-        for row, p in zip(theirs, published.rows, strict=True):
+        theirs = table[-len(published) :]
+        for row, p in zip(theirs, published, strict=True):
             cells = list(row.values())
             assert cells[0] == p.model and cells[1] == p.source
-            assert cells[3].endswith(" ‡") and published.form.format(p.score) in cells[3]
+            assert cells[3].endswith(" ‡") and form.format(p.score) in cells[3]
             assert (cells[4] == MISSING) == (p.stage1 is None)
-        ours = table[: -len(published.rows)]
+        ours = table[: -len(published)]
         assert not any("‡" in cell for row in ours for cell in row.values())
-        assert f"‡ Published {published.metric} ({published.data}): not comparable with" in text
+        assert f"‡ Published {title} ({paper_uvim.MEASURED_ON[task]}): not comparable with" in text
     depth, _, panoptic, _, colour, _ = tables(text)
     github = next(r for r in depth if r["source"] == "GitHub")
     assert column(github, RMSE_ORACLE) == "0.155 ‡" and column(github, "usage") == MISSING
@@ -158,14 +159,14 @@ def test_published_rows_are_marked_and_whole(tmp_path):
 
 def test_what_table_2_says(tmp_path):
     """Table 2 of the paper, by hand."""
-    assert {(p.model, p.source, p.score, p.std, p.usage) for p in paper_uvim.COLORIZATION.rows} >= {
+    assert {(p.model, p.source, p.score, p.std, p.usage) for p in paper_uvim.TABLE2["colorization"]} >= {
         ("UViM (VQ)", "theirs", 16.90, 0.056, 1.0),
         ("UViM (FSQ)", "theirs", 17.55, 0.057, 1.0),
         ("UViM (VQ)", "GitHub", 16.99, 0.057, None),
         ("ColTran", "literature", 19.37, None, None),
     }
-    assert {(p.model, p.score) for p in paper_uvim.PANOPTIC.rows} >= {("DETR-R101", 45.1), ("UViM (VQ)", 43.1)}
-    assert {(p.model, p.score) for p in paper_uvim.DEPTH.rows} >= {("DenseDepth", 0.465), ("UViM (VQ)", 0.463)}
+    assert {(p.model, p.score) for p in paper_uvim.TABLE2["panoptic"]} >= {("DETR-R101", 45.1), ("UViM (VQ)", 43.1)}
+    assert {(p.model, p.score) for p in paper_uvim.TABLE2["depth"]} >= {("DenseDepth", 0.465), ("UViM (VQ)", 0.463)}
 
 
 def test_published_fid_5k_is_named_where_the_column_is_of_another_distance(tmp_path):
