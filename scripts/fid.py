@@ -23,9 +23,10 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.metrics.feature_extraction import load_extractor
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics
 from fsq_repro.metrics.set_comparison import compare, open_side
+from fsq_repro.metrics.table import FEATURE_NETWORKS
 from fsq_repro.runtime import cli, startup
 
-flags.DEFINE_enum("features", None, ("inception", "alexnet", "vgg16"), "Network; needless for two reference files.")
+flags.DEFINE_enum("features", None, FEATURE_NETWORKS, "Network; needless for two reference files.")
 flags.DEFINE_string("weights", "", "Inception's weight file, pytorch-fid's .pth.")
 flags.DEFINE_enum("resize", None, ("adm", "pytorch-fid", "clean"), "Of Inception; adm by default.")
 flags.DEFINE_boolean("precision_recall", False, "Also precision and recall (k = 3); images on both sides.")

@@ -20,12 +20,13 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.image_sets import SourceImages
 from fsq_repro.metrics.reference_statistics import write_reference
+from fsq_repro.metrics.table import FEATURE_NETWORKS
 from fsq_repro.runtime import cli, startup
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_enum("split", "train", SPLITS, "Which part of the data.")
 flags.DEFINE_integer("resolution", None, "Side of the images in pixels.", required=True)
-flags.DEFINE_enum("features", None, ("inception", "alexnet", "vgg16"), "Feature network.", required=True)
+flags.DEFINE_enum("features", None, FEATURE_NETWORKS, "Feature network.", required=True)
 flags.DEFINE_string("weights", "", "Inception's weight file, pytorch-fid's .pth.")
 flags.DEFINE_enum("resize", None, ("adm", "pytorch-fid", "clean"), "Of Inception; adm by default.")
 flags.DEFINE_integer("images", 10_000, "Images kept for precision and recall, at most; 0 keeps none.", lower_bound=0)

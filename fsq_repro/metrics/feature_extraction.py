@@ -61,7 +61,7 @@ def load_extractor(name: str, *, path: str = "", resize: str | None = None, batc
     """A feature network by name.
 
     Args:
-      name: "inception", "alexnet" or "vgg16".
+      name: "inception", "efficientnet", "alexnet" or "vgg16".
       path: the weight file, of Inception only.
       resize: of Inception only: "adm" (also where None), "pytorch-fid" or "clean".
 

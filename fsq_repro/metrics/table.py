@@ -8,7 +8,7 @@ import dataclasses
 from typing import Any, Literal
 
 # Feature networks in the order of trust: only the first one's distance may be called FID.
-FEATURE_NETWORKS = ("inception", "alexnet", "vgg16")
+FEATURE_NETWORKS = ("inception", "efficientnet", "alexnet", "vgg16")
 # What a distance is taken to; "names": the published lists of file names, "file": published statistics.
 REFERENCES = ("names", "file", "train", "validation")
 # What is measured in a model's place.

@@ -5,7 +5,7 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.models import conv_stacks, feature_networks
+from fsq_repro.models import conv_stacks, efficientnet_lite, feature_networks
 from tests.models import numpy_networks
 
 MEAN, STD = np.array([0.485, 0.456, 0.406]), np.array([0.229, 0.224, 0.225])
@@ -27,6 +27,17 @@ def test_features_equal_a_float64_oracle_at_64_px(name, dim, strict_dtypes):
     last = numpy_networks.taps(name, network.params["convolutions"], (x - MEAN) / STD)[-1]
     assert features.shape == (1, dim) and network.dim == dim
     np.testing.assert_allclose(features, last.mean(axis=(1, 2)), rtol=1e-4, atol=1e-4 * last.mean())
+
+
+def test_efficientnet_sees_images_of_64_px():
+    network, x = feature_networks.load_feature_network("efficientnet"), images(64)
+    features = jax.jit(network.apply)(network.params, x)
+    expected = jax.jit(efficientnet_lite.features)(network.params, x)
+    assert features.shape == (2, network.dim) == (2, 1280)
+    np.testing.assert_allclose(features, expected, rtol=1e-5)
+    small = feature_networks.resize_antialiased(jnp.asarray(x), 32, "bicubic")
+    again = feature_networks.resize_antialiased(small, 64, "bicubic")
+    np.testing.assert_allclose(network.apply(network.params, small), network.apply(network.params, again), rtol=1e-5)
 
 
 def test_images_of_other_sizes_are_resized_with_antialiasing(alexnet):
