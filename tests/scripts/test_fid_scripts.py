@@ -151,7 +151,10 @@ def test_bad_input_ends_in_one_sentence_and_nothing_else(root, tmp_path):
         "foreign": (fid(root / "foreign.npz", good, network), "must hold images (arr_0) or statistics (mu and sigma)"),
         "no weights": (fid(good, good, "--features=inception"), "inception needs its weight file"),
         "other resize": (fid(good, good, network, "--resize=clean"), "alexnet has a resize of its own"),
-        "unknown network": (fid(good, good, "--features=resnet"), "should be one of <inception|efficientnet|alexnet|vgg16>"),
+        "unknown network": (
+            fid(good, good, "--features=resnet"),
+            "should be one of <inception|efficientnet|alexnet|vgg16>",
+        ),
         "stats without weights": (stats(folder, "--features=inception"), "inception needs its weight file"),
         "no data": (stats("--data=folder:/no/where", network), "there is no folder /no/where"),
         "one image": (stats(folder, network, "--images=1"), "must be 0 or at least 2"),
