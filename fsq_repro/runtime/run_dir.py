@@ -123,7 +123,9 @@ class RunDir:
             for key in sorted(old.keys() | new.keys())
             if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
         ]
-        if old["steps"] != new["steps"] and new.get("optimizer.schedule") != "constant":
+        # Imported weights have trained no step here: their schedule is yet to begin.
+        has_trained = (self.path / "record.json").exists() and "wall_time_s" in self.record
+        if has_trained and old["steps"] != new["steps"] and new.get("optimizer.schedule") != "constant":
             differ.append(f"steps: {old['steps']} -> {new['steps']}, at which the learning rate's schedule ends")
         if differ:
             raise UserError(

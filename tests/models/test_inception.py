@@ -240,5 +240,7 @@ def test_loading_names_what_is_wrong_and_knows_the_published_file(tmp_path, monk
 def test_other_feature_networks_take_no_weight_file():
     with pytest.raises(ValueError, match="feature network 'vgg16' takes no weight file, but its path is 'x.pth'"):
         load_feature_network("vgg16", "x.pth")
-    with pytest.raises(ValueError, match=r"is 'resnet18', but must be one of \['alexnet', 'inception', 'vgg16'\]"):
+    with pytest.raises(
+        ValueError, match=r"is 'resnet18', but must be one of \['alexnet', 'efficientnet', 'inception', 'vgg16'\]"
+    ):
         load_feature_network("resnet18")

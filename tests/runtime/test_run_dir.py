@@ -29,9 +29,12 @@ def test_resuming_may_change_how_long_but_not_what(tmp_path):
 def test_a_schedule_that_ends_with_the_steps_keeps_them(config, tmp_path):
     """The rate would jump from its end to the middle of another schedule."""
     RunDir(tmp_path).write_config(config)
+    config = config.copy_and_resolve_references()
     config.log_every += 1
     RunDir(tmp_path).check_resumable(config)
     config.steps += 4
+    RunDir(tmp_path).check_resumable(config)  # as imported weights, it has trained no step here
+    RunDir(tmp_path).update_record(wall_time_s=1.0)
     with pytest.raises(UserError, match="steps: 8 -> 12, at which the learning rate's schedule ends"):
         RunDir(tmp_path).check_resumable(config)
 
