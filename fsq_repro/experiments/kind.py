@@ -39,7 +39,7 @@ class Kind(abc.ABC):
     def load_stage1(self, config: ConfigDict, *, fingerprint: str | None = None) -> Any:
         """The model of the run in `config.stage1`, checked to be what the config says; None for a stage I.
 
-        `fingerprint` is of the weights that the run of stage II was started with, if it was.
+        `fingerprint`: hash of the weights that the run of stage II was started with, if it was.
         """
         return None
 

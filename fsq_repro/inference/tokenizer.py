@@ -102,7 +102,7 @@ def chosen_params(state: Any, weights: str) -> Any:
 def load_stage1_tokenizer(config: ConfigDict, *, fingerprint: str | None = None) -> Tokenizer:
     """The autoencoder of `config.stage1`, after checking that it is the one that the config describes.
 
-    `config` is stage II's; `fingerprint` is of the weights that its run was started with, None for a new one.
+    `config` is stage II's; `fingerprint`: hash of the weights that its run was started with, None for a new one.
 
     Raises UserError: no run or no checkpoint there, another codebook or resolution, or other weights.
     """

@@ -44,7 +44,7 @@ def evaluate_reconstructions(
 ) -> ReconstructionEvaluation:
     """Reconstructs a whole split once and measures everything on it.
 
-    Reconstructions are rounded to bytes first (`to_uint8`); every metric and feature is of the rounded images.
+    Reconstructions are rounded to bytes first (`to_uint8`); every metric and feature is measured on the rounded images.
 
     Args:
       reconstruct: images float32 (B, H, W, 3) -> (reconstructions of that shape, indices int (B, ...)).
