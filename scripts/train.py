@@ -36,13 +36,14 @@ def main() -> int:
 
     is_main = jax.process_index() == 0
     if is_main:
-        software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
-        file = config_flags.get_config_filename(FLAGS["config"])
-        run.write_config(config, file=file, command=sys.argv, **software)
         facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
-        facts |= software | {"device": startup.device_description()}
-        run.start_record(status="training", **facts)
+        facts |= {"versions": startup.versions(), "git_revision": startup.git_revision()}
+        record = run.start_record(status="training", device=startup.device_description(), **facts)
+        origin = {name: record[name] for name in ("versions", "git_revision")}
+        file = config_flags.get_config_filename(FLAGS["config"])
+        run.write_config(config, file=file, command=sys.argv, **origin)
 
+    found = run.record["status"] if is_main else ""
     before, started = run.record.get("wall_time_s", 0.0) if is_main else 0.0, time.monotonic()
 
     def note_time(**facts: str) -> None:
@@ -66,7 +67,8 @@ def main() -> int:
         print(e, file=sys.stderr)
         status = "interrupted"
     finally:
-        note_time(status=status)
+        if (found, status) != ("finished", "finished"):  # one that was finished already took no time
+            note_time(status=status)
     return 0 if status == "finished" else 130
 
 

@@ -179,6 +179,10 @@ class FSQ(nn.Module):
         """Float (..., d) -> int32 (...)."""
         return codes_to_indices(codes, self.levels)
 
+    def codebook(self) -> jax.Array:
+        """The implicit codebook, float32 (codebook_size, d), built here and nowhere else."""
+        return self.indices_to_codes(jnp.arange(self.codebook_size, dtype=jnp.int32))
+
 
 def _basis(levels: tuple[int, ...]) -> np.ndarray:
     return np.cumprod((1, *levels[:-1]))

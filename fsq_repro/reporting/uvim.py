@@ -234,6 +234,6 @@ def _further_table(c: Comparison) -> str:
 
 
 def _baseline_cell(g: Group, key: MetricKey) -> Cell:
-    """A baseline is no run's: its protocol is of the data alone."""
+    """A baseline belongs to no run: its protocol describes the data alone."""
     cell = markdown.metric_cell(g, key)
     return Cell(cell.text, {key: value for key, value in cell.protocol.items() if key not in OF_THE_RUN})

@@ -1,12 +1,25 @@
 """Samplers of masked tokens by the names that configs give them. A new one is a file of its own and a line here."""
 
 import dataclasses
-from typing import Any
+from typing import Any, Protocol
 
+from jax import Array
+
+from fsq_repro.sampling.guidance import LogitsFn
 from fsq_repro.sampling.parallel_decoding import ParallelSampler
 
-Sampler = ParallelSampler  # and whatever is called and tells its protocol as that does
-SAMPLERS: dict[str, type[Sampler]] = {"parallel": ParallelSampler}
+
+class Sampler(Protocol):
+    """A frozen dataclass with the fields of `config.sampler` but its name and the guidance weight."""
+
+    def __call__(self, logits_fn: LogitsFn, keys_B: Array, labels_B: Array, num_tokens: int, mask_id: int) -> Array:
+        """Tokens int32 (B, num_tokens); arguments as of `parallel_decode`."""
+
+    def protocol(self) -> dict[str, Any]:
+        """What a record says of the samples."""
+
+
+SAMPLERS: dict[str, Any] = {"parallel": ParallelSampler}
 
 
 def make_sampler(name: str, **fields: Any) -> Sampler:

@@ -22,7 +22,7 @@ from fsq_repro.runtime import sharding
 from fsq_repro.sampling.autoregressive_decoding import autoregressive_decode
 from fsq_repro.tasks.base import Arrays
 from fsq_repro.trainers.accumulation import accumulate
-from fsq_repro.trainers.compiled_step import make_totals
+from fsq_repro.trainers.check_totals import make_totals
 
 
 @struct.dataclass

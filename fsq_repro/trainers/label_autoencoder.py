@@ -17,7 +17,7 @@ from jax.sharding import Mesh
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.tasks.base import Arrays, Task
 from fsq_repro.trainers.accumulation import accumulate, update_codebook
-from fsq_repro.trainers.compiled_step import make_totals
+from fsq_repro.trainers.check_totals import make_totals
 
 
 @struct.dataclass

@@ -19,7 +19,7 @@ from jax.sharding import Mesh
 from fsq_repro.data.images import to_uint8
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import accumulate
-from fsq_repro.trainers.compiled_step import make_totals
+from fsq_repro.trainers.check_totals import make_totals
 from fsq_repro.trainers.generators import Generator
 from fsq_repro.visualization.grids import image_grid
 

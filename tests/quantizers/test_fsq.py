@@ -208,3 +208,9 @@ def test_standardised_inputs_cannot_reach_the_usage_that_the_paper_reports():
     z = (z - z.mean(axis=1, keepdims=True)) / z.std(axis=1, keepdims=True)
     _, indices = jax.jit(lambda z: quantize(z, (7, 5, 5, 5, 5)))(z)
     assert 0.34 < len(np.unique(indices)) / 4375 <= 1572 / 4375
+
+
+def test_the_implicit_codebook_has_every_code_at_its_index():
+    codebook = FSQ((4, 3)).codebook()
+    assert codebook.shape == (12, 2) and len(np.unique(codebook, axis=0)) == 12
+    np.testing.assert_array_equal(FSQ((4, 3)).codes_to_indices(codebook), np.arange(12))

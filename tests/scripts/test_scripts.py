@@ -90,6 +90,9 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 40
     assert "resumed from step" in run_script(resumed, tmp_path)
     assert recorded() > until_killed > 0  # the time of both parts
+    record = (run.path / "record.json").read_bytes()
+    run_script(resumed, tmp_path)  # finds it finished
+    assert (run.path / "record.json").read_bytes() == record
 
     config = tiny_config("quantizer=fsq,bits=6", gan=True)
     config.optimizer.warmup_steps, config.steps = 0, 40
