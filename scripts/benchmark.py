@@ -8,9 +8,8 @@
 
 The last one prints the rate and the memory of the Inception features beside those of the package pytorch-fid, same
 images, weights and batch size. The others print: time to the first step with a cold and with a warm compilation cache,
-step time, images/s, floating-point operations a step (XLA's count) and their share of the measured rate of a matrix
-product; and the step time once more with glibc's allocator told to keep freed memory. Of stage II also samples/s,
-decoded to images.
+step time, images/s, floating-point operations per step (XLA's count) and their share of the measured rate of a matrix
+product. Of stage II also samples/s, decoded to images.
 """
 
 import json
@@ -24,6 +23,7 @@ from ml_collections import config_flags
 
 from fsq_repro.errors import UserError, explained
 from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.factories import common
 from fsq_repro.profiling.benchmark import measure_sampling, measure_step
 from fsq_repro.profiling.benchmark_inception import compare_rates
 from fsq_repro.runtime import cli, startup
@@ -40,16 +40,10 @@ flags.DEFINE_boolean("measure", False, "Measure in this process and print JSON (
 FLAGS = flags.FLAGS
 
 SAMPLE_BATCHES = 8
-KEEP_MEMORY = {
-    "MALLOC_ARENA_MAX": "1",
-    "MALLOC_MMAP_MAX_": "0",
-    "MALLOC_TRIM_THRESHOLD_": "34359738368",
-    "MALLOC_TOP_PAD_": "268435456",
-}
 
 
 def main() -> int:
-    startup.start()
+    startup.start(common.batch_sizes(FLAGS.config) if FLAGS.config else ())
     if (FLAGS.config is None) == (FLAGS.inception is None) or (FLAGS.inception is None) != (FLAGS.pytorch_fid is None):
         raise UserError("give either --config, or --inception and --pytorch_fid")
     if FLAGS.inception:
@@ -66,20 +60,19 @@ def main() -> int:
         print("\n" + json.dumps(figures))
         return 0
     with tempfile.TemporaryDirectory() as cache:
-        cold, warm, kept = (measure_apart(cache, more) for more in ({}, {}, KEEP_MEMORY))
+        cold, warm = measure_apart(cache), measure_apart(cache)
     print(f"device                         {startup.device_description()}")
     print(f"time to first step, cold cache {cold['first_step_s']:.1f} s")
     print(f"time to first step, warm cache {warm['first_step_s']:.1f} s")
     for name, value in warm.items():
         if name != "first_step_s":
             print(f"{name:30s} {value:.3g}")
-    print(f"step_s, memory kept            {kept['step_s']:.3g} ({warm['step_s'] / kept['step_s']:.2f} times as fast)")
     return 0
 
 
-def measure_apart(cache: str, environment: dict[str, str]) -> dict[str, float]:
+def measure_apart(cache: str) -> dict[str, float]:
     """Runs this script with --measure in a process of its own."""
-    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache} | environment
+    environment = os.environ | {"JAX_COMPILATION_CACHE_DIR": cache}
     run = subprocess.run([sys.executable, *sys.argv, "--measure"], env=environment, stdout=subprocess.PIPE, text=True)
     if run.returncode:
         sys.exit(run.returncode)

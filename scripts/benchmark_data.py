@@ -14,6 +14,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import common
 from fsq_repro.profiling.data_throughput import Cost, measure_pipeline
 from fsq_repro.runtime import cli, startup
 
@@ -27,8 +28,8 @@ FLAGS = flags.FLAGS
 def main() -> None:
     if FLAGS.images_per_s is not None and not 0 < FLAGS.images_per_s < float("inf"):
         raise UserError(f"--images_per_s = {FLAGS.images_per_s} must be a positive number")
-    startup.start()
     config = FLAGS.config
+    startup.start(common.batch_sizes(config))
     with explained():
         cost = measure_pipeline(config, FLAGS.batches)
     print(f"{config.data.source} at {config.data.resolution} px, on one core:")

@@ -16,6 +16,7 @@ from fsq_repro.data.choice import some_items
 from fsq_repro.data.images import to_unit_float
 from fsq_repro.data.transforms import Item, plain_resize
 from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import common
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.inference.label_predictor import LabelPredictor, load_label_predictor
 from fsq_repro.quantizers import quantizer_label
@@ -32,8 +33,8 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    startup.start()
     runs = [RunDir(run) for run in FLAGS.runs]
+    startup.start(common.batch_sizes(*(run.config for run in runs)))
     predictors = [load_label_predictor(run) for run in runs]
     configs, tasks = [run.config for run in runs], {predictor.task.name for predictor in predictors}
     if len(tasks) > 1:

@@ -11,6 +11,7 @@ from absl import flags
 
 from fsq_repro.errors import explained
 from fsq_repro.experiments.registry import kind_of
+from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
 
@@ -25,8 +26,8 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    startup.start()
     run = RunDir(FLAGS.workdir)
+    startup.start(common.batch_sizes(run.config))
     with explained():
         kind = kind_of(run.config)
     record = kind.evaluate(

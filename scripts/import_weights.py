@@ -18,6 +18,7 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.conversion.published_weights import import_run
+from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -28,7 +29,7 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    startup.start()
+    startup.start(common.batch_sizes(FLAGS.config))
     software = {"versions": startup.versions(), "git_revision": startup.git_revision()}
     config_file = config_flags.get_config_filename(FLAGS["config"])
     record = import_run(FLAGS.config, FLAGS.file, FLAGS.workdir, file=config_file, command=sys.argv, **software)

@@ -23,9 +23,9 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    startup.start()
-    studies = {}
-    for run in map(RunDir, FLAGS.runs):
+    studies, runs = {}, [RunDir(run) for run in FLAGS.runs]
+    startup.start(common.batch_sizes(*(run.config for run in runs)))
+    for run in runs:
         config = run.config
         quantizer = quantizer_label(**config.quantizer)
         if quantizer in studies:

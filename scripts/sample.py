@@ -13,6 +13,7 @@ import numpy as np
 from absl import flags
 
 from fsq_repro.errors import UserError, explained
+from fsq_repro.factories import common
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.runtime import cli, startup
@@ -34,8 +35,8 @@ FLAGS = flags.FLAGS
 
 
 def main() -> None:
-    startup.start()
     run = RunDir(FLAGS.workdir)
+    startup.start(common.batch_sizes(run.config))
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
     config = run.config

@@ -15,6 +15,7 @@ from ml_collections import config_flags
 
 from fsq_repro.errors import explained
 from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.trainers import loop
@@ -30,7 +31,7 @@ FLAGS = flags.FLAGS
 def main() -> int:
     run = RunDir(FLAGS.workdir)
     config = FLAGS.config
-    startup.start()
+    startup.start(common.batch_sizes(config))
     with explained():
         experiment = build_experiment(config, run)
 

@@ -76,6 +76,12 @@ def check_eval_batch(config: ConfigDict) -> None:
         raise ValueError(f"eval.batch_size = {size} must be a positive multiple of the {devices} devices")
 
 
+def batch_sizes(*configs: ConfigDict) -> list[int]:
+    """The batches that all devices share: microbatches of training, and batches of evaluation."""
+    microbatches = [c.batch_size // max(c.accumulate_steps, 1) for c in configs]
+    return microbatches + [c.eval.batch_size for c in configs]
+
+
 def build_source(config: ConfigDict, split: str) -> Source:
     return make_source(config.data.source, split, config.data.resolution)
 

@@ -28,8 +28,8 @@ def matrix_rate(n: int = 2048, repeats: int = 8) -> float:
 def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig, steps: int) -> dict[str, float]:
     """Times `steps` steps of the loop's program on prepared batches.
 
-    The first step includes making the state and compiling. Operations are XLA's count for the compiled step on one
-    device; their rate is set beside that of a matrix product.
+    The first step includes making the state and compiling. Operations are XLA's count, of all devices
+    together; their rate is set beside that of a matrix product.
     """
     mesh = sharding.make_mesh(config.fsdp)
     batches = [sharding.put_batch(next(iterator), mesh) for _ in range(4)]
@@ -45,7 +45,7 @@ def measure_step(trainer: Trainer, iterator: Iterator[dict], config: LoopConfig,
         state, metrics = step(state, frozen, batches[i % 4])
     jax.block_until_ready((state, metrics))
     seconds = (time.monotonic() - started) / steps
-    flops = step.cost_analysis()["flops"]
+    flops = step.cost_analysis()["flops"] * mesh.size  # the count is of one device's program
     rate = matrix_rate()
     return {
         "first_step_s": first,

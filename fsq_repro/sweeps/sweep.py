@@ -130,11 +130,10 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
     are for CPUs: small networks use two processes of one thread each better than one of two.
     """
     environment = dict(os.environ)
-    if parallel > 1:  # each keeps to one core: threads of XLA and of NumPy's matrix products
+    if parallel > 1:  # each keeps to one core: devices and threads of XLA, threads of NumPy's matrix products
         flags = f"{os.environ.get('XLA_FLAGS', '')} --xla_cpu_multi_thread_eigen=false".strip()
-        environment |= {"XLA_FLAGS": flags, "OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
-        # In one arena glibc keeps large blocks too from step to step (see `startup`): UViM's stage I gains 1.4 times.
-        environment["MALLOC_ARENA_MAX"] = "1"
+        environment |= {"JAX_NUM_CPU_DEVICES": "1", "XLA_FLAGS": flags}
+        environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     finished: dict[str, concurrent.futures.Future[bool]] = {}
     minutes: list[float] = []
 

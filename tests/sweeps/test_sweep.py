@@ -51,7 +51,7 @@ def test_parallel_runs_wait_for_what_they_need(fake_root):
     script = FAKE_SCRIPT.replace("import json, pathlib, sys", "import json, os, pathlib, sys, time")
     script += "\nif not path.parent.name.endswith('_2'): time.sleep(0.3)\n"
     script += "\nassert os.environ['OPENBLAS_NUM_THREADS'] == '1' and 'eigen=false' in os.environ['XLA_FLAGS']"
-    script += "\nassert os.environ['MALLOC_ARENA_MAX'] == '1'\n"
+    script += "\nassert os.environ['JAX_NUM_CPU_DEVICES'] == '1'\n"
     for name in ("train", "evaluate"):
         (fake_root / "scripts" / f"{name}.py").write_text(script)
     runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
