@@ -18,9 +18,12 @@ def smoothed_cross_entropy(
     Logits of any float dtype, targets int32 in 0..V-1, weights of at least 0 (1 where a token is predicted) and s =
     `label_smoothing` in [0, 1] -> float32 scalar, computed in float32.
     """
-    log_p_BxSxV = jax.nn.log_softmax(logits_BxSxV.astype(jnp.float32))
-    log_p_target_BxS = jnp.take_along_axis(log_p_BxSxV, targets_BxS[..., None], axis=-1)[..., 0]
-    loss_BxS = -(1.0 - label_smoothing) * log_p_target_BxS - label_smoothing * jnp.mean(log_p_BxSxV, axis=-1)
+    logits = logits_BxSxV.astype(jnp.float32)
+    is_target_BxSxV = jax.lax.broadcasted_iota(jnp.int32, logits.shape, 2) == targets_BxS[..., None]
+    target_logit_BxS = jnp.sum(jnp.where(is_target_BxSxV, logits, 0.0), axis=-1)
+    # log p = logit - logsumexp, which stands outside of both means: the (B, S, V) array of log p is never made.
+    loss_BxS = jax.nn.logsumexp(logits, axis=-1) - (1.0 - label_smoothing) * target_logit_BxS
+    loss_BxS -= label_smoothing * jnp.mean(logits, axis=-1)
     weights_BxS = weights_BxS.astype(jnp.float32)
     total_B = jnp.sum(weights_BxS, axis=1)
     return jnp.mean(jnp.sum(loss_BxS * weights_BxS, axis=1) / jnp.where(total_B > 0.0, total_B, 1.0))

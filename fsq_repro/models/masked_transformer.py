@@ -17,4 +17,4 @@ class MaskedTransformer(TokenTransformer):
         """
         ids = jnp.concatenate([self.codebook_size + labels_B[:, None], tokens_BxS], axis=1)
         # The published module's call has the class's logits too.
-        return self.network(ids, num_positions=self.num_tokens + 1, train=train)[:, 1:]
+        return self.network(ids, num_positions=self.num_tokens + 1, train=train, first=1)

@@ -11,6 +11,8 @@ import jax.numpy as jnp
 from flax import linen as nn
 from jax import Array
 
+from fsq_repro.models.attention import attend
+
 LAYER_NORM_EPSILON = 1e-12
 # Of the normal before it is cut at two deviations: the weights' own deviation is 0.88 * 0.02, as in the published code.
 INITIALIZER = nn.initializers.truncated_normal(0.02)
@@ -41,6 +43,53 @@ class Embed(Layer):
         return nn.Dropout(self.dropout)(x, deterministic=self.deterministic), words.embedding
 
 
+class SelfAttention(Layer):
+    """Linen's MultiHeadDotProductAttention of its input with itself: the same parameters by name, shape and value.
+
+    Query, key and value are one product. Arguments as of `Attention`.
+    """
+
+    num_heads: int
+
+    @nn.compact
+    def __call__(self, x_BxTxD: Array, mask: Array | None, position: Array | None) -> Array:
+        B, T, D = x_BxTxD.shape
+        H, d = self.num_heads, D // self.num_heads
+        projections = [HeadProjection(H, d, name=name)(D) for name in ("query", "key", "value")]
+        kernel_Dx3xHxd, bias_3xHxd = (jnp.stack(parts, axis=-3) for parts in zip(*projections, strict=True))
+        x, kernel, bias = nn.dtypes.promote_dtype(x_BxTxD, kernel_Dx3xHxd, bias_3xHxd, dtype=self.dtype)
+        heads_BxTx3xHxd = (x @ kernel.reshape(D, 3 * D)).reshape(B, T, 3, H, d) + bias[None, None]
+        query, key, value = (heads_BxTx3xHxd[:, :, i] for i in range(3))
+        if position is not None:
+            cache_shape = (B, mask.shape[-1], H, d)
+            keys = self.variable("cache", "keys", jnp.zeros, cache_shape, self.dtype)
+            values = self.variable("cache", "values", jnp.zeros, cache_shape, self.dtype)
+            start = (0, position, 0, 0)
+            keys.value = key = jax.lax.dynamic_update_slice(keys.value, key, start)
+            values.value = value = jax.lax.dynamic_update_slice(values.value, value, start)
+        keep = None
+        if self.dropout and not self.deterministic:
+            # One pattern (T, L) for all examples and heads, as published.
+            kept_1x1xTxL = jax.random.bernoulli(self.make_rng("dropout"), 1 - self.dropout, (1, 1, T, T))
+            keep = kept_1x1xTxL / jnp.float32(1 - self.dropout)
+        y_BxTxHxd = attend(query, key, value, mask, keep)
+        out = nn.DenseGeneral(D, axis=(-2, -1), kernel_init=INITIALIZER, dtype=self.dtype, name="out")
+        return out(y_BxTxHxd)
+
+
+class HeadProjection(nn.Module):
+    """Parameters of a projection to heads, as Linen's DenseGeneral has them: kernel (D, H, d) and bias (H, d)."""
+
+    num_heads: int
+    head_width: int
+
+    @nn.compact
+    def __call__(self, width: int) -> tuple[Array, Array]:
+        heads = (self.num_heads, self.head_width)
+        kernel = self.param("kernel", INITIALIZER, (width, *heads), jnp.float32)
+        return kernel, self.param("bias", nn.initializers.zeros, heads, jnp.float32)
+
+
 class Attention(Layer):
     """Self-attention, dropout, residual and LayerNorm: (B, T, width) -> (B, T, width).
 
@@ -53,33 +102,8 @@ class Attention(Layer):
 
     @nn.compact
     def __call__(self, x_BxTxD: Array, mask: Array | None, position: Array | None) -> Array:
-        if position is not None:
-            B, _, D = x_BxTxD.shape
-            cache_shape = (B, mask.shape[-1], self.num_heads, D // self.num_heads)
-            keys = self.variable("cache", "keys", jnp.zeros, cache_shape, self.dtype)
-            values = self.variable("cache", "values", jnp.zeros, cache_shape, self.dtype)
-
-        # Linen hands over those of its arguments that are named here; dropout_rng is None unless there is dropout.
-        def attend(query, key, value, mask, dropout_rng):
-            if position is not None:
-                start = (0, position, 0, 0)
-                keys.value = key = jax.lax.dynamic_update_slice(keys.value, key, start)
-                values.value = value = jax.lax.dynamic_update_slice(values.value, value, start)
-            if dropout_rng is None:
-                return jax.nn.dot_product_attention(query, key, value, mask=mask)
-            # Drops one pattern (T, L) for all examples and heads, as published.
-            dropout = {"dropout_rng": dropout_rng, "dropout_rate": self.dropout}
-            return nn.dot_product_attention(query, key, value, mask=mask, **dropout, force_fp32_for_softmax=True)
-
-        y = nn.MultiHeadDotProductAttention(
-            self.num_heads,
-            dtype=self.dtype,
-            dropout_rate=self.dropout,
-            deterministic=self.deterministic,
-            kernel_init=INITIALIZER,
-            attention_fn=attend,
-            name="self_attention",
-        )(x_BxTxD, mask=mask)
+        shared = (self.dropout, self.deterministic, self.dtype)
+        y = SelfAttention(*shared, self.num_heads, name="self_attention")(x_BxTxD, mask, position)
         y = nn.Dropout(self.dropout)(y, deterministic=self.deterministic)
         return nn.LayerNorm(LAYER_NORM_EPSILON, dtype=self.dtype, name="attention_output_ln")(y + x_BxTxD)
 
@@ -182,10 +206,12 @@ class TokenTransformer(nn.Module):
         train: bool,
         mask: Array | None = None,
         position: Array | None = None,
+        first: int = 0,
     ) -> Array:
-        """Ids int32 (B, T) at positions 0..T-1, or one id each at `position` -> logits float32 (B, T, V).
+        """Ids int32 (B, T) at positions 0..T-1, or one id each at `position` -> logits float32 (B, T - first, V).
 
-        `mask` and `position` as of `Attention`; `num_positions` is the number of position embeddings.
+        `mask` and `position` as of `Attention`; `num_positions` is the number of position embeddings. The logits are
+        those of the positions from `first` on.
         """
         if self.num_heads < 1 or self.width % self.num_heads:
             raise ValueError(f"num_heads is {self.num_heads}, but must divide the width of {self.width}.")
@@ -199,4 +225,4 @@ class TokenTransformer(nn.Module):
         for i in range(self.num_layers):
             layer = layer_class(*shared, self.num_heads, self.mlp_width, name=f"TransformerLayer_{i}")
             x_BxTxD = layer(x_BxTxD, mask, position)
-        return MlmLayer(self.dtype)(x_BxTxD, embeddings_VxD)
+        return MlmLayer(self.dtype)(x_BxTxD[:, first:], embeddings_VxD)

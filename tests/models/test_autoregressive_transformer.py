@@ -82,7 +82,7 @@ def test_cached_steps_equal_the_uncached_network(params, batch, remat):
 def test_cache_is_zeros_of_the_compute_dtype():
     cache = init_cache(Tiny(dtype=jnp.bfloat16), 5)
     shapes = {k: (v.shape, v.dtype) for k, v in flatten_dict(cache, sep="/").items()}
-    names = [f"TransformerLayer_{i}/Attention_0/{kind}" for i in range(2) for kind in ("keys", "values")]
+    names = [f"TransformerLayer_{i}/Attention_0/self_attention/{kind}" for i in range(2) for kind in ("keys", "values")]
     assert shapes == {name: ((5, S, 2, 8), jnp.bfloat16) for name in names}
     assert not any(np.any(x) for x in jax.tree.leaves(cache))
 
