@@ -14,6 +14,7 @@ ROOT = pathlib.Path(__file__).resolve().parents[2]
 JAX_ENVIRONMENT = {
     "JAX_COMPILATION_CACHE_DIR": str(ROOT / ".jax_cache"),
     "JAX_PLATFORMS": "cpu",
+    "JAX_NUM_CPU_DEVICES": "1",  # on any machine
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py, whose XLA_FLAGS are inherited
 }
 
