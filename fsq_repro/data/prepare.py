@@ -1,7 +1,8 @@
 """TFDS sets made ready for training: what must be downloaded by hand, room on the disk, array_record files.
 
-Building needs TensorFlow, reading does not. The paper's sets are known exactly, see `RECIPES`. Other TFDS names are
-built too, but all that is checked before TFDS starts is whether files that it wants downloaded by hand can be there.
+Building needs TensorFlow, reading does not. The paper's sets and CIFAR-10 are known exactly, see `RECIPES`. Other TFDS
+names are built too, but all that is checked before TFDS starts is whether files that it wants downloaded by hand can be
+there.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from fsq_repro.data.dense_sources import COCO, LABELS, NYU, make_dense_source
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tfds_source import load_builder
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Recipe:
     splits: dict[str, int]  # name -> number of items, from the catalog
 
 
-# tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco}, and TFDS' checksum files.
+# tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco,cifar10}, and TFDS' checksum files.
 RECIPES = {
     "imagenet2012": Recipe(
         origin="https://image-net.org/download-images (after registration)",
@@ -64,6 +65,14 @@ RECIPES = {
         extracted=23 * 10**9,  # JPEGs do not shrink in a zip; the annotations are a zip of zips, unpacked twice
         prepared=int(19.63 * GIB),
         splits={"train": 118_287, "validation": 5_000},
+    ),
+    "cifar10": Recipe(
+        origin="https://www.cs.toronto.edu/~kriz/",
+        archives={"cifar-10-binary.tar.gz": 170_052_171},
+        by_hand=False,
+        extracted=184_380_000,  # 60,000 records of 3,073 bytes
+        prepared=int(132.4 * MIB),
+        splits={"train": 50_000, "test": 10_000},
     ),
 }
 
@@ -116,15 +125,20 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
 
 
 def open_set(name: str, split: str) -> Source:
-    """Opens a split of a prepared set as training does; ValueError also for another number of items than the set's."""
+    """Opens a split of a prepared set as training does; ValueError also for another number of items than the set's.
+
+    Its own splits are counted: `data/tfds_source.py` says which of them `split` is made of.
+    """
     kind = name.split(":")[0]
     source = make_dense_source(LABELS.get(kind, ()), name, split, 32)  # TFDS sets keep their own resolution
-    recipe = RECIPES.get(kind)
-    if recipe and len(source) != recipe.splits[split]:
-        raise ValueError(
-            f"the prepared TFDS set {name!r} has {len(source):,} {split} items, not {recipe.splits[split]:,}: delete "
-            f"{load_builder(name).data_dir} and prepare it again."
-        )
+    recipe, builder = RECIPES.get(kind), load_builder(name)
+    counts = {own: part.num_examples for own, part in builder.info.splits.items()}
+    for own, expected in recipe.splits.items() if recipe else ():
+        if (found := counts.get(own, 0)) != expected:
+            raise ValueError(
+                f"the prepared TFDS set {name!r} has {found:,} {own} items, not {expected:,}: delete "
+                f"{builder.data_dir} and prepare it again."
+            )
     return source
 
 
