@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = _uvim.base_config("uvim_colorization", a)
     c.task = ConfigDict({"name": "colorization"})
     c.data.source = "imagenet2012"
+    # Published scores are of the validation split.
     c.data.splits = ConfigDict({"train": "train[4096:]", "validation": "validation", "test": "validation"})
     # FID-5k: paths of big_vision's coltran_fid_data/eval_file_names.txt and reference_file_names.txt. Empty: the whole
     # test split, against the training and the test split.

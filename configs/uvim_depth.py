@@ -23,6 +23,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c = _uvim.base_config("uvim_depth", a)
     c.task = ConfigDict({"name": "depth", "bins": 256})
     c.data.source = "nyu_depth_v2"
+    # Published scores are of the validation split.
     c.data.splits = ConfigDict({"train": "train", "validation": "validation", "test": "validation"})
     # big_vision's code starts at row 54, its comment and the crop of Eigen et al. ("eigen") at row 45.
     c.data.crop = "uvim"
