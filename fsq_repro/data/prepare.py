@@ -102,7 +102,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
     if recipe is not None:
         needed = _bytes_needed(recipe, root, manual)
         free = shutil.disk_usage(next(p for p in (root, *root.absolute().parents) if p.exists())).free
-        say(_plan(name, recipe, manual) + f"\n  room: {_gb(needed)} in {root}, where {_gb(free)} are free")
+        say(_plan(name, recipe, manual) + f"\n  room: {_size(needed)} in {root}, where {_size(free)} are free")
     elif instructions:
         say(f"{name}: {instructions}\n  manual_dir is {manual}")
 
@@ -116,7 +116,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         _check_archives(name, recipe, manual)
         if free < needed:
             raise ValueError(
-                f"building {name!r} takes about {_gb(needed)} in {root}, where only {_gb(free)} are free: choose "
+                f"building {name!r} takes about {_size(needed)} in {root}, where only {_size(free)} are free: choose "
                 "another --data_dir."
             )
     elif instructions and not (manual.is_dir() and any(manual.iterdir())):
@@ -169,7 +169,7 @@ def _open_builder(name: str) -> Any | None:
 
 
 def _plan(name: str, recipe: Recipe, manual: pathlib.Path) -> str:
-    archives = ", ".join(f"{archive} ({_gb(size)})" for archive, size in recipe.archives.items())
+    archives = ", ".join(f"{archive} ({_size(size)})" for archive, size in recipe.archives.items())
     items = ", ".join(f"{count:,} {split}" for split, count in recipe.splits.items())
     does, then = "nothing; TFDS downloads", f"files of these names in {manual} are taken instead"
     if recipe.by_hand:
@@ -214,5 +214,5 @@ def _build(name: str, builder: Any, manual: pathlib.Path) -> None:
         ) from e
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.0f} GB"
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"

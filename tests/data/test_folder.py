@@ -127,24 +127,28 @@ def test_links_are_followed_and_hidden_names_left_out(root, tmp_path):
     assert Folder(root, "train").class_names == ("a",)
 
 
-@pytest.mark.parametrize("sizes", [[(20, 10)], [(20, 10), (10, 20)]])
-def test_items_are_those_of_the_files(root, sizes, monkeypatch):
-    """Read from the files or, where all have one size, from the cache; there again when a file changes."""
+def test_images_of_one_size_are_decoded_once(root, monkeypatch):
+    """And again when a file changes; each process finds what was decoded before."""
     rng = np.random.default_rng(0)
-    for i in range(6):
-        width, height = sizes[i % len(sizes)]
-        Image.fromarray(rng.integers(0, 256, (height, width, 3), np.uint8)).save(root / f"{i}.png")
     for _ in range(2):
-        for source in splits_of(root):
-            for path, i in zip(source._paths, range(len(source)), strict=True):
-                np.testing.assert_array_equal(source[i]["image"], load_image(path))
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (10, 20, 3), np.uint8)).save(root / f"{i}.png")
+        expected = {load_image(root / f"{i}.png").tobytes() for i in range(6)}
+        splits_of(root)
         with monkeypatch.context() as patch:
-            if len(sizes) == 1:  # nothing is decoded any more
-                patch.setattr(folder, "load_image", None)
-            first = [source[0] for source in splits_of(root) if len(sizes) == 1]
-        assert len(first) == (3 if len(sizes) == 1 else 0)
-        for path in root.iterdir():
-            Image.fromarray(255 - load_image(path)).save(path)
+            patch.setattr(folder, "load_image", None)
+            assert {source[i]["image"].tobytes() for source in splits_of(root) for i in range(len(source))} == expected
+
+
+@pytest.mark.parametrize("limit, sizes", [(10**9, [(20, 10), (10, 20)]), (599, [(20, 10)])])
+def test_images_of_several_sizes_or_too_large_are_read_from_their_files(root, limit, sizes, monkeypatch):
+    monkeypatch.setattr(folder, "MAX_PIXEL_BYTES", limit)
+    for i in range(20):
+        save(root / f"{i}.png", i, size=sizes[i % len(sizes)])
+    assert values_of_all(root) == list(range(20))
+    assert not list((root.parent / "cache").glob("folder-train-*"))
+    train = Folder(root, "train")
+    assert {train[i]["image"].shape for i in range(len(train))} == {(height, width, 3) for width, height in sizes}
 
 
 def test_unreadable_files_are_named_once_counted_and_left_out(root, caplog):

@@ -116,6 +116,27 @@ def test_build_of_coco_is_read_with_its_labels(root, monkeypatch):
     assert len(source) == 4 and source[0]["semantics"].shape == source[0]["image"].shape[:2]
 
 
+def test_cifar10_is_counted_by_its_own_splits(root):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(32, 32, 3), encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    rng = np.random.default_rng(0)
+    examples = {
+        split: [
+            {"id": f"{split}_{i}", "image": png(rng.integers(0, 256, (32, 32, 3), np.uint8)), "label": i}
+            for i in range(4)
+        ]
+        for split in ("train", "test")
+    }
+    write_set(root, "cifar10", "3.0.2", features, examples)
+    prepare.prepare_set("cifar10", say=lambda line: None)
+    assert [len(prepare.open_set("cifar10", split)) for split in SPLITS] == [3, 1, 4]
+
+
 def refused(message, name="imagenet2012", **arguments):
     with pytest.raises(ValueError, match=message) as error:
         prepare.prepare_set(name, say=lambda line: None, **arguments)
