@@ -6,7 +6,7 @@ Hardware: the paper gives none. 1M steps of batch 512 at 256 px (section A.4.3).
 
     python scripts/train.py --config=configs/imagenet256_autoencoder.py:quantizer=fsq --workdir=runs/fsq_256
 
-Argument: quantizer=fsq|vq|vq_no_entropy|ema_vq, bits=10 (or another size of Table 1), scale=paper|cpu|smoke.
+Argument: as `tradeoff_autoencoder`; bits=10, or another size of Table 1.
 """
 
 from ml_collections import ConfigDict

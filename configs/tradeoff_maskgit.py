@@ -7,8 +7,9 @@ Hardware: the paper gives none. One point is 1M steps of batch 256 on 8x8 tokens
     python scripts/train.py --config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=10 \
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
 
-Argument: quantizer=fsq|vq|vq_no_entropy|ema_vq, bits=4|6|8|9|10|11|12|14|16, generator=masked|autoregressive,
-scale=paper|cpu|smoke. Quantizer, bits and scale must be those of the run in `stage1`.
+Argument: quantizer=fsq|vq|vq_no_entropy|vq_narrow|ema_vq, bits=4|6|8|9|10|11|12|14|16,
+generator=masked|autoregressive, scale=paper|cifar10|cpu|smoke. Quantizer, bits and scale must be those of the run in
+`stage1`.
 """
 
 from ml_collections import ConfigDict
@@ -23,7 +24,7 @@ def get_config(arg: str = "") -> ConfigDict:
         quantizer=tradeoff_autoencoder.QUANTIZERS,
         bits=tradeoff_autoencoder.BITS,
         generator=("masked", "autoregressive"),
-        scale=("paper", "cpu", "smoke"),
+        scale=tradeoff_autoencoder.SCALES,
     )
     stage1 = tradeoff_autoencoder.get_config(f"quantizer={a.quantizer},bits={a.bits},scale={a.scale}")
     c = ConfigDict()
@@ -99,11 +100,36 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval_every = 10_000
     c.checkpoint_every = 10_000
 
-    if a.scale != "paper":
+    if a.scale == "cifar10":
+        cifar10(c)
+    elif a.scale != "paper":
         scale_down(c)
     if a.scale == "smoke":
         smoke(c)
     return c
+
+
+def cifar10(c: ConfigDict) -> None:
+    """The same modules, 4 layers of width 128, on the 8x8 tokens of CIFAR-10."""
+    c.steps = 6000
+    c.batch_size = 64
+    c.model.width = 128
+    c.model.num_layers = 4
+    c.model.num_heads = 4
+    c.model.mlp_width = 512
+    c.optimizer.learning_rate = 1e-3
+    c.optimizer.schedule = "cosine"
+    c.optimizer.warmup_steps = 200
+    c.data.num_classes = 10
+    c.eval.batch_size = 100
+    c.eval.batches = 50  # the whole validation split
+    c.eval.networks = ("efficientnet", "alexnet")
+    c.eval.samples = 5000
+    c.eval.reference_images = 5000
+    c.eval.coder_images = 200
+    c.eval.picture_labels = tuple(range(10))
+    c.eval_every = 2000
+    c.checkpoint_every = 2000
 
 
 def scale_down(c: ConfigDict) -> None:

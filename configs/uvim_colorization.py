@@ -23,9 +23,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c = _uvim.base_config("uvim_colorization", a)
     c.task = ConfigDict({"name": "colorization"})
     c.data.source = "imagenet2012"
-    c.data.splits = ConfigDict({"train": "train[4096:]", "validation": "validation"})
+    # Published scores are of the validation split.
+    c.data.splits = ConfigDict({"train": "train[4096:]", "validation": "validation", "test": "validation"})
     # FID-5k: paths of big_vision's coltran_fid_data/eval_file_names.txt and reference_file_names.txt. Empty: the whole
-    # validation split, against the training and the validation split.
+    # test split, against the training and the test split.
     c.eval.eval_names = ""
     c.eval.reference_names = ""
     c.eval.networks = ("inception",)
@@ -47,7 +48,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if a.scale != "paper":
         _uvim.scale_down(c, a, stage2_steps=3000)
         c.data.source = "photos"
-        c.data.splits = ConfigDict({"train": "", "validation": ""})
+        c.data.splits = ConfigDict({"train": "", "validation": "", "test": ""})
         c.eval.networks = ("alexnet",)
     if a.scale == "smoke":
         _uvim.smoke(c, a)

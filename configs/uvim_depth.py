@@ -23,7 +23,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c = _uvim.base_config("uvim_depth", a)
     c.task = ConfigDict({"name": "depth", "bins": 256})
     c.data.source = "nyu_depth_v2"
-    c.data.splits = ConfigDict({"train": "train", "validation": "validation"})
+    # Published scores are of the validation split.
+    c.data.splits = ConfigDict({"train": "train", "validation": "validation", "test": "validation"})
     # big_vision's code starts at row 54, its comment and the crop of Eigen et al. ("eigen") at row 45.
     c.data.crop = "uvim"
     c.optimizer.learning_rate = 1e-3
@@ -39,7 +40,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if a.scale != "paper":
         _uvim.scale_down(c, a, stage2_steps=5000)
         c.data.source = "scenes"
-        c.data.splits = ConfigDict({"train": "", "validation": ""})
+        c.data.splits = ConfigDict({"train": "", "validation": "", "test": ""})
         c.data.crop = "none"
         c.task.bins = 32
     if a.scale == "smoke":

@@ -25,7 +25,7 @@ def get_config(arg: str = "") -> ConfigDict:
     c.task = ConfigDict({"name": "panoptic", "num_classes": 134, "num_instances": 100, "min_fraction": 0.0})
     c.data.source = "coco/2017_panoptic"
     # big_vision tunes on train[:4096] and reports both that and the validation split.
-    c.data.splits = ConfigDict({"train": "train[4096:]", "validation": "validation"})
+    c.data.splits = ConfigDict({"train": "train[4096:]", "validation": "validation", "test": "validation"})
     c.optimizer.learning_rate = 4e-4 if a.stage == 1 else 1e-3
     if a.stage == 1:
         c.batch_size = 1024
@@ -39,7 +39,7 @@ def get_config(arg: str = "") -> ConfigDict:
     if a.scale != "paper":
         _uvim.scale_down(c, a, stage2_steps=10_000)
         c.data.source = "scenes"
-        c.data.splits = ConfigDict({"train": "", "validation": ""})
+        c.data.splits = ConfigDict({"train": "", "validation": "", "test": ""})
         c.task.num_classes = 8
         c.task.num_instances = 8  # rooms have up to 7 segments: floor, walls, ceiling, 4 solids
     if a.scale == "smoke":

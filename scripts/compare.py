@@ -3,7 +3,7 @@
 python scripts/compare.py --runs=runs/depth_fsq,runs/depth_vq,runs/depth_vq_nosplit --out=edges.png   # Fig. 6
 
 Columns: the image, the ground truth, each run's prediction from the image, and what each run's stage I makes of the
-true labels. Images are chosen from the validation split of the first run by a permutation.
+true labels. Images are chosen from the test split of the first run by a permutation.
 """
 
 import pathlib
@@ -44,8 +44,8 @@ def main() -> None:
         raise UserError("--runs has two runs of one quantizer and context; give one of each")
     with explained():
         side = predictors[0].trainer.model.image_size
-        validation = label_autoencoder_factory.build_source(configs[0], "validation")
-        items = [plain_resize(item, side) for item in some_items(validation, FLAGS.images)]
+        test = label_autoencoder_factory.build_source(configs[0], "test")
+        items = [plain_resize(item, side) for item in some_items(test, FLAGS.images)]
         images = [item["image"] for item in items]
         named = list(zip(titles, predictors, strict=True))
         columns = {name: list(p.predict(images)) for name, p in named}

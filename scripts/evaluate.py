@@ -1,6 +1,6 @@
 """Evaluates a trained run and merges the metrics into its record.json.
 
-Stage I: reconstructions and codebook usage on the whole validation split. Stage II: samples and compression cost.
+Stage I: reconstructions and codebook usage on the whole test split. Stage II: samples and compression cost.
 UViM, either stage: depth errors, panoptic quality or colour distances.
 
 python scripts/evaluate.py --workdir=runs/fsq_10 [--weights=raw] [--checkpoint=600] [--networks=alexnet,vgg16]

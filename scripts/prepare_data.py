@@ -2,7 +2,8 @@
 
     python scripts/prepare_data.py --data=photos --resolution=32
     python scripts/prepare_data.py --data=folder:my_pictures
-    python scripts/prepare_data.py --data=imagenet2012 --manual_dir=FOLDER_OF_TARS   # needs `make tfds`
+    python scripts/prepare_data.py --data=cifar10                                    # needs `make tfds`
+    python scripts/prepare_data.py --data=imagenet2012 --manual_dir=FOLDER_OF_TARS
     python scripts/prepare_data.py --data=nyu_depth_v2 --data_dir=/disk/tfds
     python scripts/prepare_data.py --data=coco/2017_panoptic
 

@@ -32,12 +32,12 @@ def main() -> None:
             raise UserError(f"--runs has two runs with the quantizer {quantizer}; give one of each")
         tokenizer = load_tokenizer(run)
         with explained():
-            validation = common.build_source(config, "validation")
+            test = common.build_source(config, "test")
             study = representation_study(
                 lambda images, t=tokenizer: np.asarray(t.encode(images)),
                 lambda indices, t=tokenizer: np.asarray(t.decode(indices)),
-                common.build_eval_batches(config, validation),
-                expected_count=len(validation),
+                common.build_eval_batches(config, test),
+                expected_count=len(test),
                 codebook_size=tokenizer.codebook_size,
                 seed=FLAGS.seed,
             )

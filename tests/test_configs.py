@@ -121,12 +121,28 @@ def test_stage2_builds_at_paper_scale(name, arg, grid, parameters):
 
 
 @pytest.mark.parametrize("bits", [4, 6, 8, 9, 10, 11, 12, 14, 16])
-@pytest.mark.parametrize("scale", ["cpu", "smoke"])
+@pytest.mark.parametrize("scale", ["cifar10", "cpu", "smoke"])
 def test_small_scales_build_at_every_size(bits, scale):
-    for quantizer in ("fsq", "vq"):
+    for quantizer in ("fsq", "vq", "vq_narrow"):
         config = tradeoff_autoencoder.get_config(f"quantizer={quantizer},bits={bits},scale={scale}")
         trainer = autoencoder_factory.build_trainer(config)
         assert 0.9 * 2**bits < trainer.model.quantizer.codebook_size < 1.1 * 2**bits
+
+
+@pytest.mark.parametrize("generator", ["masked", "autoregressive"])
+def test_both_stages_of_cifar10_fit_each_other_and_any_number_of_devices(generator):
+    stage1 = tradeoff_autoencoder.get_config("quantizer=vq_narrow,scale=cifar10")
+    stage2 = tradeoff_maskgit.get_config(f"quantizer=vq_narrow,scale=cifar10,generator={generator}")
+    assert stage1.quantizer == stage2.quantizer and stage1.quantizer.embedding_dim == 8
+    grid = stage1.data.resolution // autoencoder_factory.build_trainer(stage1).model.stride
+    trainer = maskgit_factory.build_trainer(stage2, _Tokenizer(grid))
+    assert grid == 8 and not trainer.encode and trainer.generator.model.num_classes == 10
+    for config in (stage1, stage2):
+        common.build_loop(config)
+        assert config.data.source == "cifar10" and config.eval.batch_size * config.eval.batches == 5_000
+        assert config.batch_size % 4 == config.eval.batch_size % 4 == 0
+        assert all(images % config.eval.batch_size == 0 for images in (5_000, 10_000))
+        assert config.steps % config.eval_every == config.steps % config.checkpoint_every == 0
 
 
 def test_values_are_tuples_not_lists():

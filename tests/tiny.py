@@ -105,7 +105,7 @@ class DenseNoiseSource:
         return self.size
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        rng = np.random.default_rng([self.split == "validation", index])
+        rng = np.random.default_rng([("train", "validation", "test").index(self.split), index])
         classes = rng.integers(0, self.num_semantics, (2, 2))
         depths = rng.uniform(0.5, 9.5, (2, 2))
         noise = rng.integers(0, 256, (2, 2))

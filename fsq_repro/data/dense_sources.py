@@ -36,7 +36,7 @@ def make_dense_source(
       labels: dense labels that its items must have, see `LABELS`, else a ValueError; where empty, any source will do.
       tfds_split: TFDS split expression that is opened instead of the split's own (UViM trains panoptic and
         colorization on `train[4096:]`); for TFDS sets only.
-      crop: part of NYU's validation items that is kept, see `NYU_EVAL_CROPS`.
+      crop: part of NYU's validation and test items that is kept, see `NYU_EVAL_CROPS`.
     """
     check_request(split, resolution)
     tfds_name = name.removeprefix("tfds:")
@@ -57,23 +57,23 @@ def make_dense_source(
 class NyuDepth(TfdsSource):
     """NYU Depth v2: `image` uint8 (h, w, 3), `depth` float32 (h, w), `label` int32 () 0.
 
-    Depth is in metres, 0 where it is not measured. Training items have 480 x 640 pixels; validation items are cut to
-    the evaluated 426 x 560, image and depth alike, as big_vision's `nyu_eval_crop`.
+    Depth is in metres, 0 where it is not measured. Training items have 480 x 640 pixels; those of validation and test
+    are cut to the evaluated 426 x 560, image and depth alike, as big_vision's `nyu_eval_crop`.
     """
 
     features = ("image", "depth")
 
     def __init__(self, name: str, split: str, *, tfds_split: str | None = None, crop: str = "uvim"):
-        """Opens the prepared set as `TfdsSource` does; `crop` is validation's, and a ValueError if unknown anywhere."""
+        """Opens the prepared set as `TfdsSource` does; an unknown `crop` is a ValueError, also in train."""
         if crop not in NYU_EVAL_CROPS:
             raise ValueError(f"data.crop must be one of {', '.join(NYU_EVAL_CROPS)}, not {crop!r}.")
         super().__init__(name, split, tfds_split=tfds_split)
-        self._crop = NYU_EVAL_CROPS[crop] if split == "validation" else ()
+        self._crop = NYU_EVAL_CROPS[crop] if split != "train" else ()
         if self._crop:
             self.fingerprint += f"-{crop}"
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        item = self._items[index]
+        item = self._item(index)
         depth = np.asarray(item["depth"], np.float32)[self._crop]
         depth = np.where(np.isfinite(depth), depth, np.float32(0))
         return {"image": rgb(item["image"])[self._crop], "depth": depth, "label": np.int32(0)}
@@ -104,7 +104,7 @@ class CocoPanoptic(TfdsSource):
             )
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        item = self._items[index]
+        item = self._item(index)
         objects = item["panoptic_objects"]
         return {"image": rgb(item["image"]), "label": np.int32(0)} | coco_labels(
             item["panoptic_image"], objects["id"], objects["label"], objects["is_crowd"]

@@ -1,15 +1,25 @@
 """Source `folder:PATH`: a user's own images.
 
-Images are the png, jpg, jpeg, webp, bmp, tif and tiff files anywhere below PATH. Labels are the first level of
-sub-folders; images that lie in PATH itself have the class `.`. If PATH has the sub-folders `train` and `validation`
-(or `val`), these are the splits and classes are looked for below them. Otherwise an image belongs to validation when
-a hash of its name relative to PATH says so, which holds for about 5% and never changes when other images come or go;
-if it holds for none, the image with the smallest hash is taken.
+Images are the png, jpg, jpeg, webp, bmp, tif and tiff files anywhere below PATH, also behind symbolic links; names that
+start with a dot are left out. Sub-folders `train`, `validation` or `val`, and `test`, in any case, are splits and never
+classes; where there is one for training, all that lies beside them is left out, and where there is none, the rest of
+PATH is the training folder. Labels are the first level of sub-folders of a split; images that lie in it itself have the
+class `.`. All splits share one list of classes.
+
+A split without a folder is made as follows:
+
+- test: the validation folder, if there is one. Otherwise the training images whose hash is below `TEST_SHARE`, about
+  5%, which never changes when other images come or go; if it holds for none, the image with the smallest hash.
+- validation: of the training images that are not test's, the tenth (`held_out.SHARE`) with the smallest hashes. Few
+  change sides when other images come or go: the limit moves a little.
+
+The hash is that of the name relative to the split's folder, so both are drawn from all classes and need no seed.
 
 Every image is decoded once to find unreadable ones: each is named in a warning, counted and left out. The verdicts are
 kept in the cache and reused while size and time of a file stay the same. Images are given as they are, turned
 upright by their EXIF orientation: grey becomes RGB, transparency is laid on white. The pipeline resizes them;
-images smaller than the training resolution are enlarged.
+images smaller than the training resolution are enlarged. A split whose images are all of one size and take less than
+`MAX_PIXEL_BYTES` is decoded into the cache once, and read from there.
 """
 
 import concurrent.futures
@@ -17,17 +27,25 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterator
+from typing import Any
 
 import numpy as np
 from absl import logging
 from PIL import Image, ImageOps
 
 from fsq_repro.data import cache
+from fsq_repro.data.held_out import num_held_out
 from fsq_repro.files import atomic_path
 from fsq_repro.progress import track
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff")
-VALIDATION_SHARE = 0.05
+SPLIT_OF = {"train": "train", "validation": "validation", "val": "validation", "test": "test"}  # of a folder's name
+TEST_SHARE = 0.05
+MAX_PIXEL_BYTES = 3 * 10**8  # no more than `photos` takes: every worker process holds a copy
+VERSION = 1  # of decoded pixels; raise when one changes
+
+Verdict = list[Any]  # size and time (ns) of a file; reason why it is unreadable or None; its height and width or None
 
 
 def load_image(path: str | os.PathLike) -> np.ndarray:
@@ -50,77 +68,132 @@ class Folder:
         root = pathlib.Path(path).expanduser()
         if not root.is_dir():
             raise FileNotFoundError(f"data.source 'folder:{path}': there is no folder {root}.")
-        names = sorted(
-            p.relative_to(root).as_posix() for p in root.rglob("*") if p.suffix.lower() in EXTENSIONS and p.is_file()
-        )
+        listed = _listed(root)
+        names = sorted(name for places in listed.values() for name in places)
         if not names:
             raise ValueError(f"data.source 'folder:{path}' holds no image ({', '.join(EXTENSIONS)}).")
-        readable = _readable(root, names)
-        self.num_unreadable = len(names) - len(readable)  # left out of both splits together
-        splits = _split(root, readable)
-        if not splits[split]:
+        verdicts = _verdicts(root, names)
+        readable = {s: {n: inner for n, inner in p.items() if verdicts[n][2] is None} for s, p in listed.items()}
+        num_readable = sum(map(len, readable.values()))
+        self.num_unreadable = len(names) - num_readable  # left out of all splits together
+        mine = _divided(readable)[split]
+        if not mine:
             raise ValueError(
-                f"data.source 'folder:{path}' has {len(readable)} readable images, none of them for {split}."
+                f"data.source 'folder:{path}' has {num_readable} readable images, none of them for {split}."
             )
-        classes = sorted({_class_name(name) for names in splits.values() for name in names.values()})
+        classes = sorted({_class_name(inner) for places in readable.values() for inner in places.values()})
         self.name, self.split = f"folder:{path}", split
         self.class_names, self.num_classes = tuple(classes), len(classes)
-        self._paths = [root / name for name in splits[split]]
-        stats = [(name, (root / name).stat()) for name in splits[split]]
-        self.fingerprint = cache.fingerprint([(name, s.st_size, s.st_mtime_ns) for name, s in stats])
-        self._labels = [np.int32(classes.index(_class_name(name))) for name in splits[split].values()]
+        self._paths = [root / name for name in mine]
+        self.fingerprint = cache.fingerprint([(name, *verdicts[name][:2]) for name in mine])
+        numbers = {name: np.int32(number) for number, name in enumerate(classes)}
+        self._labels = [numbers[_class_name(inner)] for inner in mine.values()]
+        sizes = {tuple(verdicts[name][3]) for name in mine}
+        self._pixels = self._decoded(root, *sizes.pop()) if len(sizes) == 1 else None
+
+    def _decoded(self, root: pathlib.Path, height: int, width: int) -> np.ndarray | None:
+        """All images in one array, made on first use; None where they are too large for that."""
+        shape = (len(self), height, width, 3)
+        if np.prod(shape) >= MAX_PIXEL_BYTES:
+            return None
+
+        def fill(arrays: dict[str, np.ndarray]) -> None:
+            with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
+                images = track(pool.map(load_image, self._paths), f"decoding {root}, {self.split}", len(self))
+                for i, image in enumerate(images):
+                    arrays["image"][i] = image
+
+        key = {"version": VERSION, "root": str(root.resolve()), "files": self.fingerprint}
+        return cache.cached_arrays(f"folder-{self.split}", key, {"image": (shape, "uint8")}, fill)["image"]
 
     def __len__(self) -> int:
         return len(self._paths)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": load_image(self._paths[index]), "label": self._labels[index]}
+        image = load_image(self._paths[index]) if self._pixels is None else np.asarray(self._pixels[index])
+        return {"image": image, "label": self._labels[index]}
 
 
 def _class_name(name: str) -> str:
     return name.split("/")[0] if "/" in name else "."
 
 
-def _split(root: pathlib.Path, names: list[str]) -> dict[str, dict[str, str]]:
-    """Returns for each split {name relative to root: name relative to the split's folder}."""
-    validation_folder = next((v for v in ("validation", "val") if (root / v).is_dir()), None)
-    if (root / "train").is_dir() and validation_folder:
-        folders = {"train": "train/", "validation": f"{validation_folder}/"}
-        return {s: {n: n.removeprefix(f) for n in names if n.startswith(f)} for s, f in folders.items()}
-    hashes = {n: int.from_bytes(hashlib.sha256(n.encode()).digest()[:8]) / 2**64 for n in names}
-    validation = {n: n for n in names if hashes[n] < VALIDATION_SHARE}
-    if names and len(validation) in (0, len(names)):
-        first = min(names, key=hashes.get)
-        validation = {first: first}
-    return {"train": {n: n for n in names if n not in validation}, "validation": validation}
+def _images_below(folder: pathlib.Path, above: tuple[pathlib.Path, ...] = ()) -> Iterator[str]:
+    """Names of the images below a folder, relative to it; a link back to a folder `above` is not followed."""
+    here = folder.resolve()
+    if here in above:
+        return
+    with os.scandir(folder) as entries:
+        for entry in entries:
+            if entry.name.startswith("."):
+                continue
+            if entry.is_dir():
+                yield from (f"{entry.name}/{name}" for name in _images_below(folder / entry.name, (*above, here)))
+            elif entry.name.lower().endswith(EXTENSIONS) and entry.is_file():
+                yield entry.name
 
 
-def _readable(root: pathlib.Path, names: list[str]) -> list[str]:
-    """Returns the names of images that decode, by the cached verdicts of files that did not change."""
+def _listed(root: pathlib.Path) -> dict[str, dict[str, str]]:
+    """Returns for each split that has a folder {name relative to root: name relative to the split's folder}."""
+    listed: dict[str, dict[str, str]] = {"train": {}}
+    beside = {}
+    for name in sorted(_images_below(root)):
+        first, _, inner = name.partition("/")
+        if inner and first.lower() in SPLIT_OF:
+            listed.setdefault(SPLIT_OF[first.lower()], {})[name] = inner
+        else:
+            beside[name] = name
+    return listed if listed["train"] else listed | {"train": beside}
+
+
+def _divided(listed: dict[str, dict[str, str]]) -> dict[str, dict[str, str]]:
+    """Returns all three splits as of `_listed`, those without a folder made as the module says."""
+    train = listed["train"]
+    by_hash = sorted(train, key=lambda name: _hash(train[name]))
+    if "test" in listed:
+        test = listed["test"]
+    elif "validation" in listed:
+        test = listed["validation"]
+    else:
+        count = sum(_hash(train[name]) < TEST_SHARE for name in by_hash)
+        count = count if 0 < count < len(by_hash) else min(1, len(by_hash))
+        test, by_hash = {name: train[name] for name in sorted(by_hash[:count])}, by_hash[count:]
+    if "validation" in listed and "test" in listed:
+        validation = listed["validation"]
+    else:
+        held = by_hash[: num_held_out(len(by_hash))]
+        validation = {name: train[name] for name in sorted(held)}
+    left = {name: inner for name, inner in train.items() if name not in validation and name not in test}
+    return {"train": left, "validation": validation, "test": test}
+
+
+def _hash(name: str) -> float:
+    """In [0, 1)."""
+    return int.from_bytes(hashlib.sha256(name.encode()).digest()[:8]) / 2**64
+
+
+def _verdicts(root: pathlib.Path, names: list[str]) -> dict[str, Verdict]:
+    """Returns what was found of each image, from the cache for files that did not change."""
     digest = hashlib.sha256(str(root.resolve()).encode()).hexdigest()[:12]
-    verdicts_file = cache.cache_dir() / f"folder-{digest}.json"
-    # name: [size, mtime in ns, reason why it is unreadable or None]
-    known = json.loads(verdicts_file.read_text()) if verdicts_file.is_file() else {}
-    stamps = {n: [(s := (root / n).stat()).st_size, s.st_mtime_ns] for n in names}
+    file = cache.cache_dir() / f"folder-{digest}.json"
+    known = json.loads(file.read_text()) if file.is_file() else {}
+    stamps = {name: [(s := os.stat(f"{root}/{name}")).st_size, s.st_mtime_ns] for name in names}
+    # Entries of an older version have no height and width.
+    new = [n for n in names if len(known.get(n, ())) != 4 or known[n][:2] != stamps[n]]
 
-    def check(name: str) -> str | None:
-        if known.get(name, [])[:2] == stamps[name]:
-            return known[name][2]
+    def check(name: str) -> Verdict:
         try:
-            load_image(root / name)
+            return [*stamps[name], None, load_image(root / name).shape[:2]]
         except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
             logging.warning("Unreadable image left out: %s (%s)", root / name, e)
-            return str(e) or type(e).__name__
-        return None
+            return [*stamps[name], str(e) or type(e).__name__, None]
 
     with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-        reasons = track(pool.map(check, names), f"reading {root}", len(names))
-        verdicts = {name: [*stamps[name], reason] for name, reason in zip(names, reasons, strict=True)}
-    if verdicts != known:
-        with atomic_path(verdicts_file) as temporary:
+        checked = dict(zip(new, track(pool.map(check, new), f"reading {root}", len(new)), strict=True))
+    verdicts = {name: checked.get(name) or known[name] for name in names}
+    if new or len(known) != len(names):
+        with atomic_path(file) as temporary:
             temporary.write_text(json.dumps(verdicts))
-    readable = [n for n in names if verdicts[n][2] is None]
-    if len(readable) < len(names):
-        bad = len(names) - len(readable)
-        logging.warning("%d of %d images in %s are left out (%s says why)", bad, len(names), root, verdicts_file)
-    return readable
+    if bad := sum(verdict[2] is not None for verdict in verdicts.values()):
+        logging.warning("%d of %d images in %s are left out (%s says why)", bad, len(names), root, file)
+    return verdicts

@@ -4,11 +4,12 @@ Taken are the photographs named in `PHOTOGRAPHS`, micrograph and astronomical im
 drew. Left out are drawings, computed pictures and writing, the right half of the stereo pair (almost a copy of the
 left), the small microaneurysms, and cell, clock_motion, moon and retina, which are mostly flat. Nothing is downloaded.
 
-Training and validation share no pixel: each photograph is cut into a grid of 4 x 4 cells, of which one in every row
-and column (25%, drawn from the seed) belongs to validation. A validation crop lies inside one such cell, a training
-crop touches none of them. Crops are squares at a random place with a side uniform between the resolution and the
-side of a cell (about a quarter of the photograph), reduced to the resolution with antialiasing (Pillow, bicubic); where
-a cell is smaller than the resolution the crop has the cell's side and is enlarged.
+Test shares no pixel with the other splits: each photograph is cut into a grid of 4 x 4 cells, of which one in every row
+and column (25%, drawn from the seed) belongs to test. A test crop lies inside one such cell, a training crop touches
+none of them. Validation is a tenth of the training crops taken out, see `held_out`: they overlap with training crops,
+and a few equal one (2 of 2,400 at 32 px). Crops are squares at a random place with a side uniform between the
+resolution and the side of a cell (about a quarter of the photograph), reduced to the resolution with antialiasing
+(Pillow, bicubic); where a cell is smaller than the resolution the crop has the cell's side and is enlarged.
 
 Mostly flat crops (sky, black background) are left out, since they would occupy a handful of codes and blur what the
 quantizers are compared on: a crop is cut into 4 x 4 patches, and drawn again when more than half of them have a
@@ -25,6 +26,7 @@ import numpy as np
 from PIL import Image
 
 from fsq_repro.data.cache import cached_arrays, fingerprint
+from fsq_repro.data.held_out import held_out
 from fsq_repro.progress import track
 
 PHOTOGRAPHS = (
@@ -41,14 +43,14 @@ PHOTOGRAPHS = (
     "motorcycle_left.png",
     "rocket.jpg",
 )
-VERSION = 1  # raise when a crop changes
+VERSION = 2  # raise when a crop changes
 SEED = 2309
 GRID = 4
 PATCHES = 4  # patches along a crop's side
 FLAT_STD = 5  # grey levels
 MAX_DRAWS = 2000  # per crop; only a photograph without texture comes near
-TRAIN_CROPS = 24_000  # at up to 32 px; fewer above, so that a set stays below 300 MB up to 128 px
-VALIDATION_CROPS = 2_560
+TRAIN_CROPS = 24_000  # with those of validation, at up to 32 px; fewer above: a set stays below 300 MB up to 128 px
+TEST_CROPS = 2_560
 
 Box = tuple[int, int, int, int]  # top, left, bottom, right
 
@@ -61,8 +63,8 @@ def load_photograph(file_name: str) -> Image.Image:
         return image.convert("RGB")
 
 
-def validation_cells(label: int, height: int, width: int) -> list[Box]:
-    """Returns the cells of photograph `label` that belong to validation: one in every row and column of the grid."""
+def cells_for_test(label: int, height: int, width: int) -> list[Box]:
+    """Returns the cells of photograph `label` that belong to test: one in every row and column of the grid."""
     columns = np.random.Generator(np.random.Philox(key=[SEED, label])).permutation(GRID)
     return [
         (height * r // GRID, width * c // GRID, height * (r + 1) // GRID, width * (c + 1) // GRID)
@@ -70,12 +72,12 @@ def validation_cells(label: int, height: int, width: int) -> list[Box]:
     ]
 
 
-def draw_box(rng: np.random.Generator, split: str, cells: list[Box], size: tuple[int, int], resolution: int) -> Box:
-    """Draws a square crop: inside one of the validation `cells`, or (training) clear of all of them."""
+def draw_box(rng: np.random.Generator, region: str, cells: list[Box], size: tuple[int, int], resolution: int) -> Box:
+    """Draws a square crop: inside one of the `cells` ("test"), or clear of all of them ("train")."""
     height, width = size
     largest = min(height, width) // GRID
     side = int(rng.integers(min(resolution, largest), largest, endpoint=True))
-    if split == "validation":
+    if region == "test":
         top, left, bottom, right = cells[rng.integers(len(cells))]
         y = int(rng.integers(top, bottom - side, endpoint=True))
         x = int(rng.integers(left, right - side, endpoint=True))
@@ -104,37 +106,47 @@ class Photos:
     num_classes = len(PHOTOGRAPHS)
 
     def __init__(self, split: str, resolution: int):
-        """Opens the crops of `train` or `validation`, making them on first use."""
+        """Opens the crops of a split, making them on first use."""
         self.split = split
-        size = VALIDATION_CROPS if split == "validation" else TRAIN_CROPS * 32 // max(resolution, 32)
-        key = dict(version=VERSION, photographs=PHOTOGRAPHS, seed=SEED, split=split, resolution=resolution, size=size)
-        self.fingerprint = fingerprint(key)
+        self._region = "test" if split == "test" else "train"
+        size = TEST_CROPS if split == "test" else TRAIN_CROPS * 32 // max(resolution, 32)
+        key = dict(version=VERSION, photographs=PHOTOGRAPHS, seed=SEED, resolution=resolution, size=size)
+        key |= {"region": self._region}
         specs = {"image": ((size, resolution, resolution, 3), "uint8")}
-        self._images = cached_arrays(f"photos-{split}-{resolution}px", key, specs, self._fill)["image"]
+        self._images = cached_arrays(f"photos-{self._region}-{resolution}px", key, specs, self._fill)["image"]
+        if split == "test":
+            self._indices = np.arange(size)
+        else:
+            # Whole rounds over the photographs, so that item i of either split has label i mod 12.
+            train, validation = held_out(-(-size // self.num_classes))
+            rounds_R = train if split == "train" else validation
+            indices_N = (rounds_R[:, None] * self.num_classes + np.arange(self.num_classes)).ravel()
+            self._indices = indices_N[indices_N < size]
+        self.fingerprint = fingerprint(key, self._indices.tolist())
 
     def _fill(self, arrays: dict[str, np.ndarray]) -> None:
         images = arrays["image"]
         resolution = images.shape[1]
-        for label in track(range(self.num_classes), f"cutting photos, {self.split}"):
+        for label in track(range(self.num_classes), f"cutting photos, {self._region}"):
             photograph = load_photograph(PHOTOGRAPHS[label])
             size = photograph.height, photograph.width
-            cells = validation_cells(label, *size)
-            stream = 2000 if self.split == "validation" else 1000
+            cells = cells_for_test(label, *size)
+            stream = 2000 if self._region == "test" else 1000
             rng = np.random.Generator(np.random.Philox(key=[SEED, stream + label]))
             for i in range(label, len(images), self.num_classes):
                 for _ in range(MAX_DRAWS):
-                    top, left, bottom, right = draw_box(rng, self.split, cells, size, resolution)
+                    top, left, bottom, right = draw_box(rng, self._region, cells, size, resolution)
                     # Cut first: resampling with a box would let pixels from outside the crop in.
                     crop = photograph.crop((left, top, right, bottom))
                     crop = crop.resize((resolution, resolution), Image.Resampling.BICUBIC)
                     if not mostly_flat(crop):
                         break
                 else:
-                    raise RuntimeError(f"{PHOTOGRAPHS[label]} has no textured {self.split} crop at {resolution} px.")
+                    raise RuntimeError(f"{PHOTOGRAPHS[label]} has no textured {self._region} crop at {resolution} px.")
                 images[i] = np.asarray(crop)
 
     def __len__(self) -> int:
-        return len(self._images)
+        return len(self._indices)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        return {"image": np.asarray(self._images[index]), "label": np.int32(index % self.num_classes)}
+        return {"image": np.asarray(self._images[self._indices[index]]), "label": np.int32(index % self.num_classes)}

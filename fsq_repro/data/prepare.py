@@ -1,7 +1,8 @@
 """TFDS sets made ready for training: what must be downloaded by hand, room on the disk, array_record files.
 
-Building needs TensorFlow, reading does not. The paper's sets are known exactly, see `RECIPES`. Other TFDS names are
-built too, but all that is checked before TFDS starts is whether files that it wants downloaded by hand can be there.
+Building needs TensorFlow, reading does not. The paper's sets and CIFAR-10 are known exactly, see `RECIPES`. Other TFDS
+names are built too, but all that is checked before TFDS starts is whether files that it wants downloaded by hand can be
+there.
 """
 
 import dataclasses
@@ -16,7 +17,7 @@ from fsq_repro.data.dense_sources import COCO, LABELS, NYU, make_dense_source
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tfds_source import load_builder
 
-GIB = 2**30
+MIB, GIB = 2**20, 2**30
 
 
 @dataclasses.dataclass(frozen=True)
@@ -35,7 +36,7 @@ class Recipe:
     splits: dict[str, int]  # name -> number of items, from the catalog
 
 
-# tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco}, and TFDS' checksum files.
+# tensorflow.org/datasets/catalog/{imagenet2012,nyu_depth_v2,coco,cifar10}, and TFDS' checksum files.
 RECIPES = {
     "imagenet2012": Recipe(
         origin="https://image-net.org/download-images (after registration)",
@@ -65,6 +66,14 @@ RECIPES = {
         prepared=int(19.63 * GIB),
         splits={"train": 118_287, "validation": 5_000},
     ),
+    "cifar10": Recipe(
+        origin="https://www.cs.toronto.edu/~kriz/",
+        archives={"cifar-10-binary.tar.gz": 170_052_171},
+        by_hand=False,
+        extracted=184_380_000,  # 60,000 records of 3,073 bytes
+        prepared=int(132.4 * MIB),
+        splits={"train": 50_000, "test": 10_000},
+    ),
 }
 
 
@@ -93,7 +102,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
     if recipe is not None:
         needed = _bytes_needed(recipe, root, manual)
         free = shutil.disk_usage(next(p for p in (root, *root.absolute().parents) if p.exists())).free
-        say(_plan(name, recipe, manual) + f"\n  room: {_gb(needed)} in {root}, where {_gb(free)} are free")
+        say(_plan(name, recipe, manual) + f"\n  room: {_size(needed)} in {root}, where {_size(free)} are free")
     elif instructions:
         say(f"{name}: {instructions}\n  manual_dir is {manual}")
 
@@ -107,7 +116,7 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         _check_archives(name, recipe, manual)
         if free < needed:
             raise ValueError(
-                f"building {name!r} takes about {_gb(needed)} in {root}, where only {_gb(free)} are free: choose "
+                f"building {name!r} takes about {_size(needed)} in {root}, where only {_size(free)} are free: choose "
                 "another --data_dir."
             )
     elif instructions and not (manual.is_dir() and any(manual.iterdir())):
@@ -116,15 +125,20 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
 
 
 def open_set(name: str, split: str) -> Source:
-    """Opens a split of a prepared set as training does; ValueError also for another number of items than the set's."""
+    """Opens a split of a prepared set as training does; ValueError also for another number of items than the set's.
+
+    Its own splits are counted: `data/tfds_source.py` says which of them `split` is made of.
+    """
     kind = name.split(":")[0]
     source = make_dense_source(LABELS.get(kind, ()), name, split, 32)  # TFDS sets keep their own resolution
-    recipe = RECIPES.get(kind)
-    if recipe and len(source) != recipe.splits[split]:
-        raise ValueError(
-            f"the prepared TFDS set {name!r} has {len(source):,} {split} items, not {recipe.splits[split]:,}: delete "
-            f"{load_builder(name).data_dir} and prepare it again."
-        )
+    recipe, builder = RECIPES.get(kind), load_builder(name)
+    counts = {own: part.num_examples for own, part in builder.info.splits.items()}
+    for own, expected in recipe.splits.items() if recipe else ():
+        if (found := counts.get(own, 0)) != expected:
+            raise ValueError(
+                f"the prepared TFDS set {name!r} has {found:,} {own} items, not {expected:,}: delete "
+                f"{builder.data_dir} and prepare it again."
+            )
     return source
 
 
@@ -155,7 +169,7 @@ def _open_builder(name: str) -> Any | None:
 
 
 def _plan(name: str, recipe: Recipe, manual: pathlib.Path) -> str:
-    archives = ", ".join(f"{archive} ({_gb(size)})" for archive, size in recipe.archives.items())
+    archives = ", ".join(f"{archive} ({_size(size)})" for archive, size in recipe.archives.items())
     items = ", ".join(f"{count:,} {split}" for split, count in recipe.splits.items())
     does, then = "nothing; TFDS downloads", f"files of these names in {manual} are taken instead"
     if recipe.by_hand:
@@ -200,5 +214,5 @@ def _build(name: str, builder: Any, manual: pathlib.Path) -> None:
         ) from e
 
 
-def _gb(size: int) -> str:
-    return f"{size / 1e9:,.0f} GB"
+def _size(size: int) -> str:
+    return f"{size / 1e9:,.0f} GB" if size >= 1e9 else f"{size / 1e6:,.0f} MB"

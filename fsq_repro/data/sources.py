@@ -10,8 +10,9 @@ from fsq_repro.data.photos import Photos
 from fsq_repro.data.scenes import Scenes
 from fsq_repro.data.tfds_source import TfdsSource
 
-Split = Literal["train", "validation"]
-SPLITS = ("train", "validation")
+# Choices are made on `validation`, checks during training too; tables are of `test` alone.
+Split = Literal["train", "validation", "test"]
+SPLITS = ("train", "validation", "test")
 
 
 class Source(Protocol):
@@ -36,6 +37,10 @@ class Source(Protocol):
 
 def make_source(name: str, split: Split, resolution: int) -> Source:
     """Opens a data source by name.
+
+    Which items belong to which split is said by each source: `photos`, `scenes`, `folder`, `tfds_source`. No item is in
+    two splits, but that `validation` and `test` are one where a TFDS set has a validation split and no labelled test
+    split.
 
     Args:
       name: `photos`, `scenes`, `folder:PATH`, or a TFDS name, plain or as `tfds:NAME`.

@@ -1,6 +1,13 @@
 """Source for TFDS names: image classification sets read through `tfds.data_source`, without TensorFlow.
 
 A set is prepared once as array_record files (`scripts/prepare_data.py`, which does need TensorFlow).
+
+Which of a set's own splits are opened:
+
+- train, validation and a labelled test: these.
+- train and validation, and no test or one whose labels are -1 (`imagenet2012`, NYU, COCO): published tables are of the
+  validation split, so that `validation` and `test` are both that one.
+- train and test (`cifar10`): `validation` is a tenth of train, see `held_out`, and `train` the rest.
 """
 
 from typing import Any, ClassVar
@@ -8,8 +15,7 @@ from typing import Any, ClassVar
 import numpy as np
 
 from fsq_repro.data import cache
-
-SPLIT_NAMES = {"train": ("train",), "validation": ("validation", "test")}  # first that the set has
+from fsq_repro.data.held_out import SEED, SHARE, held_out
 
 
 class TfdsSource:
@@ -25,7 +31,7 @@ class TfdsSource:
 
         Args:
           name: TFDS name, with config and version if wanted (`imagenet2012`, `cifar10:3.0.2`).
-          split: `train` or `validation`; `validation` opens `test` in sets that have no validation split.
+          split: `train`, `validation` or `test`, see above.
           tfds_split: opens this TFDS split expression instead, e.g. `train[4096:]`.
         """
         import tensorflow_datasets as tfds
@@ -34,35 +40,56 @@ class TfdsSource:
         self.info = info = builder.info
         self.name, self.split = name, split
         self.fingerprint = info.full_name.replace("/", "-")  # fit for names of files
-        splits = list(info.splits)
-        # An unprepared set may not know its splits yet; opening it fails below.
+        self._indices: np.ndarray | None = None  # items of this split among `_items`; all of them where None
         if tfds_split is not None:
             self.fingerprint += f"-{cache.fingerprint(tfds_split)}"
-            if splits:
+            if info.splits:  # which an unprepared set may not know; opening it fails below
                 _check_split(name, info, tfds_split)
-        else:
-            tfds_split = next((s for s in SPLIT_NAMES[split] if s in splits), None if splits else split)
-            if tfds_split is None:
-                raise ValueError(f"TFDS set {name!r} has no {split} split, only: {', '.join(splits)}.")
         for feature in self.features:
             if feature not in info.features:
                 raise ValueError(f"TFDS set {name!r} has no feature {feature!r}, only: {', '.join(info.features)}.")
+        self._labelled = "label" in info.features and isinstance(info.features["label"], tfds.features.ClassLabel)
         try:
-            self._items = builder.as_data_source(tfds_split)
+            if tfds_split is None:
+                self._open_split(builder)
+            else:
+                self._items = builder.as_data_source(tfds_split)
         except (NotImplementedError, AssertionError, KeyError) as e:
             raise ValueError(
                 f"TFDS set {name!r} is not prepared as array_record in {builder.data_dir}; "
                 f"prepare it with: python scripts/prepare_data.py --data={name}"
             ) from e
-        self._labelled = "label" in info.features and isinstance(info.features["label"], tfds.features.ClassLabel)
         self.class_names = tuple(info.features["label"].names) if self._labelled else ("all",)
         self.num_classes = len(self.class_names)
 
+    def _open_split(self, builder: Any) -> None:
+        """Opens the set's own splits as the module says; errors as of `as_data_source` where it is not prepared."""
+        # An unprepared set may not know its splits yet.
+        splits = [split for split, part in self.info.splits.items() if part.num_examples] or [self.split]
+        if {"validation", "test"} <= set(splits) and self._labelled and builder.as_data_source("test")[0]["label"] < 0:
+            splits.remove("test")
+        own = self.split
+        if own == "test" and "test" not in splits:
+            own = "validation"
+        shares_train = "test" in splits and "train" in splits and "validation" not in splits
+        if own == "validation" and shares_train:
+            own = "train"
+        if own not in splits:
+            raise ValueError(f"TFDS set {self.name!r} has no {self.split} split, only: {', '.join(splits)}.")
+        self._items = builder.as_data_source(own)
+        if own == "train" and shares_train:
+            train, validation = held_out(len(self._items))
+            self._indices = train if self.split == "train" else validation
+            self.fingerprint += f"-held-out-{cache.fingerprint(SEED, SHARE)}"
+
+    def _item(self, index: int) -> dict[str, Any]:
+        return self._items[index if self._indices is None else int(self._indices[index])]
+
     def __len__(self) -> int:
-        return len(self._items)
+        return len(self._items if self._indices is None else self._indices)
 
     def __getitem__(self, index: int) -> dict[str, np.ndarray]:
-        item = self._items[index]
+        item = self._item(index)
         out = {"image": rgb(item["image"]), "label": np.int32(item["label"] if self._labelled else 0)}
         if "file_name" in item:
             name = item["file_name"]

@@ -1,4 +1,4 @@
-"""Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the validation split."""
+"""Evaluates a stage-I run directory: reconstruction FD, PSNR, SSIM and codebook usage on the test split."""
 
 import dataclasses
 import pathlib
@@ -25,7 +25,7 @@ def evaluate_run(
     networks: Sequence[str] | None = None,
     inception: str | None = None,
 ) -> dict:
-    """Measures the run on its validation split and merges the metrics into `record.json`.
+    """Measures the run on its test split and merges the metrics into `record.json`.
 
     Args:
       stage1: of no use here, for the other kinds of runs.
@@ -42,21 +42,21 @@ def evaluate_run(
     config = scorer_factory.choose_networks(run.config, networks, inception)
     with explained():
         autoencoder_factory.check_networks(config)
-        sources = {split: common.build_source(config, split) for split in ("train", "validation")}
+        sources = {split: common.build_source(config, split) for split in ("train", "test")}
         scorers = scorer_factory.build_scorers(config, config.data.resolution)
         files = scorer_factory.build_reference_files(config, scorers)
-        batches = common.build_eval_batches(config, sources["validation"])
+        batches = common.build_eval_batches(config, sources["test"])
 
     result = evaluate_reconstructions(
         tokenizer.reconstruct,
         {scorer.name: scorer.features for scorer in scorers},
         batches,
-        expected_count=len(sources["validation"]),
+        expected_count=len(sources["test"]),
         codebook_size=tokenizer.codebook_size,
         levels=tokenizer.levels,
     )
-    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
-    protocol |= {"samples": len(sources["validation"]), "weights": weights, "checkpoint": tokenizer.step}
+    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "test"}
+    protocol |= {"samples": len(sources["test"]), "weights": weights, "checkpoint": tokenizer.step}
     measured = {MetricKey(name): Measured(value, protocol) for name, value in result.values.items()}
     for scorer in scorers:
         references = {split: scorer.reference_moments(source) for split, source in sources.items()}

@@ -1,4 +1,4 @@
-"""What the validation split's tokens cost under a stage-II run, and their codebook usage."""
+"""What the test split's tokens cost under a stage-II run, and their codebook usage."""
 
 import functools
 
@@ -17,7 +17,7 @@ from fsq_repro.runtime.run_dir import Measured, Measurements
 def compression_metrics(
     image_generator: ImageGenerator, tokens: TokenSource, coder_images: int, protocol: dict
 ) -> Measurements:
-    """Bits per token of the validation split, and of a real stream of some of its images, decoded back.
+    """Bits per token of the test split, and of a real stream of some of its images, decoded back.
 
     Raises:
       ValueError: the weights give a cost that is not finite, or the stream does not decode to its tokens.
@@ -42,9 +42,9 @@ def compression_metrics(
     words = coder.encode(tokens_NxS[some], labels_N[some])
     coder.decode(words, labels_N[some], tokens_NxS.shape[1])
 
-    of_split = protocol | {"split": "validation", "images": len(tokens_NxS)}
+    of_split = protocol | {"split": "test", "images": len(tokens_NxS)}
     schedule = generator.compression_protocol()
-    of_coder = protocol | {"split": "validation", "images": len(some), "images_chosen": CHOICE} | schedule
+    of_coder = protocol | {"split": "test", "images": len(some), "images_chosen": CHOICE} | schedule
     measured = {
         "compression_bits": Measured(float(bits_NxS.mean()), of_split | schedule),
         "coder_bits": Measured(32 * len(words) / tokens_NxS[some].size, of_coder),

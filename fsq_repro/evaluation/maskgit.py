@@ -45,13 +45,13 @@ def evaluate_run(
     image_generator = load_image_generator(run, stage1=stage1, weights=weights, step=step)
     config = scorer_factory.choose_networks(run.config, networks, inception)
     with explained():
-        train, validation = (maskgit_factory.build_source(config, split) for split in ("train", "validation"))
+        train, test = (maskgit_factory.build_source(config, split) for split in ("train", "test"))
         scorers = scorer_factory.build_scorers(config, config.data.resolution)
         files = scorer_factory.build_reference_files(config, scorers)
-        validation_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, validation, processes=1)
+        test_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, test, processes=1)
     common = {"data": config.data.source, "resolution": config.data.resolution}
     common |= {"weights": weights, "checkpoint": image_generator.step}
-    measured = compression_metrics(image_generator, validation_tokens, config.eval.coder_images, common)
+    measured = compression_metrics(image_generator, test_tokens, config.eval.coder_images, common)
 
     main = weights == "ema" and image_generator.step == config.steps
     suffix = "" if main else f"@{weights},{image_generator.step}"

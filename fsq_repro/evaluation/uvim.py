@@ -1,7 +1,7 @@
-"""Evaluates a run directory of UViM, either stage, on the whole validation split.
+"""Evaluates a run directory of UViM, either stage, on the whole test split.
 
 Stage I is given the true labels ("oracle": the best that stage II can do), stage II the image alone. Codebook usage is
-that of the validation labels' codes; stage II's record repeats stage I's.
+that of the test labels' codes; stage II's record repeats stage I's.
 """
 
 import dataclasses
@@ -70,7 +70,7 @@ def evaluate_run(
 
     config = scorer_factory.choose_networks(config, networks, inception)
     with explained():
-        sources = [label_autoencoder_factory.build_source(config, split) for split in ("train", "validation")]
+        sources = [label_autoencoder_factory.build_source(config, split) for split in ("train", "test")]
         make_scorers = functools.partial(scorer_factory.build_scorers, config)
         evaluation = task.evaluation(
             EvaluationData(*sources, config.data.to_dict(), config.eval.to_dict(), make_scorers)
@@ -87,7 +87,7 @@ def evaluate_run(
     if first != len(source):
         raise ValueError(f"the evaluation saw {first} images, the split has {len(source)}.")
 
-    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "validation"}
+    protocol = {"data": config.data.source, "resolution": config.data.resolution, "split": "test"}
     protocol |= evaluation.protocol | {"images": first, "weights": "raw", "checkpoint": step}
     particular, measured = scorer.protocols(), {}
     for key, value in scorer.compute().items():

@@ -10,7 +10,7 @@ from typing import Any, Literal
 # Feature networks in the order of trust: only the first one's distance may be called FID.
 FEATURE_NETWORKS = ("inception", "efficientnet", "alexnet", "vgg16")
 # What a distance is taken to; "names": the published lists of file names, "file": published statistics.
-REFERENCES = ("names", "file", "train", "validation")
+REFERENCES = ("names", "file", "train", "test")
 # What is measured in a model's place.
 BASELINES = {
     "mean_depth": "training mean depth everywhere",

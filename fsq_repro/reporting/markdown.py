@@ -14,8 +14,8 @@ MISSING = "–"
 NO_PROTOCOL = "–†"
 NO_PROTOCOL_NOTE = "† Left out: the run record gives this value without its protocol."
 CHOSEN_ON_NOTE = (
-    "Learning rates and numbers of steps of scale=cpu were chosen on the validation split that this table is computed "
-    "on (results/README.md), until a study with a test split replaces it."
+    "Learning rates and numbers of steps of scale=cpu were chosen on the images that this table is computed on "
+    "(results/README.md), until a study replaces it whose choices were made on the validation split."
 )
 
 

@@ -22,7 +22,7 @@ STRIPS = {
 }  # rows of images below the histogram: key -> label
 TILE, GAP, LABELS, BETWEEN, HISTOGRAM = 1.0, 0.06, 1.25, 0.75, 1.1  # inches
 CAPTION = (
-    "Top: share of each code among the tokens of the validation split, the most frequent first, and the entropy; grey: "
+    "Top: share of each code among the tokens of the test split, the most frequent first, and the entropy; grey: "
     "an even share. "
     "Below: images decoded from tokens drawn one by one from that histogram; from grids of one code (its share above); "
     "from the upper rows of A's tokens over the lower rows of B's, and the same of their pixels."

@@ -28,7 +28,7 @@ BASELINE = "baseline, measured here"
 MARK = "‡"  # of published scores
 STAGES_NOTE = (
     "Stage II predicts the codes from the image; stage I (oracle) encodes and decodes the true labels. Deviations of "
-    "stage II are over its seeds on one stage I. Usage is counted over the validation labels' codes."
+    "stage II are over its seeds on one stage I. Usage is counted over the test labels' codes."
 )
 
 SOURCE = "section 5.3, Table 2"

@@ -32,7 +32,7 @@ NUM_PICTURES = 8
 
 
 class Preparation(Protocol):
-    """How validation batches are made of items; a task's own, or that of another published protocol."""
+    """How batches of validation and test are made of items; a task's own, or that of another published protocol."""
 
     def eval_transform(self, item: Item, resolution: int) -> Item:
         """Brings an item to (resolution, resolution)."""
@@ -64,7 +64,7 @@ class EvaluationData:
     """What a task may use in its evaluation."""
 
     train: Source  # of the task's items
-    validation: Source
+    test: Source
     data: Mapping[str, Any]  # the fields of `config.data`
     eval: Mapping[str, Any]  # of `config.eval`
     make_scorers: Callable[[int], list[Scorer]]  # resolution -> the feature networks of `config.eval`, for such images

@@ -75,8 +75,8 @@ class ColorizationTask(Task):
         e, resolution = data.eval, data.data["resolution"]
         if not e["eval_names"]:
             scorers = data.make_scorers(resolution)
-            scorer = split_colorization(data.train, data.validation, scorers, resolution)
-            return Evaluation(scorer, data.validation, self)
+            scorer = split_colorization(data.train, data.test, scorers, resolution)
+            return Evaluation(scorer, data.test, self)
         scorers = data.make_scorers(COLTRAN_PX)
-        listed = ListedColorization(data.validation, e["eval_names"], e["reference_names"], scorers, e["batch_size"])
+        listed = ListedColorization(data.test, e["eval_names"], e["reference_names"], scorers, e["batch_size"])
         return Evaluation(listed, listed.source, listed, {"list": pathlib.Path(e["eval_names"]).name})

@@ -71,11 +71,9 @@ class ColorizationScorer:
         }
 
 
-def split_colorization(
-    train: Source, validation: Source, scorers: Sequence[Scorer], resolution: int
-) -> ColorizationScorer:
-    """Whole validation split, against the training split and against the validation images in their true colours."""
-    sources = {"train": train, "validation": validation}
+def split_colorization(train: Source, test: Source, scorers: Sequence[Scorer], resolution: int) -> ColorizationScorer:
+    """Whole test split, against the training split and against the test images in their true colours."""
+    sources = {"train": train, "test": test}
     references = {
         (scorer.name, name): scorer.reference_moments(source) for scorer in scorers for name, source in sources.items()
     }

@@ -72,9 +72,9 @@ class DepthTask(base.Task):
         return [picture, data]
 
     def evaluation(self, data: base.EvaluationData) -> base.Evaluation:
-        size = data.validation[0]["depth"].shape
+        size = data.test[0]["depth"].shape
         scorer = DepthScorer(data.train, size, data.eval["baseline_images"])
-        return base.Evaluation(scorer, data.validation, self, {"crop": data.data["crop"]})
+        return base.Evaluation(scorer, data.test, self, {"crop": data.data["crop"]})
 
 
 class DepthScorer:

@@ -90,7 +90,7 @@ class PanopticTask(base.Task):
 
     def evaluation(self, data: base.EvaluationData) -> base.Evaluation:
         scorer = PanopticScorer(data.train, data.eval["baseline_images"], data.data["resolution"])
-        return base.Evaluation(scorer, data.validation, self)
+        return base.Evaluation(scorer, data.test, self)
 
 
 class PanopticScorer:

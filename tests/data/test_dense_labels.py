@@ -64,7 +64,7 @@ def test_canonical_ids_equal_a_loop_over_masks():
 
 
 def test_panoptic_labels_of_scenes_tell_all_segments_apart():
-    items = [scenes.render_item(scenes.make_scene(scenes.SEED, "validation", i), 32) for i in range(4)]
+    items = [scenes.render_item(scenes.make_scene(scenes.SEED, "test", i), 32) for i in range(4)]
     semantics, instances = (np.stack([item[k] for item in items]) for k in ("semantics", "instances"))
     classes, ids = panoptic_labels(semantics, instances, len(scenes.SEMANTIC_NAMES), 10)
     np.testing.assert_array_equal(classes, semantics)

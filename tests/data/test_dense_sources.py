@@ -22,7 +22,9 @@ def png(array):
 
 
 def write_set(root, name, version, features, examples):
-    """Writes a prepared TFDS set, the same items in both splits, as TFDS itself does with TensorFlow."""
+    """Writes a prepared TFDS set as TFDS itself does with TensorFlow.
+
+    `examples` are the items of train and of validation alike, or a dict with those of each split."""
     import tensorflow_datasets as tfds
     from array_record.python.array_record_module import ArrayRecordWriter
     from tensorflow_datasets.core import example_serializer
@@ -31,9 +33,13 @@ def write_set(root, name, version, features, examples):
     folder.mkdir(parents=True)
     features = tfds.features.FeaturesDict(features)
     serializer = example_serializer.ExampleSerializer(features.get_serialized_info())
-    records = [serializer.serialize_example(features.encode_example(example)) for example in examples]
+    encoded = lambda theirs: [serializer.serialize_example(features.encode_example(x)) for x in theirs]  # noqa: E731
+    if isinstance(examples, dict):
+        splits = {split: encoded(theirs) for split, theirs in examples.items()}
+    else:
+        splits = dict.fromkeys(("train", "validation"), encoded(examples))
     infos = []
-    for split in ("train", "validation"):
+    for split, records in splits.items():
         template = tfds.core.ShardedFileTemplate(
             dataset_name=name.split("/")[0], data_dir=folder, filetype_suffix="array_record", split=split
         )
@@ -185,7 +191,9 @@ def test_nyu_depth(data_dir):
     fingerprints = set()
     for crop, top in (("uvim", 54), ("eigen", 45)):
         source = make_dense_source(DEPTH, "tfds:nyu_depth_v2", "validation", 512, crop=crop)
+        test = make_dense_source(DEPTH, "tfds:nyu_depth_v2", "test", 512, crop=crop)
         np.testing.assert_array_equal(source[0]["depth"], metres[top : top + 426, 41:601])
+        np.testing.assert_array_equal(test[0]["depth"], source[0]["depth"])  # the set has no test split
         np.testing.assert_array_equal(source[0]["image"], image[top : top + 426, 41:601])
         fingerprints.add(source.fingerprint)
     assert len(fingerprints) == 2
@@ -218,8 +226,8 @@ def test_colorization_takes_any_image_set(data_dir, named):
 @pytest.mark.parametrize("labels", [DEPTH, (), PANOPTIC])
 def test_scenes_serve_every_task(labels, tmp_path, monkeypatch):
     monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path))
-    monkeypatch.setattr(scenes, "VALIDATION_SCENES", 2)
-    source = make_dense_source(labels, "scenes", "validation", 16)
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"test": 2})
+    source = make_dense_source(labels, "scenes", "test", 16)
     assert {"image", "depth", "semantics", "instances"} <= source[0].keys() and len(source) == 2
     assert source.num_semantics == 8 and source.things == (4, 5, 6, 7)
     assert {scenes.SEMANTIC_NAMES[i] for i in source.things} == set(scenes.SOLIDS)
@@ -249,7 +257,7 @@ def test_unusable_arguments(data_dir):
         make_dense_source((), "imagenet2012", "train", 32, tfds_split="train[4096:]")
     with pytest.raises(ValueError, match=r"data.splits must be empty for data.source 'scenes'.* 'train\[4:\]'"):
         make_dense_source(DEPTH, "scenes", "train", 32, tfds_split="train[4:]")
-    with pytest.raises(ValueError, match="train, validation, not 'test'"):
-        make_dense_source(DEPTH, "nyu_depth_v2", "test", 32)
+    with pytest.raises(ValueError, match="train, validation, test, not 'val'"):
+        make_dense_source(DEPTH, "nyu_depth_v2", "val", 32)
     with pytest.raises(ValueError, match="at least 8 pixels, not 4"):
         make_dense_source(DEPTH, "nyu_depth_v2", "train", 4)

@@ -4,7 +4,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsq_repro.data import folder
 from fsq_repro.data.folder import Folder, load_image
+from fsq_repro.data.sources import SPLITS
 
 
 @pytest.fixture(autouse=True)
@@ -28,36 +30,125 @@ def values(source):
     return sorted(int(source[i]["image"][0, 0, 0]) for i in range(len(source)))
 
 
+def splits_of(root):
+    return [Folder(root, split) for split in SPLITS]
+
+
+def values_of_all(root):
+    return sorted(value for source in splits_of(root) for value in values(source))
+
+
 def test_classes_are_the_first_sub_folders(root):
     for i in range(30):
         save(root / ("cats" if i % 2 else "dogs") / "more" / f"{i}.png", i)
-    train, validation = Folder(root, "train"), Folder(root, "validation")
-    assert train.class_names == validation.class_names == ("cats", "dogs") and train.num_classes == 2
-    assert len(validation) >= 1 and sorted(values(train) + values(validation)) == list(range(30))
+    train, validation, test = splits_of(root)
+    for source in (train, validation, test):
+        assert source.class_names == ("cats", "dogs") and source.num_classes == 2 and len(source) >= 1
+    assert values_of_all(root) == list(range(30))
     for i in range(len(train)):
         item = train[i]
         assert item["image"].shape == (10, 20, 3) and item["image"].dtype == np.uint8
         assert item["label"].dtype == np.int32 and item["label"] == 1 - item["image"][0, 0, 0] % 2
 
 
-def test_an_images_split_does_not_change_when_others_come(root):
-    for i in range(60):
+def test_few_images_change_sides_when_others_come(root):
+    """None between test and the rest, and the limit of validation moves a little."""
+    for i in range(100):
         save(root / f"{i}.png", i)
-    before = set(values(Folder(root, "validation")))
-    assert 1 <= len(before) <= 10
-    for i in range(60, 120):
+    before = [set(values(source)) for source in splits_of(root)]
+    assert 1 <= len(before[2]) <= 12 and len(before[1]) == round(0.1 * (100 - len(before[2])))
+    for i in range(100, 200):
         save(root / f"{i}.png", i)
-    assert before <= set(values(Folder(root, "validation")))
+    train, validation, test = (set(values(source)) for source in splits_of(root))
+    assert test & set(range(100)) == before[2]
+    assert len(before[0] & train) >= 80 and len(validation) == round(0.1 * (200 - len(test)))
 
 
-@pytest.mark.parametrize("validation_name", ["validation", "val"])
-def test_split_folders(root, validation_name):
-    save(root / "train" / "a" / "1.png", 1)
+def write_splits(root, *names, count=20):
+    """`count` images of two classes below each name; their values tell the split."""
+    for k, name in enumerate(names):
+        for i in range(count):
+            save(root / name / "ab"[i % 2] / f"{i}.png", 50 * k + i)
+
+
+@pytest.mark.parametrize(
+    ("names", "sizes"),
+    [
+        (("train", "test"), (18, 2, 20)),
+        (("Train", "TEST"), (18, 2, 20)),
+        (("train", "val"), (18, 2, 20)),
+        (("train", "validation"), (18, 2, 20)),
+        (("train", "validation", "test"), (20, 20, 20)),
+        (("TRAIN", "Val", "Test"), (20, 20, 20)),
+        (("train",), (17, 2, 1)),
+    ],
+)
+def test_split_folders(root, names, sizes):
+    """They are never classes, and what lies beside the training folder is left out."""
+    write_splits(root, *names)
+    save(root / "other" / "c" / "1.png", 200)
+    save(root / "1.png", 201)
+    sources = splits_of(root)
+    assert tuple(map(len, sources)) == sizes
+    assert all(source.class_names == ("a", "b") for source in sources)
+    assert values_of_all(root) == sorted(50 * k + i for k in range(len(names)) for i in range(20))
+    if len(names) > 1:
+        assert values(sources[2]) == [50 * (len(names) - 1) + i for i in range(20)]  # the last folder as it is
+
+
+@pytest.mark.parametrize("name", ["test", "val", "Validation"])
+def test_a_split_folder_beside_classes_is_no_class(root, name):
+    for i in range(20):
+        save(root / "ab"[i % 2] / f"{i}.png", i)
+    write_splits(root, name, count=3)
+    train, validation, test = splits_of(root)
+    assert (len(train), len(validation), len(test)) == (18, 2, 3) and test.class_names == ("a", "b")
+
+
+def test_all_splits_share_the_classes(root):
+    save(root / "train" / "b" / "1.png", 1)
     save(root / "train" / "b" / "2.png", 2)
-    save(root / validation_name / "b" / "3.jpg", 3)
-    train, validation = Folder(root, "train"), Folder(root, "validation")
-    assert values(train) == [1, 2] and len(validation) == 1
-    assert train.class_names == validation.class_names == ("a", "b") and validation[0]["label"] == 1
+    save(root / "test" / "a" / "3.png", 3)
+    train, validation, test = splits_of(root)
+    assert train.class_names == validation.class_names == test.class_names == ("a", "b")
+    assert (train[0]["label"], validation[0]["label"], test[0]["label"]) == (1, 1, 0)
+
+
+def test_links_are_followed_and_hidden_names_left_out(root, tmp_path):
+    for i in range(20):
+        save(tmp_path / "elsewhere" / f"{i}.png", i)
+    (root / "train").mkdir()
+    (root / "train" / "a").symlink_to(tmp_path / "elsewhere")
+    (root / "train" / "round").symlink_to(root)
+    (root / "train" / "nowhere").symlink_to(tmp_path / "gone")
+    save(root / "train" / ".trash" / "1.png", 100)
+    save(root / ".cache" / "test" / "2.png", 101)
+    assert values_of_all(root) == list(range(20))
+    assert Folder(root, "train").class_names == ("a",)
+
+
+def test_images_of_one_size_are_decoded_once(root, monkeypatch):
+    """And again when a file changes; each process finds what was decoded before."""
+    rng = np.random.default_rng(0)
+    for _ in range(2):
+        for i in range(6):
+            Image.fromarray(rng.integers(0, 256, (10, 20, 3), np.uint8)).save(root / f"{i}.png")
+        expected = {load_image(root / f"{i}.png").tobytes() for i in range(6)}
+        splits_of(root)
+        with monkeypatch.context() as patch:
+            patch.setattr(folder, "load_image", None)
+            assert {source[i]["image"].tobytes() for source in splits_of(root) for i in range(len(source))} == expected
+
+
+@pytest.mark.parametrize("limit, sizes", [(10**9, [(20, 10), (10, 20)]), (599, [(20, 10)])])
+def test_images_of_several_sizes_or_too_large_are_read_from_their_files(root, limit, sizes, monkeypatch):
+    monkeypatch.setattr(folder, "MAX_PIXEL_BYTES", limit)
+    for i in range(20):
+        save(root / f"{i}.png", i, size=sizes[i % len(sizes)])
+    assert values_of_all(root) == list(range(20))
+    assert not list((root.parent / "cache").glob("folder-train-*"))
+    train = Folder(root, "train")
+    assert {train[i]["image"].shape for i in range(len(train))} == {(height, width, 3) for width, height in sizes}
 
 
 def test_unreadable_files_are_named_once_counted_and_left_out(root, caplog):
@@ -70,9 +161,9 @@ def test_unreadable_files_are_named_once_counted_and_left_out(root, caplog):
     (root / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (root / "notes.txt").write_text("not an image, and not called one")
     with caplog.at_level(logging.WARNING, logger="absl"):
-        train, validation = Folder(root, "train"), Folder(root, "validation")
-    assert train.num_unreadable == validation.num_unreadable == 2
-    assert sorted(values(train) + values(validation)) == list(range(10))
+        train, validation, test = splits_of(root)
+    assert train.num_unreadable == validation.num_unreadable == test.num_unreadable == 2
+    assert values_of_all(root) == list(range(10))
     for name in ("text.png", "cut.jpg"):
         assert caplog.text.count(f"left out: {root / name}") == 1
     assert "2 of 12 images" in caplog.text and "notes.txt" not in caplog.text
@@ -86,7 +177,7 @@ def test_a_mended_file_comes_back(root):
     save(root / "5.png", 5)
     train = Folder(root, "train")
     assert train.num_unreadable == 0
-    assert sorted(values(train) + values(Folder(root, "validation"))) == list(range(6))
+    assert values_of_all(root) == list(range(6))
 
 
 def test_folders_without_images(root, tmp_path):
@@ -97,7 +188,7 @@ def test_folders_without_images(root, tmp_path):
         Folder(root, "train")
     (root / "broken.png").unlink()
     save(root / "only.png")
-    assert len(Folder(root, "validation")) == 1
+    assert len(Folder(root, "test")) == 1
     with pytest.raises(ValueError, match="has 1 readable images, none of them for train"):
         Folder(root, "train")
     with pytest.raises(FileNotFoundError, match=f"there is no folder {tmp_path}/nowhere"):

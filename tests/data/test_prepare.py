@@ -8,6 +8,8 @@ import numpy as np
 import pytest
 
 from fsq_repro.data import prepare
+from fsq_repro.data.sources import SPLITS
+from fsq_repro.data.tfds_source import load_builder
 from tests.data.test_dense_sources import annotation, png, write_coco, write_set
 
 GB = 10**9
@@ -35,9 +37,14 @@ class Builder:
     MANUAL_DOWNLOAD_INSTRUCTIONS = "  put it\n  there "
 
     def __init__(self, root: pathlib.Path, name: str, build):
+        self.root = root
         self.data_dir = os.fspath(root / name)
         self.build = build
         self.calls = []
+
+    @property
+    def info(self):
+        return load_builder(os.path.dirname(os.path.relpath(self.data_dir, self.root))).info
 
     def is_prepared(self):
         return (pathlib.Path(self.data_dir) / "dataset_info.json").exists()
@@ -87,7 +94,7 @@ def test_build_of_imagenet(root, imagenet, tmp_path):
         f"in {root}",
     ):
         assert fact in plan
-    for split in ("train", "validation"):
+    for split in SPLITS:
         source = prepare.open_set("imagenet2012", split)
         assert len(source) == 4 and source[3]["image"].shape == (6, 9, 3) and source[3]["file_name"] == "3.JPEG"
     # The same command once more leaves the set alone, with or without TensorFlow and archives.
@@ -107,6 +114,27 @@ def test_build_of_coco_is_read_with_its_labels(root, monkeypatch):
     assert "prepared already" in said[1]
     source = prepare.open_set("coco/2017_panoptic", "validation")
     assert len(source) == 4 and source[0]["semantics"].shape == source[0]["image"].shape[:2]
+
+
+def test_cifar10_is_counted_by_its_own_splits(root):
+    import tensorflow_datasets as tfds
+
+    features = {
+        "id": tfds.features.Text(),
+        "image": tfds.features.Image(shape=(32, 32, 3), encoding_format="png"),
+        "label": tfds.features.ClassLabel(num_classes=10),
+    }
+    rng = np.random.default_rng(0)
+    examples = {
+        split: [
+            {"id": f"{split}_{i}", "image": png(rng.integers(0, 256, (32, 32, 3), np.uint8)), "label": i}
+            for i in range(4)
+        ]
+        for split in ("train", "test")
+    }
+    write_set(root, "cifar10", "3.0.2", features, examples)
+    prepare.prepare_set("cifar10", say=lambda line: None)
+    assert [len(prepare.open_set("cifar10", split)) for split in SPLITS] == [3, 1, 4]
 
 
 def refused(message, name="imagenet2012", **arguments):
@@ -201,6 +229,7 @@ def test_recipes_are_those_of_tfds():
         "imagenet2012": "datasets/imagenet2012/checksums.tsv",
         "nyu_depth_v2": "datasets/nyu_depth_v2/checksums.tsv",
         "coco/2017_panoptic": "url_checksums/coco.txt",
+        "cifar10": "url_checksums/cifar10.txt",
     }
     for name, file in files.items():
         lines = (folder / file).read_text().splitlines()

@@ -3,6 +3,7 @@ import pytest
 
 from fsq_repro.data import raycast, scenes
 from fsq_repro.data.scenes import SEMANTIC_NAMES, SOLIDS, Scenes
+from fsq_repro.data.sources import SPLITS
 
 GOLDEN_DEPTH = [
     4.981591,
@@ -78,7 +79,7 @@ def solid(kind, **changes):
 def sizes(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
-        patch.setattr(scenes, "TRAIN_SCENES", 16)
+        patch.setattr(scenes, "NUM_SCENES", {"train": 16})
         yield
 
 
@@ -186,16 +187,16 @@ def test_scenes_agree_between_machines():
 
 
 def test_scenes_follow_from_seed_split_and_index(train, monkeypatch):
-    monkeypatch.setattr(scenes, "TRAIN_SCENES", 3)
-    monkeypatch.setattr(scenes, "VALIDATION_SCENES", 3)
-    shorter, validation = Scenes("train", 48), Scenes("validation", 48)
+    monkeypatch.setattr(scenes, "NUM_SCENES", dict.fromkeys(SPLITS, 3))
+    shorter, validation, test = (Scenes(split, 48) for split in SPLITS)
     for i in range(3):
         for key, value in shorter[i].items():
             np.testing.assert_array_equal(value, train[i][key])
-        assert (validation[i]["depth"] != train[i]["depth"]).mean() > 0.9
+        for one, other in ((train, validation), (train, test), (validation, test)):
+            assert (one[i]["depth"] != other[i]["depth"]).mean() > 0.9
 
 
 def test_every_scene_shows_a_solid():
     for i in range(100):
-        _, _, surface = raycast.render(scenes.make_scene(scenes.SEED, "validation", i), 24)
+        _, _, surface = raycast.render(scenes.make_scene(scenes.SEED, "test", i), 24)
         assert surface.max() >= raycast.FIRST_SOLID

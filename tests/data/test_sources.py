@@ -47,8 +47,8 @@ def test_unusable_names(name, message, tmp_path, monkeypatch):
 
 
 def test_unusable_arguments():
-    with pytest.raises(ValueError, match="train, validation, not 'test'"):
-        make_source("photos", "test", 32)
+    with pytest.raises(ValueError, match="train, validation, test, not 'val'"):
+        make_source("photos", "val", 32)
     with pytest.raises(ValueError, match="at least 8 pixels, not 4"):
         make_source("photos", "train", 4)
     with pytest.raises(FileNotFoundError, match="there is no folder /no/where"):
@@ -68,7 +68,8 @@ class Note(importlib.abc.MetaPathFinder):
 sys.meta_path.insert(0, Note())
 from fsq_repro.data import photos, scenes, sources
 from fsq_repro.data.pipeline import Augmentation, eval_batches, train_iterator
-photos.TRAIN_CROPS = scenes.TRAIN_SCENES = 24
+photos.TRAIN_CROPS = 24
+scenes.NUM_SCENES = {"train": 24}
 for name in ("photos", "scenes"):
     source = sources.make_source(name, "train", 16)
     next(train_iterator(source, batch_size=4, resolution=16, seed=0, augmentation=Augmentation()))

@@ -15,7 +15,7 @@ from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.evaluation.test_maskgit import ToyScorer
 from tests.tiny import NoiseSource, save_untrained, tiny_config
 
-IMAGES = {"train": 32, "validation": 20}  # the second no multiple of a batch
+IMAGES = {"train": 32, "test": 20}  # the second no multiple of a batch
 QUALITY = {"psnr", "ssim", "mse"}
 USAGE = {"tokens", "codes_used", "usage", "entropy_bits", "perplexity", "uniform_usage"}
 

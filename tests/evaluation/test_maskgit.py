@@ -51,7 +51,7 @@ class Split(NoiseSource):
         super().__init__(32 if split == "train" else 24, resolution, split=split)
 
     def __getitem__(self, index):
-        return super().__getitem__(index + 1000 * (self.split == "validation"))
+        return super().__getitem__(index + 1000 * ("train", "validation", "test").index(self.split))
 
 
 @pytest.fixture(scope="module")
@@ -83,7 +83,7 @@ def evaluated(tmp_path_factory):
     return run, measured, image_generator, {key: m for key, m in raw.items() if key not in measured}
 
 
-def test_cost_and_usage_are_those_of_the_validation_images_with_their_labels(evaluated):
+def test_cost_and_usage_are_those_of_the_test_images_with_their_labels(evaluated):
     _, measured, image_generator, _ = evaluated
     generator = image_generator.generator
 
@@ -94,12 +94,12 @@ def test_cost_and_usage_are_those_of_the_validation_images_with_their_labels(eva
         labels = np.array([label(item) for item in items], np.int32)
         return tokens, float(np.mean(jax.jit(generator.token_bits)(image_generator.params, tokens, labels)))
 
-    tokens, expected = tokens_and_cost("validation", lambda item: item["label"])
+    tokens, expected = tokens_and_cost("test", lambda item: item["label"])
     cost = measured[MetricKey("compression_bits")].value
     assert cost == pytest.approx(expected, rel=1e-6)
-    for split, label in (("train", lambda i: i["label"]), ("validation", lambda i: 1 - i["label"])):
+    for split, label in (("train", lambda i: i["label"]), ("test", lambda i: 1 - i["label"])):
         assert abs(tokens_and_cost(split, label)[1] / cost - 1) > 1e-5
-    assert abs(tokens_and_cost("validation", lambda item: 0)[1] / cost - 1) > 1e-5
+    assert abs(tokens_and_cost("test", lambda item: 0)[1] / cost - 1) > 1e-5
     usage = CodebookUsage(240)
     usage.update(tokens)
     assert {name: measured[MetricKey(name)].value for name in USAGE} == usage.compute()

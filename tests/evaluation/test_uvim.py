@@ -73,7 +73,7 @@ def perfect(tmp_path, monkeypatch):
 
 
 def items():
-    source = make_source("", "", "validation", 16)
+    source = make_source("", "", "test", 16)
     return [source[i] for i in range(IMAGES)]
 
 
@@ -87,7 +87,7 @@ def test_perfect_depth_and_its_protocols(perfect):
     assert measured[RMSE].value == pytest.approx(expected, rel=1e-6)
     assert measured[MetricKey("images")].value == IMAGES
     assert measured[MetricKey("rmse", baseline="mean_depth")].value > 3 * expected
-    shared = {"data": "scenes", "resolution": 16, "split": "validation", "crop": "none", "images": IMAGES}
+    shared = {"data": "scenes", "resolution": 16, "split": "test", "crop": "none", "images": IMAGES}
     shared |= {"weights": "raw", "checkpoint": 8}
     for key, m in measured.items():
         assert m.protocol == shared | ({"training_images": 16} if key.baseline else {})
@@ -122,8 +122,8 @@ def distance(reference, baseline=""):
 def test_perfect_colours(perfect):
     run, record = perfect("colorization")
     measured = read_metrics(record)
-    assert measured[MSE].value < 1e-12 and abs(measured[distance("validation")].value) < 1e-6
-    assert measured[distance("train")].value > 1e-6 < measured[distance("validation", "grey")].value
+    assert measured[MSE].value < 1e-12 and abs(measured[distance("test")].value) < 1e-6
+    assert measured[distance("train")].value > 1e-6 < measured[distance("test", "grey")].value
     assert measured[distance("train")].protocol["reference_count"] == IMAGES
     assert measured[MSE].protocol["images"] == IMAGES and "feature_network" not in measured[MSE].protocol
     # What the evaluation was told is not taken for what the run was trained with.

@@ -10,7 +10,7 @@ from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.reporting.records import parse_record
 
 RFD, SFD, CFD = (MetricKey(f"{what}_fd", "alexnet", "train") for what in ("reconstruction", "sampling", "colorization"))
-RFD_VALIDATION, CFD_VALIDATION = (MetricKey(key.metric, "alexnet", "validation") for key in (RFD, CFD))
+RFD_TEST, CFD_TEST = (MetricKey(key.metric, "alexnet", "test") for key in (RFD, CFD))
 
 FD_PROTOCOL = {
     "feature_network": "alexnet",
@@ -22,7 +22,7 @@ FD_PROTOCOL = {
     "weights": "ema",
     "checkpoint": 1200,
 }
-SPLIT_PROTOCOL = {"split": "photos/validation", "samples": 2560, "weights": "ema", "checkpoint": 1200}
+SPLIT_PROTOCOL = {"split": "photos/test", "samples": 2560, "weights": "ema", "checkpoint": 1200}
 LEVELS = {8: [8, 6, 5], 10: [8, 5, 5, 5], 12: [7, 5, 5, 5, 5], 14: [8, 8, 8, 6, 5]}
 
 
@@ -89,7 +89,7 @@ def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sw
     tokens = 2560 * 16
     measured = {
         RFD: (fd, FD_PROTOCOL),
-        RFD_VALIDATION: (fd - 3.0, FD_PROTOCOL | {"reference": "photos/validation", "reference_count": 2560}),
+        RFD_TEST: (fd - 3.0, FD_PROTOCOL | {"reference": "photos/test", "reference_count": 2560}),
         "psnr": (20.0 + bits, SPLIT_PROTOCOL),
         "ssim": (0.75, SPLIT_PROTOCOL),
         "mse": (0.004, SPLIT_PROTOCOL),
@@ -226,9 +226,9 @@ def guided(quantizer="fsq", best=0.2, **changes):
 
 
 TASK_PROTOCOLS = {
-    "depth": {"data": "scenes", "resolution": 64, "split": "validation", "images": 256, "crop": "none"},
-    "panoptic": {"data": "scenes", "resolution": 64, "split": "validation", "images": 256},
-    "colorization": {"data": "photos", "resolution": 64, "split": "validation", "images": 256},
+    "depth": {"data": "scenes", "resolution": 64, "split": "test", "images": 256, "crop": "none"},
+    "panoptic": {"data": "scenes", "resolution": 64, "split": "test", "images": 256},
+    "colorization": {"data": "photos", "resolution": 64, "split": "test", "images": 256},
 }
 ORACLE = {"weights": "raw", "checkpoint": 800}
 PREDICTED = {"weights": "raw", "checkpoint": 500, "sampler": "autoregressive", "temperature": 0.0, "sampler seed": 0}
@@ -257,7 +257,7 @@ def uvim(task="depth", quantizer="fsq", context=True, stage=2, seed=0, score=0.5
         },
         "colorization": {
             CFD: (score, how | fd),
-            CFD_VALIDATION: (score - 3, how | fd | {"reference": "photos/validation"}),
+            CFD_TEST: (score - 3, how | fd | {"reference": "photos/test"}),
             "colourfulness": (30.0, how),
             "mse": (0.0123, how),
             MetricKey("colorization_fd", "alexnet", "train", baseline="grey"): (90.0, shared | fd),

@@ -69,7 +69,7 @@ def test_distances_are_ordered_by_trust_and_named_by_their_network(tmp_path):
     add(raw, MetricKey("reconstruction_fd", "inception", "train", weights="raw", step=5), 1.0, SPLIT_PROTOCOL)
     keys = keys_of(parsed(tmp_path, [raw]), "reconstruction_fd")
     assert [titled(k) for k in keys] == [
-        *("rFID (train)", "rFD-alexnet (train)", "rFD-alexnet (validation)", "rFD-vgg16 (train)")
+        *("rFID (train)", "rFD-alexnet (train)", "rFD-alexnet (test)", "rFD-vgg16 (train)")
     ]
 
 

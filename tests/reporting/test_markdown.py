@@ -56,6 +56,6 @@ def test_settings_have_their_own_sections(tmp_path):
 
 
 def test_recipes_chosen_on_the_split_that_is_reported_are_said_to_be_so(tmp_path):
-    note = "chosen on the validation split that this table is computed on"
+    note = "chosen on the images that this table is computed on"
     assert note in AUTOENCODERS.text(parsed(tmp_path, [record(scale="cpu")]))
     assert note not in AUTOENCODERS.text(parsed(tmp_path, [record(scale="paper"), record("vq")]))

@@ -97,12 +97,9 @@ def test_of_each_kind_of_generator_the_setting_with_most_runs_is_drawn(tmp_path)
     assert (stage1, len(masked), len(causal), left_out) == ([], 6, 3, 2)
     assert {g.first.steps for g in [*masked, *causal]} == {2000}
     caption = caption_of(masked, measured_so([*masked, *causal], MetricKey("compression_bits")), left_out)
-    assert (
-        "compression cost (bits per token), masked: split photos/validation" in caption
-        and "Left out: 2 run(s)" in caption
-    )
+    assert "compression cost (bits per token), masked: split photos/test" in caption and "Left out: 2 run(s)" in caption
     # The second protocol is told by its difference.
-    assert caption.count("photos/validation") == 1 and "schedule teacher-forced, raster order, otherwise" in caption
+    assert caption.count("photos/test") == 1 and "schedule teacher-forced, raster order, otherwise" in caption
 
 
 def test_levels_figure_shows_sampling_beside_reconstruction(tmp_path):

@@ -26,7 +26,7 @@ def test_text_rows_line_up_with_their_header(tmp_path):
         (
             "colorization",
             {"mse": 0.01234},
-            {"FD-alexnet (train)": "9.00", "FD-alexnet (validation)": "6.00", "MSE": "0.0123"},
+            {"FD-alexnet (train)": "9.00", "FD-alexnet (test)": "6.00", "MSE": "0.0123"},
         ),
     ],
 )

@@ -57,7 +57,7 @@ def test_rows_by_size_then_quantizer_with_every_value(tmp_path):
     ]
     fsq = table[2]
     assert fsq["levels"] == "[8, 5, 5, 5]" and fsq["codebook"] == "1,000" and fsq["bits"] == "9.97"
-    assert fsq["rFD-alexnet (train)"] == "10.00" and fsq["rFD-alexnet (validation)"] == "7.00"
+    assert fsq["rFD-alexnet (train)"] == "10.00" and fsq["rFD-alexnet (test)"] == "7.00"
     assert (fsq["PSNR (dB)"], fsq["SSIM"], fsq["usage"], fsq["tokens counted"]) == ("30.00", "0.750", "91.0%", "40,960")
     assert fsq["entropy (bits)"] == "8.97" and fsq["usage of a uniform source"] == "100.0%"
     assert fsq["runs"] == "1 (seed 0)"
@@ -71,11 +71,9 @@ def test_verdicts_where_the_paper_holds(tmp_path):
     entry(raw[2], "usage")["value"] = entry(raw[4], "usage")["value"] = 0.97
     v = judged(three_seeds(raw), tmp_path)
     assert {claim for claim, (verdict, _) in v.items() if verdict != "yes"} == {
-        *(f"rFD-alexnet ({reference}): VQ worsens beyond 2^11" for reference in ("train", "validation"))
+        *(f"rFD-alexnet ({reference}): VQ worsens beyond 2^11" for reference in ("train", "test"))
     }
-    assert {v[f"rFD-alexnet ({ref}): VQ worsens beyond 2^11"] for ref in ("train", "validation")} == {
-        ("not measured", "")
-    }
+    assert {v[f"rFD-alexnet ({ref}): VQ worsens beyond 2^11"] for ref in ("train", "test")} == {("not measured", "")}
     assert v[TRAIN + AHEAD][1] == "FSQ 2^12 9.00 ± 0.01 against VQ 2^12 11.25 ± 0.01 (-20.0%)"
     assert v[TRAIN + IMPROVES][1].startswith("FSQ 2^10 10.00 ± 0.01 against FSQ 2^8 12.00 ± 0.01 (-16.7%), FSQ 2^12")
     assert v[FULL][1].startswith("FSQ 2^8 98.0% ± 0.1% against a uniform source 100.0% (-2.0%), FSQ 2^10")

@@ -128,7 +128,7 @@ def test_table_of_the_three_tasks(tmp_path):
     grey, truth = colour_further[-2:]
     assert [column(r, "model") for r in (grey, truth)] == ["grey input itself", "true colours"]
     assert [column(r, "colourfulness") for r in (grey, truth)] == ["0", "41.5"]
-    assert column(colour_further[0], "FD-alexnet (validation)") == "14.20"
+    assert column(colour_further[0], "FD-alexnet (test)") == "14.20"
     assert column(colour[2], "FD-alexnet (train), stage II") == "90.00"
 
 
@@ -227,11 +227,11 @@ def test_other_checkpoints_of_a_run_are_in_no_table(tmp_path):
 
 
 def test_same_measurement_ignores_what_one_side_does_not_state():
-    stage1 = {"split": "validation", "checkpoint": 1}
-    stage2 = {"split": "validation", "checkpoint": 2, "sampler": "autoregressive", "temperature": 1.0}
+    stage1 = {"split": "test", "checkpoint": 1}
+    stage2 = {"split": "test", "checkpoint": 2, "sampler": "autoregressive", "temperature": 1.0}
     assert same_measurement(stage1, stage2) and same_measurement(stage2, stage1)
     assert same_measurement(stage2, stage2 | {"temperature": 0.0})
-    assert not same_measurement(stage1, stage2 | {"split": "test"})
+    assert not same_measurement(stage1, stage2 | {"split": "validation"})
 
 
 def test_a_baselines_footnote_is_of_the_data_alone(tmp_path):
@@ -239,7 +239,7 @@ def test_a_baselines_footnote_is_of_the_data_alone(tmp_path):
     for key in (MEAN_DEPTH, MEAN_MAP):
         entry(raw, key)["protocol"] = dict(entry(raw, "rmse")["protocol"])
     text = uvim_table(parsed(tmp_path, [raw]))
-    assert "[b] RMSE (m), stage II: data scenes, resolution 64, split validation, images 256, crop none.  " in text
+    assert "[b] RMSE (m), stage II: data scenes, resolution 64, split test, images 256, crop none.  " in text
 
 
 def test_verdicts_where_the_paper_holds(tmp_path):
@@ -324,7 +324,7 @@ def test_what_was_measured_differently_is_not_compared(tmp_path):
     for r in raw:
         if r["quantizer"] == "ema_vq":
             for name in ("pq", "usage"):
-                entry(r, name)["protocol"]["split"] = "test"
+                entry(r, name)["protocol"]["split"] = "validation"
     v = judged(raw, tmp_path)
     assert v["PQ: FSQ within 3% of VQ, or ahead"] == ("not measured", "")
     assert v["PQ: without context FSQ loses less than VQ"] == ("not measured", "")

@@ -117,7 +117,7 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     measured = read_metrics(record)
-    distances = {MetricKey("reconstruction_fd", "alexnet", name) for name in ("train", "validation")}
+    distances = {MetricKey("reconstruction_fd", "alexnet", name) for name in ("train", "test")}
     assert distances | {MetricKey(name) for name in ("psnr", "ssim", "usage", "entropy_bits")} <= measured.keys()
     assert all(m.protocol["samples"] and m.protocol["weights"] == "ema" for m in measured.values())
     tokens = measured[MetricKey("tokens")]

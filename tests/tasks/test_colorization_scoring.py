@@ -32,14 +32,14 @@ def grey_of(images):
 
 
 def test_colours_of_the_truth_are_at_no_distance(toy):
-    train, validation = DenseNoiseSource(size=24), DenseNoiseSource(size=20, split="validation")
-    scorer = split_colorization(train, validation, [toy], 16)
-    items = [validation[i] for i in range(20)]
+    train, test = DenseNoiseSource(size=24), DenseNoiseSource(size=20, split="test")
+    scorer = split_colorization(train, test, [toy], 16)
+    items = [test[i] for i in range(20)]
     true = np.stack([item["image"] for item in items])
     for part in (slice(0, 12), slice(12, 20)):
         scorer.update({"color": true[part].astype(np.float32) / 255}, items[part])
     measured = scorer.compute()
-    assert abs(measured[distance("validation")]) < 1e-6 and measured[MSE] == 0
+    assert abs(measured[distance("test")]) < 1e-6 and measured[MSE] == 0
     assert measured[COLOURFULNESS] == measured[MetricKey("colourfulness", baseline="truth")] > 0
     grey, reference = toy.moments(grey_of(true)), toy.reference_moments(train)
     assert measured[distance("train")] == pytest.approx(frechet_distance(toy.moments(true), reference), rel=1e-6)
@@ -47,7 +47,7 @@ def test_colours_of_the_truth_are_at_no_distance(toy):
     assert measured[MetricKey("mse", baseline="grey")] == pytest.approx(
         np.mean(((grey_of(true) / 255.0) - true / 255.0) ** 2), rel=1e-9
     )
-    for name in ("train", "validation"):
+    for name in ("train", "test"):
         for baseline in ("", "grey"):
             protocol = scorer.protocols()[distance(name, baseline)]
             assert protocol["reference"] == name and protocol["feature_network"] == "toy"

@@ -23,7 +23,7 @@ from fsq_repro.visualization.dense_pictures import titled_rows
 from fsq_repro.visualization.grids import save_png
 from tests.tiny import tiny_uvim
 
-TRAIN, VALIDATION = 16, 12
+TRAIN, TEST = 16, 12
 
 
 def normals_of(depth_HxW):
@@ -83,7 +83,7 @@ class NormalsTask(Task):
         return files
 
     def evaluation(self, data):
-        return Evaluation(NormalsScorer(), data.validation, self, {"unit": "unit vectors"})
+        return Evaluation(NormalsScorer(), data.test, self, {"unit": "unit vectors"})
 
 
 class NormalsScorer:
@@ -109,8 +109,7 @@ class NormalsScorer:
 @pytest.fixture
 def config(monkeypatch, tmp_path):
     monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path / "cache"))
-    monkeypatch.setattr(scenes, "TRAIN_SCENES", TRAIN)
-    monkeypatch.setattr(scenes, "VALIDATION_SCENES", VALIDATION)
+    monkeypatch.setattr(scenes, "NUM_SCENES", {"train": TRAIN, "validation": 4, "test": TEST})
     monkeypatch.setitem(TASKS, "normals", NormalsTask)  # the one line
     config = tiny_uvim(1)
     config.task = ConfigDict({"name": "normals"})
@@ -147,9 +146,9 @@ def test_stage1_is_trained_evaluated_and_its_prediction_written(config, tmp_path
     run.write_config(config)
     run.update_record(run="run")
     trainer = label_autoencoder_factory.build_trainer(config)
-    sources = {split: label_autoencoder_factory.build_source(config, split) for split in ("train", "validation")}
+    sources = {split: label_autoencoder_factory.build_source(config, split) for split in ("train", "test")}
     iterator = label_autoencoder_factory.build_train_iterator(config, trainer.task, sources["train"])
-    batches = label_autoencoder_factory.build_eval_batches(config, trainer.task, sources["validation"])
+    batches = label_autoencoder_factory.build_eval_batches(config, trainer.task, sources["test"])
     steps = loop.LoopConfig(seed=0, steps=2, batch_size=8, log_every=1, eval_every=2, checkpoint_every=2)
     state = loop.train(trainer, iterator, lambda: batches, run.path, steps)
     assert int(state.step) == 2 and "validation/normals" in (run.path / "metrics.jsonl").read_text()
@@ -157,15 +156,15 @@ def test_stage1_is_trained_evaluated_and_its_prediction_written(config, tmp_path
     record = uvim.evaluate_run(run)
     measured = read_metrics(record)
     coder = load_label_coder(run)
-    true = stacked([sources["validation"][i] for i in range(VALIDATION)], "normals")
+    true = stacked([sources["test"][i] for i in range(TEST)], "normals")
     predicted = np.concatenate(
         [coder.reconstruct({k: b[k] for k in ("context", "normals")})[0]["normals"] for b in batches]
     )
     ours, flat = MetricKey("mse"), MetricKey("mse", baseline="mean_map")
-    assert measured[ours].value == pytest.approx(np.mean((predicted[:VALIDATION] - true) ** 2), rel=1e-5)
-    assert measured[ours].protocol["unit"] == "unit vectors" and measured[ours].protocol["images"] == VALIDATION
+    assert measured[ours].value == pytest.approx(np.mean((predicted[:TEST] - true) ** 2), rel=1e-5)
+    assert measured[ours].protocol["unit"] == "unit vectors" and measured[ours].protocol["images"] == TEST
     assert measured[flat].protocol == measured[ours].protocol | {"map": "a wall in front"}
-    assert measured[MetricKey("tokens")].value == 4 * VALIDATION and record["level_histograms"]
+    assert measured[MetricKey("tokens")].value == 4 * TEST and record["level_histograms"]
     assert (run.samples / "evaluation.png").exists()
 
     maps = coder.task.resized({"normals": predicted[0]}, (32, 48))

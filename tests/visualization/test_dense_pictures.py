@@ -63,7 +63,7 @@ def test_panoptic_colours_tell_classes_and_instances_but_not_ids():
 
 
 def test_panoptic_rows_of_scenes():
-    items = [scenes.render_item(scenes.make_scene(scenes.SEED, "validation", i), 32) for i in range(2)]
+    items = [scenes.render_item(scenes.make_scene(scenes.SEED, "test", i), 32) for i in range(2)]
     images, semantics, instances = (np.stack([item[k] for item in items]) for k in ("image", "semantics", "instances"))
     maps = {"ground truth": (semantics, instances), "prediction": (semantics, 7 - instances)}
     picture = panoptic_rows(images, maps)
