@@ -6,10 +6,13 @@
 
     python scripts/benchmark.py --inception=pt_inception-2015-12-05-6726825d.pth --pytorch_fid=OTHER_VENV/bin/python
 
-The last one prints the rate and the memory of the Inception features beside those of the package pytorch-fid, same
-images, weights and batch size. The others print: time to the first step with a cold and with a warm compilation cache,
-step time, images/s, floating-point operations per step (XLA's count) and their share of the measured rate of a matrix
-product. Of stage II also samples/s, decoded to images.
+    python scripts/benchmark.py --quantizers [--peers=OTHER_VENV/bin/python]
+
+With --inception: rate and memory of the Inception features beside those of the package pytorch-fid, same images,
+weights and batch size. With --quantizers: time and memory of each quantizer by itself, beside vector-quantize-pytorch's
+with --peers. Else: time to the first step with a cold and with a warm compilation cache, step time, images/s,
+floating-point operations per step (XLA's count) and their share of the measured rate of a matrix product. Of stage II
+also samples/s, decoded to images.
 """
 
 import json
@@ -24,6 +27,7 @@ from ml_collections import config_flags
 from fsq_repro.errors import UserError, explained
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common
+from fsq_repro.profiling import benchmark_quantizers
 from fsq_repro.profiling.benchmark import measure_sampling, measure_step
 from fsq_repro.profiling.benchmark_inception import compare_rates
 from fsq_repro.runtime import cli, startup
@@ -35,7 +39,9 @@ flags.DEFINE_string("inception", None, "Inception's weight file, pytorch-fid's .
 flags.DEFINE_string("pytorch_fid", None, "Python of an environment with pytorch-fid.")
 flags.DEFINE_integer("images", 128, "Images for --inception.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images at a time for --inception.", lower_bound=1)
-flags.DEFINE_integer("steps", 30, "Steps to time.", lower_bound=1)
+flags.DEFINE_boolean("quantizers", False, "Measure the quantizers by themselves instead.")
+flags.DEFINE_string("peers", None, "Python of an environment with vector-quantize-pytorch, for --quantizers.")
+flags.DEFINE_integer("steps", 30, "Steps to time, or with --quantizers calls, at most.", lower_bound=1)
 flags.DEFINE_boolean("measure", False, "Measure in this process and print JSON (the script calls itself with it).")
 FLAGS = flags.FLAGS
 
@@ -44,11 +50,15 @@ SAMPLE_BATCHES = 8
 
 def main() -> int:
     startup.start(common.batch_sizes(FLAGS.config) if FLAGS.config else ())
-    if (FLAGS.config is None) == (FLAGS.inception is None) or (FLAGS.inception is None) != (FLAGS.pytorch_fid is None):
-        raise UserError("give either --config, or --inception and --pytorch_fid")
+    chosen = [x for x in (FLAGS.config, FLAGS.inception, FLAGS.quantizers) if x]
+    if len(chosen) != 1 or bool(FLAGS.inception) != bool(FLAGS.pytorch_fid) or (FLAGS.peers and not FLAGS.quantizers):
+        raise UserError("give one of --config, --inception with --pytorch_fid, and --quantizers, with --peers or not")
+    if FLAGS.quantizers:
+        benchmark_quantizers.show(FLAGS.steps, FLAGS.peers)
+        return 0
     if FLAGS.inception:
-        size = {"images": FLAGS.images, "batch_size": FLAGS.batch_size}
-        for name, value in compare_rates(FLAGS.inception, FLAGS.pytorch_fid, **size).items():
+        rates = compare_rates(FLAGS.inception, FLAGS.pytorch_fid, images=FLAGS.images, batch_size=FLAGS.batch_size)
+        for name, value in rates.items():
             print(f"{name:30s} {value:.3g}")
         return 0
     if FLAGS.measure:

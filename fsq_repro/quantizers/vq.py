@@ -9,7 +9,7 @@ import jax.numpy as jnp
 from flax import linen as nn
 
 from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
-from fsq_repro.quantizers.nearest import entropy_loss, nearest_codes
+from fsq_repro.quantizers.nearest import nearest_codes, nearest_codes_and_entropy
 
 
 class VectorQuantizer(LearnedCodebook):
@@ -43,7 +43,10 @@ class VectorQuantizer(LearnedCodebook):
         """z (..., D) -> `Quantized`; losses where `train`."""
         check_channels("z", z, self.embedding_dim)
         x_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
-        indices_N = nearest_codes(x_NxD, self.codebook)
+        if train and self.entropy_ratio:
+            indices_N, entropy = nearest_codes_and_entropy(x_NxD, self.codebook, self.entropy_temperature)
+        else:
+            indices_N = nearest_codes(x_NxD, self.codebook)
         q_NxD = self.codebook[indices_N]
         loss, metrics = jnp.zeros((), jnp.float32), usage_metrics(indices_N, self.codebook_size)
         if train:
@@ -54,7 +57,6 @@ class VectorQuantizer(LearnedCodebook):
             if self.codebook_cost:
                 terms["codebook_loss"] = self.codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
             if self.entropy_ratio:
-                entropy = entropy_loss(x_NxD, self.codebook, self.entropy_temperature)
                 terms["entropy_loss"] = self.entropy_ratio * entropy
             loss = sum(terms.values(), loss)
             metrics |= terms

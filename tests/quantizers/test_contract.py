@@ -128,13 +128,21 @@ def test_wrong_inputs_are_refused(case):
         module.apply(variables, z, method="indices_to_codes")
 
 
-def test_usage_metrics_equal_a_histogram():
-    indices = np.random.default_rng(0).integers(0, 50, (6, 11)).astype(np.int32)
-    counts = np.bincount(indices.ravel(), minlength=100)
-    p = counts[counts > 0] / indices.size
-    metrics = usage_metrics(jnp.asarray(indices), 100)
-    np.testing.assert_allclose(metrics["usage"], (counts > 0).mean(), rtol=1e-6)
+@pytest.mark.parametrize("shape", [(6, 11), (1,), (512,)])
+@pytest.mark.parametrize("codebook_size", [1, 50, 264, 265, 2**31 - 1])  # 66 tokens: counts a code up to 264
+def test_usage_metrics_equal_a_histogram(shape, codebook_size):
+    indices = np.random.default_rng(0).integers(0, codebook_size, shape).astype(np.int32)
+    indices[..., : shape[-1] // 2] %= 7  # some often
+    _, counts = np.unique(indices, return_counts=True)
+    p = counts / indices.size
+    metrics = jax.jit(usage_metrics, static_argnums=1)(jnp.asarray(indices), codebook_size)
+    np.testing.assert_allclose(metrics["usage"], len(counts) / codebook_size, rtol=1e-6)
     np.testing.assert_allclose(metrics["perplexity"], np.exp(-(p * np.log(p)).sum()), rtol=1e-5)
+
+
+def test_usage_metrics_take_memory_for_the_tokens_only():
+    compiled = jax.jit(usage_metrics, static_argnums=1).lower(jax.ShapeDtypeStruct((256,), jnp.int32), 2**30).compile()
+    assert compiled.memory_analysis().temp_size_in_bytes < 2**16
 
 
 def test_levels_say_whether_channels_are_scalar(case):

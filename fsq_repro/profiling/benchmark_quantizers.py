@@ -1,0 +1,165 @@
+"""Time and memory of the quantizers alone, if wanted beside those of the package vector-quantize-pytorch.
+
+The package runs in a process of its own in an environment that has it and times one call whenever it is asked to, so
+that the two sides take turns: what else the machine does slows both.
+"""
+
+import contextlib
+import itertools
+import json
+import subprocess
+import time
+from collections.abc import Callable, Iterable, Sequence
+from types import TracebackType
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+from flax import linen as nn
+
+from fsq_repro.errors import UserError
+from fsq_repro.profiling.benchmark import matrix_rate
+from fsq_repro.profiling.program_costs import matrix_flops
+from fsq_repro.quantizers import make_quantizer, suggest_levels
+
+TOKENS = (4096, 131_072)
+SECONDS = 3.0  # of calls of one program, apart from the first few
+PEER_ELEMENTS = 2**28  # tokens x codes that the package is asked for: it holds several such matrices
+HEADER = ("quantizer", "tokens", "pass", "median (ms)", "fastest (ms)", "temporaries (MiB)", "of matrix rate")
+PEER_HEADER = ("peer, median (ms)", "peer / ours", "of the fastest")
+
+
+def learned(name: str, codes: int, **fields: Any) -> tuple[str, dict[str, Any]]:
+    return name, {"codebook_size": codes, "embedding_dim": 64, **fields}
+
+
+# Row's name -> name in the registry and fields.
+CASES: dict[str, tuple[str, dict[str, Any]]] = {
+    **{f"fsq 2^{bits}": ("fsq", {"levels": suggest_levels(2**bits)}) for bits in (10, 16)},
+    **{f"vq {k}, no entropy term": learned("vq", k, entropy_ratio=0.0) for k in (1024, 16_384)},
+    **{f"vq {k}": learned("vq", k) for k in (1024, 16_384)},
+    **{f"ema_vq {k}": learned("ema_vq", k) for k in (1024, 16_384)},
+}
+
+# Reads lines of JSON (name, fields, tokens, backward), answers each with the seconds of a call. With MaskGIT's entropy
+# term it does the most similar that it has, a term for the entropy of the mean alone.
+PEER = """
+import functools, json, sys, time, torch
+from vector_quantize_pytorch import FSQ, VectorQuantize
+
+@functools.cache
+def make(name, fields):
+    fields = json.loads(fields)
+    if name == "fsq":
+        return FSQ(fields["levels"])
+    ours = dict(decay=0.995, commitment_weight=0.0)
+    if name == "vq":
+        ours = dict(learnable_codebook=True, ema_update=False, commitment_weight=0.25)
+        ours |= dict(codebook_diversity_loss_weight=fields.get("entropy_ratio", 0.1))
+    return VectorQuantize(fields["embedding_dim"], fields["codebook_size"], rotation_trick=False, **ours)
+
+for line in sys.stdin:
+    name, fields, tokens, backward = json.loads(line)
+    module = make(name, json.dumps(fields)).train(backward)
+    dim = len(fields["levels"]) if name == "fsq" else fields["embedding_dim"]
+    z = torch.randn(1, tokens, dim, generator=torch.Generator().manual_seed(0), requires_grad=backward)
+    module.zero_grad()
+    with torch.set_grad_enabled(backward):
+        started = time.perf_counter()
+        codes, _, *loss = module(z)
+        if backward:
+            (codes.square().mean() + sum(l.sum() for l in loss)).backward()
+    print(time.perf_counter() - started, flush=True)
+"""
+
+
+class Peer:
+    """The package's side; a context manager. UserError where it fails.
+
+    Args:
+      python: the interpreter of an environment with vector-quantize-pytorch.
+    """
+
+    def __init__(self, python: str):
+        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        self._process = subprocess.Popen([python, "-c", PEER], **pipes)
+
+    def __enter__(self) -> "Peer":
+        return self
+
+    def __exit__(self, kind: type | None, error: BaseException | None, traceback: TracebackType | None) -> None:
+        self._process.kill()
+        self._process.communicate()
+
+    def seconds(self, name: str, fields: dict[str, Any], tokens: int, backward: bool) -> float:
+        """Of one call, with `backward` a training step's forward and backward pass."""
+        with contextlib.suppress(BrokenPipeError):  # there will be no answer either
+            print(json.dumps((name, fields, tokens, backward)), file=self._process.stdin, flush=True)
+        if not (line := self._process.stdout.readline()):
+            raise UserError("the process of vector-quantize-pytorch failed; its message is above")
+        return float(line)
+
+
+def program(module: nn.Module, variables: Any, backward: bool) -> Callable[[Any, jax.Array], Any]:
+    """(parameters, z) -> `Quantized`; with `backward` a training step's gradients, indices, metrics and state."""
+    state = {k: v for k, v in variables.items() if k != "params"}
+
+    def apply(params: Any, z: jax.Array, train: bool) -> Any:
+        rngs = {"quantizer": jax.random.key(2)}
+        return module.apply({"params": params, **state}, z, train=train, mutable=list(state), rngs=rngs)
+
+    def loss(params: Any, z: jax.Array) -> tuple[jax.Array, Any]:
+        quantized, updated = apply(params, z, True)
+        return jnp.mean(jnp.square(quantized.codes)) + quantized.loss, (quantized.indices, quantized.metrics, updated)
+
+    return jax.value_and_grad(loss, (0, 1), has_aux=True) if backward else lambda p, z: apply(p, z, False)[0]
+
+
+def measure(case: str, tokens: int, backward: bool, rate: float, repeats: int, peer: Peer | None) -> list[str]:
+    """A row of the table: entries as in HEADER and, where there is a peer, PEER_HEADER; "-" for what there is not.
+
+    Times are medians and minima of at least 3 and at most `repeats` calls, in about `SECONDS`. Temporaries are XLA's
+    account of the program. The share of the matrix rate (`rate`) is that of the operations of all products in the
+    median time. The peer's ratios are the median over pairs of calls and that of the fastest calls.
+    """
+    name, fields = CASES[case]
+    module = make_quantizer(name, **fields)
+    keys = {"params": jax.random.key(0), "quantizer": jax.random.key(1)}
+    variables = jax.jit(lambda keys: module.init(keys, jnp.ones((1, module.num_channels)), train=False))(keys)
+    arguments = variables.get("params", {}), jax.random.normal(jax.random.key(3), (tokens, module.num_channels))
+    traced = jax.jit(program(module, variables, backward)).trace(*arguments)
+    compiled = traced.lower().compile()
+    if name != "fsq" and tokens * module.codebook_size > PEER_ELEMENTS:
+        peer = None
+    ours, theirs = [], []
+    started = time.perf_counter()
+    while len(ours) < 4 or (len(ours) <= repeats and time.perf_counter() - started < SECONDS):
+        before = time.perf_counter()
+        jax.block_until_ready(compiled(*arguments))
+        ours.append(time.perf_counter() - before)
+        if peer:
+            theirs.append(peer.seconds(name, fields, tokens, backward))
+    a, b = 1e3 * np.array(ours[1:]), 1e3 * np.array(theirs[1:])  # the first call may be slower
+    flops = matrix_flops(traced.jaxpr)
+    memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
+    row = [case, f"{tokens:,}", "training" if backward else "forward", f"{np.median(a):.3g}", f"{a.min():.3g}"]
+    row += [f"{memory:.3g}", f"{flops / np.median(a) * 1e3 / rate:.2f}" if flops else "-"]
+    if not peer:
+        return row + ["-"] * len(PEER_HEADER)
+    return row + [f"{np.median(b):.3g}", f"{np.median(b / a):.2f}", f"{b.min() / a.min():.2f}"]
+
+
+def show(repeats: int, python: str | None, tokens: Sequence[int] = TOKENS, cases: Iterable[str] = CASES) -> None:
+    """Prints the table row by row, which takes minutes; `python` as in `Peer`, None to go without.
+
+    Raises UserError if the peer fails.
+    """
+    header = HEADER + PEER_HEADER if python else HEADER
+    line = "{:28s}" + " {:>17s}" * (len(header) - 1)
+    print(line.format(*header))
+    with Peer(python) if python else contextlib.nullcontext() as peer:
+        rate = matrix_rate()
+        for case, n, backward in itertools.product(cases, tokens, (False, True)):
+            print(line.format(*measure(case, n, backward, rate, repeats, peer)[: len(header)]), flush=True)
+        print(f"matrix products: {rate / 1e9:.0f} GFLOP/s")
