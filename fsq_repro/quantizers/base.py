@@ -2,8 +2,8 @@
 
 A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z,
 what the encoder must emit), `codebook_size`, `levels` (of each channel; None for a learned codebook) and `ablation`
-(what its settings leave out of the published method, in records behind its name; "" for nothing), and the methods
-`indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
+(how its settings differ in kind from the published method's, in records behind its name; "" for not at all), and the
+methods `indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
 """
 
 import flax.linen as nn

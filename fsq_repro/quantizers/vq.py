@@ -11,6 +11,8 @@ from flax import linen as nn
 from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
 from fsq_repro.quantizers.nearest import nearest_codes, nearest_codes_and_entropy
 
+NARROW = 32  # channels of the widest codes that are called narrow (Yu et al., arXiv 2110.04627, take 32)
+
 
 class VectorQuantizer(LearnedCodebook):
     """Nearest codeword by squared Euclidean distance, straight-through gradient; the paper's have 256 channels.
@@ -27,7 +29,8 @@ class VectorQuantizer(LearnedCodebook):
 
     @property
     def ablation(self) -> str:
-        return "" if self.entropy_ratio else "no_entropy"
+        parts = {"narrow": self.embedding_dim <= NARROW, "no_entropy": not self.entropy_ratio}
+        return "_".join(name for name, holds in parts.items() if holds)
 
     def setup(self) -> None:
         self.check_sizes()

@@ -18,8 +18,10 @@ STYLES = {
     "fsq": ("#0072B2", "o", "-", "#0072B2"),
     "vq": ("#E69F00", "s", "-", "#E69F00"),
     "vq_no_entropy": ("#D55E00", "D", ":", "white"),
+    "vq_narrow": ("#009E73", "^", "-", "#009E73"),
+    "vq_narrow_no_entropy": ("#CC79A7", "v", "-", "#CC79A7"),
 }
-SPARE_STYLES = (("#009E73", "^", "--", "#009E73"), ("#CC79A7", "v", "--", "#CC79A7"), ("#000000", "P", "--", "#000000"))
+SPARE_STYLES = (("#56B4E9", "X", "--", "#56B4E9"), ("#8B5A2B", "<", "--", "#8B5A2B"), ("#000000", "P", "--", "#000000"))
 GREY = "#8a8a8a"
 RC = {"font.size": 9, "legend.frameon": False, "axes.spines.top": False, "axes.spines.right": False}
 RC |= {"axes.grid": True, "axes.axisbelow": True, "grid.color": "#e6e6e6"}

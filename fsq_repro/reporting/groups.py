@@ -16,6 +16,8 @@ QUANTIZERS = {
     "fsq": "FSQ",
     "vq": "VQ",
     "vq_no_entropy": "VQ, no entropy term",
+    "vq_narrow": "VQ, narrow codes",
+    "vq_narrow_no_entropy": "VQ, narrow codes, no entropy term",
     "ema_vq": "EMA-VQ",
     "ema_vq_no_splitting": "EMA-VQ, no splitting",
 }

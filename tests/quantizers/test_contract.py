@@ -148,7 +148,7 @@ def test_usage_metrics_take_memory_for_the_tokens_only():
 def test_levels_say_whether_channels_are_scalar(case):
     name, module, _, _, _ = case
     assert module.levels == ((8, 5, 4) if "fsq" in name else None)
-    assert module.ablation == ""
+    assert module.ablation == ("narrow" if name == "vq" else "")
 
 
 def test_every_quantizer_is_here():

@@ -12,8 +12,10 @@ def test_quantizers_by_name():
     ("fields", "label"),
     [
         ({"name": "fsq", "levels": (8, 5)}, "fsq"),
-        ({"name": "vq", "codebook_size": 4, "embedding_dim": 2}, "vq"),
-        ({"name": "vq", "codebook_size": 4, "embedding_dim": 2, "entropy_ratio": 0.0}, "vq_no_entropy"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 33}, "vq"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 256, "entropy_ratio": 0.0}, "vq_no_entropy"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 32}, "vq_narrow"),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 2, "entropy_ratio": 0.0}, "vq_narrow_no_entropy"),
         ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "splitting": False}, "ema_vq_no_splitting"),
     ],
 )
