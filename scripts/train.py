@@ -8,6 +8,8 @@
 
 import sys
 import time
+from collections.abc import Sequence
+from typing import Any
 
 import jax
 from absl import flags
@@ -38,6 +40,7 @@ def main() -> int:
     is_main = jax.process_index() == 0
     if is_main:
         facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
+        facts["overrides"] = overrides(sys.argv)
         facts |= {"versions": startup.versions(), "git_revision": startup.git_revision()}
         record = run.start_record(status="training", device=startup.device_description(), **facts)
         origin = {name: record[name] for name in ("versions", "git_revision")}
@@ -47,10 +50,13 @@ def main() -> int:
     found = run.record["status"] if is_main else ""
     before, started = run.record.get("wall_time_s", 0.0) if is_main else 0.0, time.monotonic()
 
-    def note_time(**facts: str) -> None:
+    def note_time(**facts: Any) -> None:
         """Also where a run is killed, its record has the time up to the last checkpoint."""
         if is_main:
             run.update_record(wall_time_s=before + time.monotonic() - started, **facts)
+
+    def last_check() -> dict:
+        return {"validation": run.last_check()} if is_main else {}
 
     status = "failed"
     try:
@@ -69,8 +75,14 @@ def main() -> int:
         status = "interrupted"
     finally:
         if (found, status) != ("finished", "finished"):  # one that was finished already took no time
-            note_time(status=status)
+            note_time(status=status, **last_check())
     return 0 if status == "finished" else 130
+
+
+def overrides(argv: Sequence[str]) -> dict[str, str]:
+    """The config's fields that the command line sets, and their values as they stand there."""
+    parts = (arg.removeprefix("--config.").partition("=") for arg in argv if arg.startswith("--config."))
+    return {field: value for field, _, value in parts}
 
 
 if __name__ == "__main__":

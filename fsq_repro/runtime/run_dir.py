@@ -111,6 +111,15 @@ class RunDir:
     def samples(self) -> pathlib.Path:
         return self.path / "samples"
 
+    def last_check(self) -> dict[str, float]:
+        """The loop's last measurements on the validation split, and their `step`; {} before the first."""
+        file, found = self.path / "metrics.jsonl", {}
+        for line in file.read_text().splitlines() if file.exists() else ():
+            scalars = json.loads(line)
+            if any(name.startswith("validation/") for name in scalars):
+                found = scalars
+        return {name.removeprefix("validation/"): value for name, value in found.items()}
+
     def check_resumable(self, config: ConfigDict) -> None:
         """UserError where the run's config differs in fields that resuming may not change; names each."""
         if not (self.path / "config.json").exists():

@@ -21,7 +21,7 @@ from submitit.core.utils import FailedJobError
 
 from fsq_repro.errors import UserError
 from fsq_repro.runtime.run_dir import write_json
-from fsq_repro.sweeps.sweep import ROOT, Task, is_evaluated
+from fsq_repro.sweeps.sweep import ROOT, Task, is_finished
 
 # SLURM sends it to all processes of a job before it preempts the job or stops it at its time limit.
 REQUEUE_SIGNAL = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
@@ -42,11 +42,11 @@ class Job:
 
     def __call__(self) -> None:
         """Trains and evaluates; RuntimeError, which fails the job, for a failed script or an unfinished needed task."""
-        missing = [path for path in self.needed if not is_evaluated(path)]
+        missing = [path for path in self.needed if not is_finished(path)]
         if missing:
             raise RuntimeError(f"{self.task.name} is left out: {missing[0]} has not finished")
         self._run(self.task.train, os.environ)
-        if submitit.JobEnvironment().global_rank == 0:
+        if self.task.evaluate and submitit.JobEnvironment().global_rank == 0:
             self._run(self.task.evaluate, os.environ | {"JAX_NUM_PROCESSES": "1"})
 
     def checkpoint(self) -> submitit.helpers.DelayedSubmission:
@@ -120,21 +120,21 @@ def queued_jobs() -> set[str]:
 
 
 def submit(tasks: list[Task], executor: submitit.Executor, queued: set[str]) -> dict[str, str]:
-    """Submits the tasks of `sweep.plan` that are neither evaluated nor in the queue; UserError where sbatch refused.
+    """Submits the tasks of `sweep.plan` that are neither done nor in the queue; UserError where sbatch refused.
 
     The folder of `slurm_executor`'s executor keeps the job ids, in jobs.json; `queued` is of `queued_jobs`. Returns
-    names of all tasks that are not evaluated -> ids of their jobs.
+    names of all tasks that are not done -> ids of their jobs.
     """
     record = executor.folder / "jobs.json"
     known = json.loads(record.read_text()) if record.exists() else {}
     paths = {task.name: task.path for task in tasks}
-    evaluated = {name for name, path in paths.items() if is_evaluated(path)}
-    jobs = {name: job for name, job in known.items() if name in paths.keys() - evaluated and job in queued}
-    todo = [task for task in tasks if task.name not in evaluated | jobs.keys()]
+    done = {task.name for task in tasks if task.is_done}
+    jobs = {name: job for name, job in known.items() if name in paths.keys() - done and job in queued}
+    todo = [task for task in tasks if task.name not in done | jobs.keys()]
     while todo:
         arrays: dict[str, list[Task]] = {}  # by what they wait for
         for task in todo:
-            needed = [name for name in task.needs if name not in evaluated]
+            needed = [name for name in task.needs if name not in done]
             if all(name in jobs for name in needed):
                 arrays.setdefault(":".join(["afterok", *(jobs[name] for name in needed)]), []).append(task)
         for dependency, array in arrays.items():

@@ -36,6 +36,7 @@ class Run:
     overrides: dict[str, str] = dataclasses.field(default_factory=dict)  # config fields -> values
     inputs: dict[str, str] = dataclasses.field(default_factory=dict)
     one_seed: bool = False  # trained with seed 0 alone, which then serves the runs of all seeds that need it
+    evaluate: bool = True  # on the test split; a trial of a search is judged by its last check on validation
 
 
 def load_runs(sweep: str) -> list[Run]:
@@ -87,7 +88,11 @@ class Task:
     path: pathlib.Path  # the run directory
     needs: tuple[str, ...]  # names of the tasks that must have finished first
     train: tuple[str, ...]
-    evaluate: tuple[str, ...]
+    evaluate: tuple[str, ...]  # () where it is not
+
+    @property
+    def is_done(self) -> bool:
+        return is_finished(self.path, evaluated=bool(self.evaluate))
 
 
 def plan(
@@ -118,7 +123,7 @@ def plan(
                 f"--sweep={sweep}",
                 *(f"--config.{key}={value}" for key, value in fields.items()),
             )
-            evaluate = ("scripts/evaluate.py", f"--workdir={path.resolve()}")
+            evaluate = ("scripts/evaluate.py", f"--workdir={path.resolve()}") if run.evaluate else ()
             tasks.append(Task(f"{run.name}/seed{seed}", path, tuple(needs.values()), train, evaluate))
     return tasks
 
@@ -144,17 +149,18 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
         if missing:
             print(f"{title} {name}: left out, {missing[0]} failed", flush=True)
             return False
-        if not is_evaluated(task.path):
+        if not task.is_done:
             print(f"{title} {name}", flush=True)
             started = time.monotonic()
             prefix = f"    {name}: " if parallel > 1 else "    "
             task.path.mkdir(parents=True, exist_ok=True)
             log = task.path / "log.txt"
-            if not all(_call(command, log, environment, prefix) for command in (task.train, task.evaluate)):
+            commands = [command for command in (task.train, task.evaluate) if command]
+            if not all(_call(command, log, environment, prefix) for command in commands):
                 print(f"{title} {name} FAILED; its output is in {log}", flush=True)
                 return False
             minutes.append((time.monotonic() - started) / 60)
-            left = sum(not is_evaluated(other.path) for other in tasks)
+            left = sum(not other.is_done for other in tasks)
             expected = left * sum(minutes) / len(minutes) / parallel
             print(f"{title} {name} took {minutes[-1]:.1f} min; {left} runs left, about {expected:.0f} min", flush=True)
         on_finished(task.path)
@@ -166,13 +172,13 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
     return [name for name, future in finished.items() if not future.result()]
 
 
-def is_evaluated(path: pathlib.Path) -> bool:
-    """Whether a run directory is that of a run trained to its end and evaluated."""
+def is_finished(path: pathlib.Path, *, evaluated: bool = True) -> bool:
+    """Whether a run directory is that of a run trained to its end and, where that is asked, evaluated."""
     try:
         record = json.loads((path / "record.json").read_text())
     except (FileNotFoundError, json.JSONDecodeError):
         return False
-    return record.get("status") == "finished" and bool(record.get("metrics"))
+    return record.get("status") == "finished" and (bool(record.get("metrics")) or not evaluated)
 
 
 def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
