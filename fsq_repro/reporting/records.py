@@ -82,7 +82,9 @@ class RunRecord:
     level_histograms: list[list[int]] | None  # per dimension, token counts of each level
     task: str | None  # UViM: "depth" | "panoptic" | "colorization", None for others
     context: bool | None  # UViM: whether stage 1 sees the image
-    scale: str | None  # "paper" | "cpu" | "smoke"
+    scale: str | None  # "paper" | "cifar10" | "cpu" | "smoke"
+    overrides: dict[str, str] | None  # config fields that the command line set -> values as they stood there
+    validation: dict[str, Any] | None  # the loop's last check on the validation split
 
     @property
     def bits(self) -> float:
@@ -118,7 +120,7 @@ OPTIONAL = {
     **dict.fromkeys(("num_tokens", "parameters", "steps", "batch_size", "stage"), int),
     **dict.fromkeys(("target_bits", "wall_time_s"), float),
     **dict.fromkeys(("levels", "level_histograms"), list),
-    "data": dict,
+    **dict.fromkeys(("data", "overrides", "validation"), dict),
     "context": bool,
 }
 

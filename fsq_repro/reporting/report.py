@@ -7,7 +7,17 @@ import re
 import shutil
 from collections.abc import Callable, Mapping, Sequence
 
-from fsq_repro.reporting import drawing, guidance, histograms, levels, tradeoff, tradeoff_figure, uvim, uvim_figure
+from fsq_repro.reporting import (
+    drawing,
+    guidance,
+    histograms,
+    levels,
+    search,
+    tradeoff,
+    tradeoff_figure,
+    uvim,
+    uvim_figure,
+)
 from fsq_repro.reporting.groups import split_by_setting
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, Setting, load_records
 
@@ -29,6 +39,7 @@ STUDIES = {
     "guidance": Study(
         guidance.guidance_figure, (tradeoff.AUTOENCODERS.text, guidance.GUIDANCE.text, tradeoff.GENERATORS.text)
     ),
+    "search": Study(search.nothing_to_draw, (search.search_tables,)),
     "uvim": Study(uvim_figure.uvim_figure, (uvim.uvim_table,), one_figure=True),
 }
 
@@ -37,10 +48,11 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
     """Writes tables (Markdown) and figures (PNG) of all run records below a directory.
 
     SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10), `guidance`
-    (Fig. 4) or `uvim` (Table 2); `*_histograms.png` shows the use of each level. Where autoencoders differ in data,
-    steps or batch size, each setting has its own figure (UViM's tasks share one), and each setting of autoencoders or
-    generators its own section. The records go to `records/`, from which the report can be made again, and the pictures
-    that a run's evaluation left beside its record to `pictures/`. Returns the tables and figures written.
+    (Fig. 4), `uvim` (Table 2) or `search` (the log of its trials); `*_histograms.png` shows the use of each level.
+    Where autoencoders differ in data, steps or batch size, each setting has its own figure (UViM's tasks share one),
+    and each setting of autoencoders or generators its own section. The records go to `records/`, from which the report
+    can be made again, and the pictures that a run's evaluation left beside its record to `pictures/`. Returns the
+    tables and figures written.
 
     FileNotFoundError if there is no runs directory; ValueError, before anything is written, if it holds no finished run
     of a known sweep.

@@ -66,6 +66,14 @@ def test_record_merges_metrics(tmp_path):
     assert [p.name for p in tmp_path.iterdir()] == ["record.json"]  # no temporary file is left
 
 
+def test_the_last_check_is_the_last_line_of_validation(tmp_path):
+    run = RunDir(tmp_path)
+    assert run.last_check() == {}
+    lines = [{"step": s, f"{part}mse": s / 8} for s in (2, 4) for part in ("validation/", "loss/")]
+    (tmp_path / "metrics.jsonl").write_text("".join(json.dumps(line) + "\n" for line in lines))
+    assert run.last_check() == {"step": 4, "mse": 0.5}
+
+
 def test_a_run_directory_is_read_once(tmp_path):
     RunDir(tmp_path).write_config(tiny_config())
     run = open_run(str(tmp_path))

@@ -46,6 +46,13 @@ def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake
     assert "min" in capsys.readouterr().out
 
 
+def test_a_trial_is_trained_and_not_evaluated(fake_root):
+    tasks = sweep.plan([Run("trial", "c.py", evaluate=False)], fake_root / "runs", sweep="search", seeds=1)
+    for _ in range(2):  # the second time it is done
+        assert sweep.run_sweep(tasks, on_finished=lambda path: None) == []
+    assert (fake_root / "runs" / "calls.txt").read_text().splitlines() == ["scripts/train.py trial/seed0"]
+
+
 def test_parallel_runs_wait_for_what_they_need(fake_root):
     """The second of each pair waits for the first, although there is a worker free; the environment has one thread."""
     script = FAKE_SCRIPT.replace("import json, pathlib, sys", "import json, os, pathlib, sys, time")
@@ -68,6 +75,10 @@ def test_parallel_runs_wait_for_what_they_need(fake_root):
 def test_all_sweep_files_name_runs_of_existing_configs():
     root = pathlib.Path(__file__).resolve().parents[2]
     for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
+        if file.stem == "search":  # of autoencoders at one scale
+            assert len(sweep.load_runs(str(file))) == 32
+            assert {r.overrides["steps"] for r in sweep.load_runs(f"{file}:quantizer=fsq")} == {"1250", "2500"}
+            continue
         stages = ("",) if file.stem in ("guidance", "uvim") else (",stages=1", ",stages=both")
         for scale, stage in itertools.product(("paper", "cpu", "smoke"), stages):
             runs = sweep.load_runs(f"{file}:scale={scale}{stage}")
