@@ -41,7 +41,7 @@ flags.DEFINE_integer("images", 128, "Images for --inception.", lower_bound=1)
 flags.DEFINE_integer("batch_size", 32, "Images at a time for --inception.", lower_bound=1)
 flags.DEFINE_boolean("quantizers", False, "Measure the quantizers by themselves instead.")
 flags.DEFINE_string("peers", None, "Python of an environment with vector-quantize-pytorch, for --quantizers.")
-flags.DEFINE_integer("steps", 30, "Steps to time, or with --quantizers calls, at most.", lower_bound=1)
+flags.DEFINE_integer("steps", 30, "Steps to time, or with --quantizers turns, at most.", lower_bound=1)
 flags.DEFINE_boolean("measure", False, "Measure in this process and print JSON (the script calls itself with it).")
 FLAGS = flags.FLAGS
 

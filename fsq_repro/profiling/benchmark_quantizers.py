@@ -1,12 +1,13 @@
 """Time and memory of the quantizers alone, if wanted beside those of the package vector-quantize-pytorch.
 
-The package runs in a process of its own in an environment that has it and times one call whenever it is asked to, so
+The package runs in a process of its own in an environment that has it and times calls whenever it is asked to, so
 that the two sides take turns: what else the machine does slows both.
 """
 
 import contextlib
 import itertools
 import json
+import os
 import subprocess
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -24,7 +25,8 @@ from fsq_repro.profiling.program_costs import matrix_flops
 from fsq_repro.quantizers import make_quantizer, suggest_levels
 
 TOKENS = (4096, 131_072)
-SECONDS = 3.0  # of calls of one program, apart from the first few
+SECONDS = 3.0  # of the turns of one program, apart from the first few
+TURN = 0.02  # seconds of one side, or one call
 PEER_ELEMENTS = 2**28  # tokens x codes that the package is asked for: it holds several such matrices
 HEADER = ("quantizer", "tokens", "pass", "median (ms)", "fastest (ms)", "temporaries (MiB)", "of matrix rate")
 PEER_HEADER = ("peer, median (ms)", "peer / ours", "of the fastest")
@@ -42,8 +44,8 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"ema_vq {k}": learned("ema_vq", k) for k in (1024, 16_384)},
 }
 
-# Reads lines of JSON (name, fields, tokens, backward), answers each with the seconds of a call. With MaskGIT's entropy
-# term it does the most similar that it has, a term for the entropy of the mean alone.
+# Reads lines of JSON (name, fields, tokens, backward) and answers each with the seconds of a call, see `turn`. With
+# MaskGIT's entropy term it does the most similar that it has, a term for the entropy of the mean alone.
 PEER = """
 import functools, json, sys, time, torch
 from vector_quantize_pytorch import FSQ, VectorQuantize
@@ -64,13 +66,18 @@ for line in sys.stdin:
     module = make(name, json.dumps(fields)).train(backward)
     dim = len(fields["levels"]) if name == "fsq" else fields["embedding_dim"]
     z = torch.randn(1, tokens, dim, generator=torch.Generator().manual_seed(0), requires_grad=backward)
-    module.zero_grad()
-    with torch.set_grad_enabled(backward):
+    def call():
+        module.zero_grad()
         started = time.perf_counter()
         codes, _, *loss = module(z)
         if backward:
             (codes.square().mean() + sum(l.sum() for l in loss)).backward()
-    print(time.perf_counter() - started, flush=True)
+        return time.perf_counter() - started
+    with torch.set_grad_enabled(backward):
+        until, times = time.perf_counter() + TURN, [call()]
+        while time.perf_counter() < until:
+            times.append(call())
+    print(min(times), flush=True)
 """
 
 
@@ -82,8 +89,11 @@ class Peer:
     """
 
     def __init__(self, python: str):
-        pipes = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
-        self._process = subprocess.Popen([python, "-c", PEER], **pipes)
+        # Torch's threads would wait for each other spinning: where cores are shared, for 200 ms instead of 5.
+        environment = os.environ | {"OMP_WAIT_POLICY": "PASSIVE"}
+        pipes: dict[str, Any] = {"stdin": subprocess.PIPE, "stdout": subprocess.PIPE, "text": True}
+        command = [python, "-c", f"TURN = {TURN}\n{PEER}"]
+        self._process = subprocess.Popen(command, env=environment, **pipes)
 
     def __enter__(self) -> "Peer":
         return self
@@ -93,7 +103,7 @@ class Peer:
         self._process.communicate()
 
     def seconds(self, name: str, fields: dict[str, Any], tokens: int, backward: bool) -> float:
-        """Of one call, with `backward` a training step's forward and backward pass."""
+        """Of a `turn`; with `backward` calls are a training step's forward and backward pass."""
         with contextlib.suppress(BrokenPipeError):  # there will be no answer either
             print(json.dumps((name, fields, tokens, backward)), file=self._process.stdin, flush=True)
         if not (line := self._process.stdout.readline()):
@@ -116,12 +126,22 @@ def program(module: nn.Module, variables: Any, backward: bool) -> Callable[[Any,
     return jax.value_and_grad(loss, (0, 1), has_aux=True) if backward else lambda p, z: apply(p, z, False)[0]
 
 
-def measure(case: str, tokens: int, backward: bool, rate: float, repeats: int, peer: Peer | None) -> list[str]:
+def turn(call: Callable[[], Any]) -> float:
+    """Seconds of the fastest of a few calls, for TURN together; the first after the other side's turn may be slow."""
+    until, times = time.perf_counter() + TURN, []
+    while not times or time.perf_counter() < until:
+        started = time.perf_counter()
+        jax.block_until_ready(call())
+        times.append(time.perf_counter() - started)
+    return min(times)
+
+
+def measure(case: str, tokens: int, backward: bool, repeats: int, peer: Peer | None) -> list[str]:
     """A row of the table: entries as in HEADER and, where there is a peer, PEER_HEADER; "-" for what there is not.
 
-    Times are medians and minima of at least 3 and at most `repeats` calls, in about `SECONDS`. Temporaries are XLA's
-    account of the program. The share of the matrix rate (`rate`) is that of the operations of all products in the
-    median time. The peer's ratios are the median over pairs of calls and that of the fastest calls.
+    Times are medians and minima of at least 3 and at most `repeats` turns, in about `SECONDS`. Temporaries are XLA's
+    account of the program. The share of the matrix rate is that of the operations of all products in the median time,
+    the rate measured right after. The peer's ratios are the median over pairs of turns and that of the fastest ones.
     """
     name, fields = CASES[case]
     module = make_quantizer(name, **fields)
@@ -135,16 +155,14 @@ def measure(case: str, tokens: int, backward: bool, rate: float, repeats: int, p
     ours, theirs = [], []
     started = time.perf_counter()
     while len(ours) < 4 or (len(ours) <= repeats and time.perf_counter() - started < SECONDS):
-        before = time.perf_counter()
-        jax.block_until_ready(compiled(*arguments))
-        ours.append(time.perf_counter() - before)
+        ours.append(turn(lambda: compiled(*arguments)))
         if peer:
             theirs.append(peer.seconds(name, fields, tokens, backward))
-    a, b = 1e3 * np.array(ours[1:]), 1e3 * np.array(theirs[1:])  # the first call may be slower
-    flops = matrix_flops(traced.jaxpr)
+    a, b = 1e3 * np.array(ours[1:]), 1e3 * np.array(theirs[1:])  # the first may be slower
+    share = matrix_flops(traced.jaxpr) / np.median(a) * 1e3 / matrix_rate(1024)
     memory = compiled.memory_analysis().temp_size_in_bytes / 2**20
     row = [case, f"{tokens:,}", "training" if backward else "forward", f"{np.median(a):.3g}", f"{a.min():.3g}"]
-    row += [f"{memory:.3g}", f"{flops / np.median(a) * 1e3 / rate:.2f}" if flops else "-"]
+    row += [f"{memory:.3g}", f"{share:.2f}" if share else "-"]
     if not peer:
         return row + ["-"] * len(PEER_HEADER)
     return row + [f"{np.median(b):.3g}", f"{np.median(b / a):.2f}", f"{b.min() / a.min():.2f}"]
@@ -159,7 +177,5 @@ def show(repeats: int, python: str | None, tokens: Sequence[int] = TOKENS, cases
     line = "{:28s}" + " {:>17s}" * (len(header) - 1)
     print(line.format(*header))
     with Peer(python) if python else contextlib.nullcontext() as peer:
-        rate = matrix_rate()
         for case, n, backward in itertools.product(cases, tokens, (False, True)):
-            print(line.format(*measure(case, n, backward, rate, repeats, peer)[: len(header)]), flush=True)
-        print(f"matrix products: {rate / 1e9:.0f} GFLOP/s")
+            print(line.format(*measure(case, n, backward, repeats, peer)[: len(header)]), flush=True)

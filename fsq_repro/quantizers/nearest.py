@@ -10,7 +10,7 @@ import functools
 import jax
 import jax.numpy as jnp
 
-CHUNK_ELEMENTS = 2**25  # of a distance matrix, 128 MiB in float32: few and large operations for an accelerator
+CHUNK_ELEMENTS = 2**25  # of one device's distances, 128 MiB in float32: few and large operations for an accelerator
 CPU_CHUNK_ELEMENTS = 2**20  # a CPU's cache holds a few of 4 MiB
 BLOCK = 64  # codes that are looked through at once for the smallest distance
 
@@ -23,12 +23,14 @@ def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
     x (N, D) and codebook (K, D) are float32. A token with NaN gets some index in [0, K). No gradient.
     """
     x_NxD, codebook_KxD = jax.lax.stop_gradient((x_NxD, codebook_KxD))
-    chunks = _num_chunks(len(x_NxD), len(codebook_KxD))
+    N, D = x_NxD.shape
+    groups = _num_groups(N)
+    chunks = _num_chunks(N // groups, len(codebook_KxD))
 
-    def one_chunk(x_1xCxD: jax.Array) -> jax.Array:
-        return _smallest(_distances(x_1xCxD[0], codebook_KxD))[0][None]
+    def one_chunk(x_GxCxD: jax.Array) -> jax.Array:
+        return _smallest(_distances(x_GxCxD.reshape(-1, D), codebook_KxD))[0].reshape(groups, -1)
 
-    return _join(jax.lax.map(one_chunk, _split(x_NxD, 1, chunks)), len(x_NxD))
+    return _join(jax.lax.map(one_chunk, _split(x_NxD, groups, chunks)), N)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -134,10 +136,10 @@ def _smallest(d_MxK: jax.Array) -> tuple[jax.Array, jax.Array]:
 
 
 def _num_groups(N: int) -> int:
-    """Into how many groups tokens are divided whose sums are kept apart until the end.
+    """Into how many groups tokens are divided that go through the loop side by side: one a device.
 
-    One a device: of a batch that is split over all of them each sums its own tokens in the loop, and the sums are added
-    up once. With one sum for all, XLA would add up the codebook's gradient in every round.
+    Of a batch that is split over all devices each has its own part of every chunk, and sums its own tokens until the
+    sums are added up, once. With one sum for all, XLA would add up the codebook's gradient in every round.
     """
     return jax.device_count() if N % jax.device_count() == 0 else 1
 

@@ -124,11 +124,12 @@ def test_devices_exchange_nothing_in_a_loop(monkeypatch, split_over_devices):
     """A codebook's gradient has as many bytes as the codebook: once a step is enough."""
     monkeypatch.setattr(nearest, "CPU_CHUNK_ELEMENTS", 64 * 20)
     arrays = split_over_devices(*draw(1000, 64, 8))
+    collective = re.compile(r" (all-\w+|reduce-scatter|collective-permute)\(")
+    assert not collective.search(jax.jit(nearest.nearest_codes).lower(*arrays).compile().as_text())
     hlo = values_and_gradients(0.05).lower(*arrays).compile().as_text()
     computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) \(.*?\{\n(.*?)^\}", hlo, re.MULTILINE | re.DOTALL))
     bodies = re.findall(r" while\(.*body=%?([\w.-]+)", hlo)
     assert len(bodies) == 2
-    collective = re.compile(r" (all-\w+|reduce-scatter|collective-permute)\(")
     assert not [line for body in bodies for line in computations[body].splitlines() if collective.search(line)]
     assert {m[1] for m in collective.finditer(hlo)} == {"all-reduce"}
 
