@@ -6,7 +6,7 @@ Traces the training step and compiles it for DEVICES virtual CPU devices (minute
 what only the compiled program tells). Prints parameters, tokens, FLOPs, memory a device, collectives, checkpoint size,
 the images a second that a step consumes, and device-hours at an assumed share of the peak rate. A stage II needs no
 trained stage I: where --config.stage1 is empty, the config that belongs to it is taken. With --devices several times,
-and --fsdp and --json as often or not at all, the step is traced once and compiled for each.
+and --fsdp and --json as often or not at all, the step is traced and compiled for each.
 """
 
 import importlib

@@ -6,15 +6,17 @@ from typing import Any
 
 import jax
 from jax.extend.core import ClosedJaxpr, jaxpr_as_fun
+from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fsq_repro.experiments.registry import KINDS, kind_of
 from fsq_repro.factories import common
 from fsq_repro.profiling.program_costs import matrix_flops
+from fsq_repro.runtime import sharding
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 
 
-@dataclasses.dataclass(frozen=True)
+@dataclasses.dataclass(frozen=True, eq=False)
 class AbstractExperiment:
     """What `dry_run` needs of an experiment."""
 
@@ -31,25 +33,24 @@ class AbstractExperiment:
         """Shapes of the train state."""
         return jax.eval_shape(self.trainer.init_state, jax.random.key(self.loop_config.seed))
 
-    @functools.cached_property
-    def traced_step(self) -> tuple[ClosedJaxpr, Any]:
-        """The step on flat arguments and the shapes of its results: without a layout of devices, once for all."""
-        return jax.make_jaxpr(self.trainer.train_step, return_shape=True)(self.state, self.frozen, self.batch)
+    @functools.cache  # noqa: B019 (an experiment lives as long as the process)
+    def traced_step(self, mesh: Mesh) -> tuple[ClosedJaxpr, Any]:
+        """The step on flat arguments and the shapes of its results, traced once for each mesh."""
+        with sharding.tracing_for(mesh):
+            return jax.make_jaxpr(self.trainer.train_step, return_shape=True)(self.state, self.frozen, self.batch)
 
-    @functools.cached_property
-    def replay_step(self) -> Any:
+    def replay_step(self, mesh: Mesh) -> Any:
         """`trainer.train_step` as it was traced; under its name, which is in the program's text."""
-        program, results = self.traced_step
+        program, results = self.traced_step(mesh)
 
         def train_step(*arguments: Any) -> Any:
             return jax.tree.unflatten(jax.tree.structure(results), jaxpr_as_fun(program)(*jax.tree.leaves(arguments)))
 
         return train_step
 
-    @functools.cached_property
-    def flops_per_step(self) -> int:
+    def flops_per_step(self, mesh: Mesh) -> int:
         """See `matrix_flops`."""
-        return matrix_flops(self.traced_step[0])
+        return matrix_flops(self.traced_step(mesh)[0])
 
 
 def build_abstract(config: ConfigDict, stage1: ConfigDict | None = None) -> AbstractExperiment:

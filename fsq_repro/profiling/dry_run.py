@@ -31,7 +31,7 @@ def dry_run(
 ) -> dict[str, Any]:
     """Traces the training step and, where `compile_step`, compiles it for the devices of `mesh`.
 
-    Of several dry runs of one `experiment` only the first traces. ValueError for a batch or microbatches that the
+    Dry runs of one `experiment` on the same mesh trace it once. ValueError for a batch or microbatches that the
     devices do not divide, or a utilisation out of (0, 1].
 
     Returns:
@@ -60,11 +60,11 @@ def dry_run(
     state = place_state(experiment.state, mesh)
     frozen = jax.tree.map(lambda x: sharding.placed(x, sharding.replicated(mesh)), experiment.frozen)
     batch = jax.tree.map(lambda x: sharding.placed(x, sharding.batch_sharding(mesh)), experiment.batch)
-    flops_per_step = experiment.flops_per_step
+    flops_per_step = experiment.flops_per_step(mesh)
     memory = _memory(state, frozen, batch)
     compiled = needed = None
     if compile_step:
-        compiled = _compile(lower_step(experiment.replay_step, state, frozen, batch, mesh))
+        compiled = _compile(lower_step(experiment.replay_step(mesh), state, frozen, batch, mesh))
         needed = sum(memory.values()) + compiled["temporaries"]
 
     def estimate(accelerator: Accelerator) -> dict[str, Any]:

@@ -141,7 +141,8 @@ def _num_groups(N: int) -> int:
     Of a batch that is split over all devices each has its own part of every chunk, and sums its own tokens until the
     sums are added up, once. With one sum for all, XLA would add up the codebook's gradient in every round.
     """
-    return jax.device_count() if N % jax.device_count() == 0 else 1
+    devices = jax.sharding.get_abstract_mesh().size  # 0 where no mesh is told, as outside of the training step
+    return devices if devices and N % devices == 0 else 1
 
 
 def _num_chunks(N: int, K: int) -> int:

@@ -28,6 +28,11 @@ def make_mesh(fsdp: int = 1, devices: list | None = None) -> Mesh:
     return jax.make_mesh(shape, ("data", "fsdp"), axis_types=auto, devices=devices)
 
 
+def tracing_for(mesh: Mesh) -> Any:
+    """Context in which a program is traced for the mesh: `jax.sharding.get_abstract_mesh` tells its size."""
+    return jax.sharding.use_abstract_mesh(mesh.abstract_mesh)
+
+
 def batch_sharding(mesh: Mesh) -> NamedSharding:
     return NamedSharding(mesh, P(("data", "fsdp")))
 

@@ -32,4 +32,5 @@ def lower_step(train_step: Callable, state: Any, frozen: Any, batch: Any, mesh: 
     """
     places = (sharding.state_sharding(state, mesh), sharding.replicated(mesh))
     step = jax.jit(sharding.gathering(train_step, mesh), donate_argnums=0, out_shardings=places)
-    return step.lower(state, frozen, batch)
+    with sharding.tracing_for(mesh):
+        return step.lower(state, frozen, batch)

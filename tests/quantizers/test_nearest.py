@@ -1,5 +1,6 @@
 """Chunked nearest codeword and entropy term against float64 NumPy and autodiff, on devices, their memory."""
 
+import contextlib
 import re
 
 import jax
@@ -103,30 +104,38 @@ def test_oracle_equals_finite_differences():
 
 
 @pytest.fixture
-def split_over_devices():
-    """Puts x over four devices and the codebook on each of them."""
-    mesh = jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
-    return lambda x, e: (jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(e, NamedSharding(mesh, P())))
+def mesh():
+    return jax.make_mesh((4,), ("data",), axis_types=(AxisType.Auto,), devices=jax.devices()[:4])
 
 
-def test_one_and_four_devices_give_the_same(monkeypatch, split_over_devices):
+def split(mesh, x, e):
+    """Puts x over the devices and the codebook on each of them."""
+    return jax.device_put(x, NamedSharding(mesh, P("data"))), jax.device_put(e, NamedSharding(mesh, P()))
+
+
+@pytest.mark.parametrize("told", [True, False])
+def test_one_and_four_devices_give_the_same(monkeypatch, mesh, told):
+    """Whether or not the mesh is told as in the training step."""
     monkeypatch.setattr(nearest, "CPU_CHUNK_ELEMENTS", 64 * 20)
     x_NxD, e_KxD = draw(1000, 64, 8)
     (loss_1, indices_1), gradients_1 = values_and_gradients(0.05)(x_NxD, e_KxD)
-    (loss_4, indices_4), gradients_4 = values_and_gradients(0.05)(*split_over_devices(x_NxD, e_KxD))
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh) if told else contextlib.nullcontext():
+        (loss_4, indices_4), gradients_4 = values_and_gradients(0.05)(*split(mesh, x_NxD, e_KxD))
     np.testing.assert_array_equal(indices_1, indices_4)
     np.testing.assert_allclose(loss_1, loss_4, rtol=1e-6)
     for one, four in zip(gradients_1, gradients_4, strict=True):
         np.testing.assert_allclose(one, four, atol=1e-6 * np.abs(one).max())
 
 
-def test_devices_exchange_nothing_in_a_loop(monkeypatch, split_over_devices):
+def test_devices_exchange_nothing_in_a_loop(monkeypatch, mesh):
     """A codebook's gradient has as many bytes as the codebook: once a step is enough."""
     monkeypatch.setattr(nearest, "CPU_CHUNK_ELEMENTS", 64 * 20)
-    arrays = split_over_devices(*draw(1000, 64, 8))
+    arrays = split(mesh, *draw(1000, 64, 8))
     collective = re.compile(r" (all-\w+|reduce-scatter|collective-permute)\(")
-    assert not collective.search(jax.jit(nearest.nearest_codes).lower(*arrays).compile().as_text())
-    hlo = values_and_gradients(0.05).lower(*arrays).compile().as_text()
+    with jax.sharding.use_abstract_mesh(mesh.abstract_mesh):  # as `trainers.compiled_step` does
+        search, training = jax.jit(nearest.nearest_codes).lower(*arrays), values_and_gradients(0.05).lower(*arrays)
+    assert not collective.search(search.compile().as_text())
+    hlo = training.compile().as_text()
     computations = dict(re.findall(r"^(?:ENTRY )?%?([\w.-]+) \(.*?\{\n(.*?)^\}", hlo, re.MULTILINE | re.DOTALL))
     bodies = re.findall(r" while\(.*body=%?([\w.-]+)", hlo)
     assert len(bodies) == 2
