@@ -14,13 +14,14 @@ from fsq_repro.runtime import cli
 
 flags.DEFINE_string("runs", None, "Directory with run directories, at any depth.", required=True)
 flags.DEFINE_string("out", None, "Directory for the tables (Markdown) and figures (PNG).", required=True)
+flags.DEFINE_boolean("show_data", True, "Pictures of the data and of reconstructions; off for data of others.")
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
     with explained():
-        files = write_report(FLAGS.runs, FLAGS.out)
+        files = write_report(FLAGS.runs, FLAGS.out, show_data=FLAGS.show_data)
     for file in files:
         if file.suffix == ".md":
             print(file.read_text())

@@ -19,7 +19,7 @@ from fsq_repro.errors import explained
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.run_dir import RunDir
+from fsq_repro.runtime.run_dir import RunDir, config_fingerprint
 from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -40,7 +40,7 @@ def main() -> int:
     is_main = jax.process_index() == 0
     if is_main:
         facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
-        facts["overrides"] = overrides(sys.argv)
+        facts |= {"overrides": overrides(sys.argv), "config_fingerprint": config_fingerprint(config)}
         facts |= {"versions": startup.versions(), "git_revision": startup.git_revision()}
         record = run.start_record(status="training", device=startup.device_description(), **facts)
         origin = {name: record[name] for name in ("versions", "git_revision")}

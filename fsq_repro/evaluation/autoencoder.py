@@ -72,7 +72,7 @@ def evaluate_run(
     picture = reconstruction_grid(result.originals, result.reconstructions)
     if weights == "ema" and tokenizer.step == config.steps:
         save_png(run.samples / "evaluation.png", picture)
-        return run.update_record(measured, **result.level_facts)
+        return run.update_record(measured, tokens_sha256=result.tokens_sha256, **result.level_facts)
     save_png(run.samples / f"evaluation@{weights},{tokenizer.step}.png", picture)
     of_checkpoint = {"weights": weights, "step": tokenizer.step}
     return run.update_record({dataclasses.replace(key, **of_checkpoint): m for key, m in measured.items()})

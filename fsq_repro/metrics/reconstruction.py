@@ -5,6 +5,7 @@ real images is checked against the split's, since evaluations often lose or doub
 """
 
 import dataclasses
+import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 
 import numpy as np
@@ -27,6 +28,7 @@ class ReconstructionEvaluation:
     """
 
     values: dict[str, float | int]
+    tokens_sha256: str  # of all indices in order, as little-endian int32
     statistics: dict[str, FeatureStatistics]  # feature network -> of the reconstructions' `pool` features
     level_facts: Mapping[str, list | None]  # FSQ only: `CodebookUsage.level_facts`; else None for each
     originals: np.ndarray  # uint8 (n, H, W, 3), the first n <= 16 images of the split
@@ -56,7 +58,7 @@ def evaluate_reconstructions(
     Raises ValueError for another number of images, an index out of range, or reconstructions that are not finite.
     """
     statistics = {name: FeatureStatistics() for name in features}
-    usage = CodebookUsage(codebook_size)
+    usage, tokens = CodebookUsage(codebook_size), hashlib.sha256()
     per_image: dict[str, list[float]] = {"psnr": [], "ssim": [], "mse": []}
     originals, reconstructions = list[np.ndarray](), list[np.ndarray]()
     for batch in batches:
@@ -66,6 +68,7 @@ def evaluate_reconstructions(
         for name, function in features.items():
             statistics[name].update({POOL: np.asarray(function(reconstruction_uint8))[mask]})
         usage.update(indices[mask])
+        tokens.update(indices[mask].astype("<i4").tobytes())
         original_uint8, reconstruction_uint8 = original_uint8[mask], reconstruction_uint8[mask]
         per_image["psnr"].extend(psnr(original_uint8, reconstruction_uint8))
         per_image["ssim"].extend(ssim(original_uint8, reconstruction_uint8))
@@ -79,6 +82,7 @@ def evaluate_reconstructions(
         raise ValueError(f"the evaluation saw {len(per_image['mse'])} images, the split has {expected_count}.")
     return ReconstructionEvaluation(
         values={name: float(np.mean(values)) for name, values in per_image.items()} | usage.compute(),
+        tokens_sha256=tokens.hexdigest(),
         statistics=statistics,
         level_facts=usage.level_facts(levels) if levels else dict.fromkeys(("level_histograms", "saturation")),
         originals=np.concatenate(originals),

@@ -44,15 +44,18 @@ STUDIES = {
 }
 
 
-def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> list[pathlib.Path]:
+def write_report(
+    runs_dir: str | os.PathLike, out_dir: str | os.PathLike, *, show_data: bool = True
+) -> list[pathlib.Path]:
     """Writes tables (Markdown) and figures (PNG) of all run records below a directory.
 
     SWEEP.md and SWEEP*.png come from the runs of that sweep: `tradeoff` (Fig. 3), `levels` (Fig. 10), `guidance`
     (Fig. 4), `uvim` (Table 2) or `search` (the log of its trials); `*_histograms.png` shows the use of each level.
     Where autoencoders differ in data, steps or batch size, each setting has its own figure (UViM's tasks share one),
     and each setting of autoencoders or generators its own section. The records go to `records/`, from which the report
-    can be made again, and the pictures that a run's evaluation left beside its record to `pictures/`. Returns the
-    tables and figures written.
+    can be made again, and the pictures that a run's evaluation left beside its record to `pictures/`. Without
+    `show_data` pictures of the data and reconstructions of it are left out, for data that may not be shown: samples
+    stay. Returns the tables and figures written.
 
     FileNotFoundError if there is no runs directory; ValueError, before anything is written, if it holds no finished run
     of a known sweep.
@@ -67,7 +70,7 @@ def write_report(runs_dir: str | os.PathLike, out_dir: str | os.PathLike) -> lis
         raise ValueError(f"{runs_dir} holds no finished run of the sweeps {', '.join(known)} or {last}{detail}.")
     out_dir = pathlib.Path(out_dir)
     out_dir.mkdir(parents=True, exist_ok=True)
-    pictures = _copy_records_and_pictures(chosen, out_dir)
+    pictures = _copy_records_and_pictures(chosen, out_dir, show_data)
     return [f for name, runs in studies.items() if runs for f in _write_study(name, runs, pictures, out_dir)]
 
 
@@ -98,7 +101,9 @@ def _write_study(
     return [markdown, *files]
 
 
-def _copy_records_and_pictures(records: Sequence[RunRecord], out_dir: pathlib.Path) -> dict[pathlib.Path, list[str]]:
+def _copy_records_and_pictures(
+    records: Sequence[RunRecord], out_dir: pathlib.Path, show_data: bool
+) -> dict[pathlib.Path, list[str]]:
     """Copies each record to records/RUN/seedK/ and its pictures to pictures/RUN_seedK_NAME.png, returned by record.
 
     Runs of one name and seed but of different settings are kept apart by the setting. A report that is made again
@@ -115,7 +120,7 @@ def _copy_records_and_pictures(records: Sequence[RunRecord], out_dir: pathlib.Pa
             copy.parent.mkdir(parents=True, exist_ok=True)
             shutil.copyfile(r.path, copy)
         pictures[r.path] = []
-        for name in PICTURES:
+        for name in PICTURES if show_data or r.generator else ():
             picture, target = r.path.parent / "samples" / f"{name}.png", f"pictures/{run}_seed{r.seed}_{name}.png"
             if picture.is_file():
                 (out_dir / "pictures").mkdir(exist_ok=True)

@@ -9,6 +9,7 @@ samples/*.png
 
 import dataclasses
 import functools
+import hashlib
 import json
 import pathlib
 from typing import Any
@@ -34,6 +35,29 @@ RESUMABLE_CHANGES = (
     "sampler",
     "compression",
 )
+
+
+# What another machine may set differently in the same run.
+OF_THE_MACHINE = (
+    "log_every",
+    "eval_every",
+    "checkpoint_every",
+    "data.num_workers",
+    "mesh",
+    "accumulate_steps",
+    "stage1",
+    "eval.inception",
+    "eval.reference_file",
+)
+
+
+def config_fingerprint(config: ConfigDict) -> str:
+    """Of what a run trains and measures, 16 hexadecimal digits: the same wherever data, stage I and weights lie."""
+    fields = _flatten(config_as_json(config))
+    if str(fields.get("data.source", "")).startswith("folder:"):
+        fields["data.source"] = "folder"
+    kept = {k: v for k, v in fields.items() if not any(f"{k}.".startswith(f"{part}.") for part in OF_THE_MACHINE)}
+    return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
 def write_json(path: pathlib.Path, value: Any) -> None:

@@ -19,6 +19,8 @@ PACKAGES = ("jax", "jaxlib", "flax", "optax", "orbax-checkpoint", "grain", "nump
 
 
 MAX_CPU_DEVICES = 8
+CPU_INFO = pathlib.Path("/proc/cpuinfo")  # of Linux
+VECTOR_EXTENSIONS = ("amx_tile", "avx512_bf16", "avx512f", "avx2", "fma")  # as /proc/cpuinfo spells them
 
 
 def start(batch_sizes: Iterable[int] = ()) -> None:
@@ -94,7 +96,17 @@ def git_revision() -> str:
 
 
 def device_description() -> str:
-    """E.g. "4 x cpu (x86_64, 2 cores)" or "8 x NVIDIA H100 80GB HBM3"."""
+    """E.g. "2 x cpu (x86_64, 2 cores, AMD EPYC, avx512f avx2 fma)" or "8 x NVIDIA H100 80GB HBM3".
+
+    Of a CPU the model and its vector extensions too: XLA sums in another order on another kind.
+    """
     kind = jax.devices()[0].device_kind
-    cores = f" ({platform.machine()}, {os.cpu_count()} cores)" if kind == "cpu" else ""
-    return f"{jax.device_count()} x {kind}{cores}"
+    if kind != "cpu":
+        return f"{jax.device_count()} x {kind}"
+    facts = [platform.machine(), f"{os.cpu_count()} cores"]
+    text = CPU_INFO.read_text() if CPU_INFO.exists() else ""
+    lines = (line.partition(":") for line in text.splitlines())
+    found = {key.strip(): value.strip() for key, _, value in lines}
+    extensions = [name for name in VECTOR_EXTENSIONS if name in found.get("flags", "").split()]
+    facts += [text for text in (found.get("model name"), " ".join(extensions)) if text]
+    return f"{jax.device_count()} x cpu ({', '.join(facts)})"

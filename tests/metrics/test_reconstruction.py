@@ -1,5 +1,7 @@
 """The one-pass evaluation with a fake quantizer: padding, counts, and every metric against an independent one."""
 
+import hashlib
+
 import numpy as np
 import pytest
 
@@ -51,7 +53,9 @@ def test_every_metric_equals_one_computed_at_once():
     assert result.values["ssim"] == pytest.approx(ssim(original, rounded).mean())
     mse = np.mean((original / 255.0 - rounded / 255.0) ** 2)
     assert result.values["mse"] == pytest.approx(mse, rel=1e-5)
-    codes, counts = np.unique(reconstruct(images)[1], return_counts=True)
+    indices = reconstruct(images)[1]
+    assert result.tokens_sha256 == hashlib.sha256(indices.astype("<i4").tobytes()).hexdigest()
+    codes, counts = np.unique(indices, return_counts=True)
     assert 11 not in codes  # the padding's code
     assert result.values["codes_used"] == len(codes)
     assert result.values["tokens"] == counts.sum() == 22 * 4

@@ -146,6 +146,17 @@ def test_report_of_both_stages_with_pictures(tmp_path):
     assert (out / "tradeoff.md").read_text() == text
 
 
+def test_data_that_may_not_be_shown_is_not_copied(tmp_path):
+    runs = write(tmp_path / "runs", paper_like()[0], *paper_like_stage2()[:1])
+    for run in (paper_like()[0], paper_like_stage2()[0]):
+        samples = runs / run["run"] / "seed0" / "samples"
+        samples.mkdir()
+        Image.new("RGB", (4, 4)).save(samples / "evaluation.png")
+    write_report(runs, tmp_path / "out", show_data=False)
+    kept = [p.name for p in (tmp_path / "out" / "pictures").iterdir()]
+    assert kept == [f"{paper_like_stage2()[0]['run']}_seed0_evaluation.png"]  # samples, no reconstructions
+
+
 def test_runs_of_one_name_and_of_two_stages_are_both_kept(tmp_path):
     write(tmp_path / "runs" / "a", only(record("vq", 8), "tokens"))
     write(tmp_path / "runs" / "b", only(stage2("vq", 8, run="vq_8"), "tokens"))

@@ -4,7 +4,7 @@ import pytest
 
 from fsq_repro.errors import UserError
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.runtime.run_dir import Measured, RunDir, changed, open_run, read_metrics
+from fsq_repro.runtime.run_dir import Measured, RunDir, changed, config_fingerprint, open_run, read_metrics
 from tests.tiny import tiny_config, tiny_uvim
 
 
@@ -12,6 +12,24 @@ def test_config_comes_back_as_written(tmp_path):
     config = tiny_config()
     RunDir(tmp_path).write_config(config, file="x.py")
     assert RunDir(tmp_path).config.to_dict() == config.to_dict()
+
+
+def test_the_fingerprint_is_of_what_is_trained_and_measured(tmp_path):
+    base = config_fingerprint(tiny_config())
+    for field, value, same in (
+        ("log_every", 7, True),
+        ("mesh.fsdp", 2, True),
+        ("steps", 7, False),
+        ("optimizer.learning_rate", 0.5, False),
+        ("eval.networks", ("vgg16",), False),
+        ("data.source", "folder:elsewhere", False),
+    ):
+        config = tiny_config()
+        config.update_from_flattened_dict({field: value})
+        assert (config_fingerprint(config) == base) == same, field
+    here, there = tiny_config(), tiny_config()
+    here.data.source, there.data.source = "folder:a", "folder:b/c"
+    assert config_fingerprint(here) == config_fingerprint(there)
 
 
 def test_resuming_may_change_how_long_but_not_what(tmp_path):

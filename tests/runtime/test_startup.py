@@ -48,6 +48,13 @@ def test_one_cpu_device_per_core_as_far_as_the_batches_allow(monkeypatch, cores,
     assert startup._cpu_devices(sizes) == devices
 
 
+def test_a_cpu_is_named_with_its_vector_extensions(monkeypatch, tmp_path):
+    text = "processor\t: 0\nmodel name\t: Some CPU 3000\nflags\t\t: fpu avx2 sse avx512f fma\n"
+    (tmp_path / "cpuinfo").write_text(text)
+    monkeypatch.setattr(startup, "CPU_INFO", tmp_path / "cpuinfo")
+    assert startup.device_description().endswith("cores, Some CPU 3000, avx512f avx2 fma)")
+
+
 @pytest.mark.parametrize("variables, devices", [({}, 2), ({"JAX_NUM_CPU_DEVICES": "3"}, 3)])
 def test_the_environment_chooses_the_number_of_cpu_devices(variables, devices):
     code = "import os; os.sched_getaffinity = lambda _: range(2)\nimport jax\nfrom fsq_repro.runtime import startup\n"
