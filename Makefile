@@ -1,5 +1,6 @@
 # make reproduce           sets up, trains FSQ and VQ at matched codebook sizes on two CPU cores, evaluates, reports
 # make reproduce-maskgit   then trains stage II on those autoencoders, samples, evaluates, reports
+# make reproduce-cifar10   the trade-off study on CIFAR-10 with three seeds
 # make reproduce-uvim      UViM: depth, panoptic segmentation, colourisation with FSQ and VQ, both stages
 # make test                sets up and runs all tests
 # make test-fast           some of each folder in under a minute: the list in tests/fast.txt
@@ -9,8 +10,9 @@ BIN := $(VENV)/bin
 RUNS ?= runs
 RESULTS ?= results
 SEEDS ?= 1
+DATA ?= cifar10
 
-.PHONY: setup reproduce reproduce-maskgit reproduce-levels reproduce-guidance reproduce-uvim test test-fast test-slow smoke lint \
+.PHONY: setup reproduce reproduce-maskgit reproduce-cifar10 reproduce-search reproduce-levels reproduce-guidance reproduce-uvim test test-fast test-slow smoke lint \
 	benchmark benchmark-maskgit benchmark-uvim tfds clean
 
 setup: $(VENV)/ready
@@ -24,6 +26,16 @@ reproduce-maskgit: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu,stages=both --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS) --parallel=2
 	$(BIN)/python scripts/representation.py --runs=$(RUNS)/tradeoff/fsq_10/seed0,$(RUNS)/tradeoff/vq_10/seed0 --out=$(RESULTS)/tradeoff/representation.png
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
+
+# Hours, resumable; DATA=folder:PATH takes the images from a folder with train/ and test/.
+reproduce-cifar10: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cifar10,stages=both --workdir=$(RUNS)/cifar10 --seeds=3 --parallel=2 --set=data.source=$(DATA)
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/cifar10 --out=$(RESULTS)/cifar10 --noshow_data
+
+# The trials that the recipe of scale=cifar10 was chosen by.
+reproduce-search: $(VENV)/ready
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/search.py --workdir=$(RUNS)/search --parallel=2 --set=data.source=$(DATA)
+	$(BIN)/python scripts/report.py --runs=$(RUNS)/search --out=$(RESULTS)/search --noshow_data
 
 reproduce-guidance: $(VENV)/ready
 	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/guidance.py:scale=cpu --workdir=$(RUNS)/guidance --seeds=$(SEEDS) --parallel=2

@@ -31,9 +31,11 @@ VQ_FIRST = [
 ]
 VQ = [(width, 0.0, 0.01, rate) for width in (4, 8, 16) for rate in (2e-3, 4e-3, 6e-3, 1e-2)]
 VQ += [(width, ratio, 1.0, 4e-3) for width in (4, 8) for ratio in (0.001, 0.01)]
-VQ += [(4, 0.0, 0.01, 1e-3), (3, 0.0, 0.01, 2e-3)]  # the best of the first 24 had the lowest rate and width
-# Of each the two best recipes at 2^10.
+# Of width 4 the lowest rate was the best; of width 8 a small entropy term kept all codes in use.
+VQ += [(4, 0.0, 0.01, 1e-3), (8, 0.001, 1.0, 6e-3)]
+# The best at 2^10 again at 2^14.
 FSQ_AT_14 = [(*FOUND, rate) for rate in (6e-3, 1e-2)]
+VQ_AT_14 = [(4, 0.0, 0.01, 2e-3), (8, 0.0, 0.01, 6e-3), (8, 0.001, 1.0, 4e-3)]
 
 
 def get_runs(arg: str = "") -> list[Run]:
@@ -45,6 +47,7 @@ def get_runs(arg: str = "") -> list[Run]:
     if a.quantizer != "fsq":
         trials += [("vq_narrow", 10, vq_settings(64, 0.99, *values)) for values in VQ_FIRST]
         trials += [("vq_narrow", 10, vq_settings(*FOUND, *values)) for values in VQ]
+        trials += [("vq_narrow", 14, vq_settings(*FOUND, *values)) for values in VQ_AT_14]
     names = [f"{q}_{bits}" for q, bits, _ in trials]
     return [
         Run(
