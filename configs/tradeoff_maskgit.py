@@ -117,6 +117,7 @@ def cifar10(c: ConfigDict) -> None:
     c.model.num_layers = 4
     c.model.num_heads = 4
     c.model.mlp_width = 512
+    c.model.dropout = 0.0  # four passes over the training images and their mirror images: little to overfit
     c.optimizer.learning_rate = 1e-3
     c.optimizer.schedule = "cosine"
     c.optimizer.warmup_steps = 200

@@ -19,7 +19,7 @@ from fsq_repro.errors import explained
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
-from fsq_repro.runtime.run_dir import RunDir, config_fingerprint
+from fsq_repro.runtime.run_dir import OF_THE_MACHINE, RunDir, config_fingerprint
 from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -80,9 +80,9 @@ def main() -> int:
 
 
 def overrides(argv: Sequence[str]) -> dict[str, str]:
-    """The config's fields that the command line sets, and their values as they stand there."""
+    """The config's fields that the command line sets, and their values as they stand there; not those of the machine."""
     parts = (arg.removeprefix("--config.").partition("=") for arg in argv if arg.startswith("--config."))
-    return {field: value for field, _, value in parts}
+    return {field: value for field, _, value in parts if field not in OF_THE_MACHINE}
 
 
 if __name__ == "__main__":
