@@ -80,7 +80,7 @@ def main() -> int:
 
 
 def overrides(argv: Sequence[str]) -> dict[str, str]:
-    """The config's fields that the command line sets, and their values as they stand there; not those of the machine."""
+    """The config fields that the command line sets -> values as they stand there, without `OF_THE_MACHINE`."""
     parts = (arg.removeprefix("--config.").partition("=") for arg in argv if arg.startswith("--config."))
     return {field: value for field, _, value in parts if field not in OF_THE_MACHINE}
 
