@@ -27,9 +27,10 @@ reproduce-maskgit: $(VENV)/ready
 	$(BIN)/python scripts/representation.py --runs=$(RUNS)/tradeoff/fsq_10/seed0,$(RUNS)/tradeoff/vq_10/seed0 --out=$(RESULTS)/tradeoff/representation.png
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
 
-# Hours, resumable; DATA=folder:PATH takes the images from a folder with train/ and test/.
+# Hours, resumable; DATA=folder:PATH takes the images from a folder with train/ and test/;
+# RECORDS=results/cifar10/records leaves out what was finished there.
 reproduce-cifar10: $(VENV)/ready
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cifar10,stages=both --workdir=$(RUNS)/cifar10 --seeds=3 --parallel=2 --set=data.source=$(DATA)
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cifar10,stages=both --workdir=$(RUNS)/cifar10 --seeds=3 --parallel=2 --set=data.source=$(DATA) $(if $(RECORDS),--records=$(RECORDS))
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/cifar10 --out=$(RESULTS)/cifar10 --noshow_data
 
 # The trials that the recipe of scale=cifar10 was chosen by.

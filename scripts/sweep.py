@@ -6,17 +6,25 @@ python scripts/sweep.py --sweep=configs/sweeps/guidance.py --workdir=runs/guidan
     --launcher=slurm --slurm=partition=gpu --slurm=time=1440 --slurm=gpus_per_node=8 --slurm=cpus_per_task=64
 """
 
-import contextlib
 import pathlib
 
 from absl import flags
-from ml_collections import config_flags
 
 from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.terminal import format_header, format_row
 from fsq_repro.runtime import cli
-from fsq_repro.sweeps.sweep import ROOT, Task, load_runs, plan, run_sweep, select_runs
+from fsq_repro.runtime.run_dir import config_fingerprint
+from fsq_repro.sweeps.sweep import (
+    Task,
+    load_runs,
+    other_tokens,
+    plan,
+    read_config,
+    run_sweep,
+    select_runs,
+    take_over,
+)
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
@@ -26,6 +34,7 @@ flags.DEFINE_multi_string("set", [], "KEY=VALUE: a config field of every run, e.
 flags.DEFINE_enum("launcher", "local", ("local", "slurm"), "On this machine, or as SLURM jobs.")
 flags.DEFINE_integer("parallel", 1, "local: runs at a time, each on one CPU thread if above 1.", lower_bound=1)
 flags.DEFINE_multi_string("slurm", [], "slurm: KEY=VALUE of each job; submitit's names: partition, time, ...")
+flags.DEFINE_string("records", None, "A report's records/: runs of the same config there are taken as finished.")
 flags.mark_flags_as_required(["sweep", "workdir"])
 FLAGS = flags.FLAGS
 
@@ -37,8 +46,13 @@ def main() -> None:
     tasks = plan(runs, workdir, sweep=name, seeds=FLAGS.seeds, overrides=settings("set"))
     if FLAGS.slurm and FLAGS.launcher != "slurm":
         raise UserError(f"--slurm={FLAGS.slurm[0]} is for --launcher=slurm")
-    for task in tasks:
-        check_config(task)
+    fingerprints = {task.name: config_fingerprint(read_config(task)) for task in tasks}
+    if FLAGS.records:
+        records = pathlib.Path(FLAGS.records)
+        if not records.is_dir():
+            raise UserError(f"--records={records} is not a directory; name a report's records/")
+        taken = take_over(tasks, records, fingerprints)
+        print(f"{len(taken)} runs were finished elsewhere: {', '.join(taken) or 'none of this config'}")
     print(f"{len(runs)} runs x {FLAGS.seeds} seeds", flush=True)
     if FLAGS.launcher == "slurm":
         submit_jobs(tasks, workdir, name)
@@ -58,20 +72,6 @@ def settings(flag: str) -> dict[str, str]:
     return found
 
 
-def check_config(task: Task) -> None:
-    """Reads a run's config and overrides as scripts/train.py will."""
-    argv = ["train.py", *(a for a in task.train if a.startswith("--config"))]
-    values = flags.FlagValues()
-    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
-    try:
-        with contextlib.chdir(ROOT):
-            values(argv)
-    except (KeyError, AttributeError) as e:
-        raise UserError(f"the config of run {task.name} has no field {' '.join(str(e.args[0]).split())}") from None
-    except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(f"the config of run {task.name} cannot be set so: {' '.join(str(e).split())}") from None
-
-
 def submit_jobs(tasks: list[Task], workdir: pathlib.Path, name: str) -> None:
     try:
         from fsq_repro.sweeps import launch
@@ -88,6 +88,9 @@ def submit_jobs(tasks: list[Task], workdir: pathlib.Path, name: str) -> None:
 
 
 def print_row(path: pathlib.Path) -> None:
+    """One line for a finished run; of one that was finished elsewhere before, whether its tokens are others now."""
+    if FLAGS.records and other_tokens(path, pathlib.Path(FLAGS.records) / path.parent.name / path.name):
+        print(f"{path}: its test tokens are not those of the record in {FLAGS.records}", flush=True)
     (record,) = load_records(path)
     print(f"{format_header(record)}\n{format_row(record)}", flush=True)
 

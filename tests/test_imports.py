@@ -62,12 +62,12 @@ def test_arrows(file):
         assert others <= {"jax", "flax", "numpy"}
 
 
-def test_only_the_factories_and_the_run_directory_know_config_dicts():
+def test_few_rooms_know_config_dicts():
     users = {
         f.parent.name for f in (ROOT / "fsq_repro").rglob("*.py") if any("ml_collections" in n for n in imported(f))
     }
 
-    assert users == {"factories", "inference", "experiments", "runtime", "profiling"}
+    assert users == {"factories", "inference", "experiments", "runtime", "profiling", "sweeps"}
 
 
 def test_no_file_is_too_long():

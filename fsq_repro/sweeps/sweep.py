@@ -6,16 +6,21 @@ this machine, `launch.submit` on a SLURM cluster.
 """
 
 import concurrent.futures
+import contextlib
 import dataclasses
 import importlib.util
 import json
 import os
 import pathlib
 import re
+import shutil
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+
+from absl import flags
+from ml_collections import ConfigDict, config_flags
 
 from fsq_repro.errors import UserError, explained
 
@@ -128,6 +133,21 @@ def plan(
     return tasks
 
 
+def read_config(task: Task) -> ConfigDict:
+    """A run's config with its overrides, as scripts/train.py will read it; UserError where it cannot be set so."""
+    argv = ["train.py", *(a for a in task.train if a.startswith("--config"))]
+    values = flags.FlagValues()
+    config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
+    try:
+        with contextlib.chdir(ROOT):
+            values(argv)
+        return values["config"].value
+    except (KeyError, AttributeError) as e:
+        raise UserError(f"the config of run {task.name} has no field {' '.join(str(e.args[0]).split())}") from None
+    except (flags.Error, TypeError, ValueError) as e:
+        raise UserError(f"the config of run {task.name} cannot be set so: {' '.join(str(e).split())}") from None
+
+
 def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
     """Trains and evaluates every task of `plan` on this machine; returns the names of those that failed.
 
@@ -172,13 +192,46 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
     return [name for name, future in finished.items() if not future.result()]
 
 
+def take_over(tasks: list[Task], records: pathlib.Path, fingerprints: Mapping[str, str]) -> list[str]:
+    """Takes runs that were finished elsewhere as finished: their records are put into the run directories.
+
+    `records` is laid out as a report's `records/`; `fingerprints` are those of the tasks' configs, by name. A record is
+    taken if it is of the same config, and if no run that is still to be trained needs the run's checkpoints, which
+    records do not have: that one is trained again. Returns the names of those taken.
+    """
+    found = {
+        task.name
+        for task in tasks
+        if not task.is_done
+        and is_finished(records / task.name, evaluated=bool(task.evaluate))
+        and _record(records / task.name).get("config_fingerprint") == fingerprints[task.name]
+    }
+    needed = {name for task in tasks if not task.is_done and task.name not in found for name in task.needs}
+    taken = [task for task in tasks if task.name in found - needed]
+    for task in taken:
+        task.path.mkdir(parents=True, exist_ok=True)
+        shutil.copyfile(records / task.name / "record.json", task.path / "record.json")
+    return [task.name for task in taken]
+
+
+def other_tokens(path: pathlib.Path, recorded: pathlib.Path) -> bool:
+    """Whether an autoencoder trained in `path` has other test tokens than the record in the directory `recorded`."""
+    first, again = (_record(directory).get("tokens_sha256") for directory in (recorded, path))
+    return bool(first and again) and first != again
+
+
 def is_finished(path: pathlib.Path, *, evaluated: bool = True) -> bool:
     """Whether a run directory is that of a run trained to its end and, where that is asked, evaluated."""
-    try:
-        record = json.loads((path / "record.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return False
+    record = _record(path)
     return record.get("status") == "finished" and (bool(record.get("metrics")) or not evaluated)
+
+
+def _record(path: pathlib.Path) -> dict:
+    """The record in a directory; {} where there is none that can be read."""
+    try:
+        return json.loads((path / "record.json").read_text())
+    except (FileNotFoundError, json.JSONDecodeError):
+        return {}
 
 
 def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:

@@ -53,6 +53,34 @@ def test_a_trial_is_trained_and_not_evaluated(fake_root):
     assert (fake_root / "runs" / "calls.txt").read_text().splitlines() == ["scripts/train.py trial/seed0"]
 
 
+def finished_elsewhere(records, name, fingerprint, **fields):
+    (records / name).mkdir(parents=True)
+    record = {"status": "finished", "metrics": [{"metric": "usage"}], "config_fingerprint": fingerprint} | fields
+    (records / name / "record.json").write_text(json.dumps(record))
+
+
+def test_records_of_the_same_config_are_taken_unless_their_checkpoint_is_needed(fake_root):
+    """Of two pairs: the second stage of the first is still to be trained, so its autoencoder is trained again."""
+    runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
+    tasks = sweep.plan([*runs, Run("other", "c.py")], fake_root / "runs", sweep="s", seeds=1)
+    records, fingerprints = fake_root / "records", {task.name: "same" for task in tasks}
+    for name in ("a", "b", "b_2"):
+        finished_elsewhere(records, f"{name}/seed0", "same", tokens_sha256="1")
+    finished_elsewhere(records, "other/seed0", "another config")
+    assert sweep.take_over(tasks, records, fingerprints) == ["b/seed0", "b_2/seed0"]
+    assert sweep.run_sweep(tasks, on_finished=lambda path: None) == []
+    calls = (fake_root / "runs" / "calls.txt").read_text()
+    assert [name for name in ("a/", "b/", "a_2/", "b_2/", "other/") if name in calls] == ["a/", "a_2/", "other/"]
+    assert sweep.take_over(tasks, records, fingerprints) == []  # all are done
+
+
+@pytest.mark.parametrize("again, other", [("1", False), ("2", True), (None, False)])
+def test_other_tokens_than_the_first_time_are_seen(tmp_path, again, other):
+    finished_elsewhere(tmp_path, "first", "same", tokens_sha256="1")
+    finished_elsewhere(tmp_path, "again", "same", tokens_sha256=again)
+    assert sweep.other_tokens(tmp_path / "again", tmp_path / "first") == other
+
+
 def test_parallel_runs_wait_for_what_they_need(fake_root):
     """The second of each pair waits for the first, although there is a worker free; the environment has one thread."""
     script = FAKE_SCRIPT.replace("import json, pathlib, sys", "import json, os, pathlib, sys, time")
