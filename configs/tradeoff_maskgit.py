@@ -90,7 +90,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.samples = 50_000
     c.eval.reference_images = 10_000  # of precision and recall, as in ADM's reference file
     c.eval.guidance_weights = ()  # measured besides the sampler's
-    c.eval.class_distances = False  # needs about 1,000 samples a class
+    c.eval.class_distances = False  # needs about 1,000 samples per class
+    c.eval.class_agreement = False  # by a classifier on the features of the first network: not for 1,000 classes
     c.eval.coder_images = 500
     c.eval.picture_labels = (330, 320, 510, 454)  # Fig. 5
 
@@ -127,6 +128,7 @@ def cifar10(c: ConfigDict) -> None:
     c.eval.networks = ("efficientnet", "alexnet")
     c.eval.samples = 5000
     c.eval.reference_images = 5000
+    c.eval.class_agreement = True
     c.eval.coder_images = 200
     c.eval.picture_labels = tuple(range(10))
     c.eval_every = 2000

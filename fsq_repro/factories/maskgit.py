@@ -89,6 +89,11 @@ def check_evaluation(config: ConfigDict) -> None:
             raise ValueError(f"eval.{name} = {e[name]} must be at least {least}")
     if e.class_distances and (num_classes < 2 or e.samples < 2 * num_classes):
         raise ValueError(f"eval.class_distances needs two classes and two samples each, eval.samples = {e.samples}")
+    if e.class_agreement and not (num_classes > 1 and e.networks):
+        raise ValueError(
+            f"eval.class_agreement needs two classes and a network, data.num_classes = {num_classes} and "
+            f"eval.networks = {e.networks}"
+        )
     if not all(0 <= weight < math.inf for weight in e.guidance_weights):
         raise ValueError(f"eval.guidance_weights = {e.guidance_weights} must be finite numbers >= 0")
 

@@ -17,6 +17,7 @@ FULL_USAGE = 0.95  # of the usage that a uniform source would show
 COLLAPSED_USAGE, COLLAPSED_CODES = 0.5, 2**10
 SATURATED = 0.05  # a change of less than this share counts as none
 SLIGHTLY = 0.10  # by at most this share
+AGREEMENT = 0.6  # of samples against reconstructions
 WELL_BELOW = 0.9  # own class against other classes
 CODER_TOLERANCE = 0.01  # of the coder's stream against the model's cost
 
@@ -100,6 +101,13 @@ GENERATOR_CLAIMS = (
         claims.against("class_fd_soup", "soup"),
         below=1,
     ),
+    Claim(
+        f"{{title}}: FSQ's samples reach at least {AGREEMENT:.0%} of that of its reconstructions",
+        f"{NOT_OF_THE_PAPER}; {OURS}",
+        "class_agreement",
+        claims.against("class_agreement_reconstructed", "reconstructions", "fsq"),
+        above=AGREEMENT,
+    ),
     Claim("compression cost of FSQ rises with the codebook size", FIG3D, COST, LARGER_FSQ, above=1),
     Claim(
         f"compression cost of FSQ slightly above VQ's at equal size (by at most {SLIGHTLY:.0%})",
@@ -114,16 +122,19 @@ GENERATOR_CLAIMS = (
 )
 
 CLASSES_NOTE = (
-    "FD of a class: mean over classes c of the distance from samples of c to the reference of c (own) or of another "
-    "class (other). Soups are decoded from tokens drawn one by one from the histogram of c (soup) or of all classes "
-    "(marginal soup), and set against the reference of c."
+    "Class agreement: share of the samples that a classifier puts into the class that was asked for, and the same of "
+    "the test images and of their reconstructions. FD of a class: mean over classes c of the distance from samples of "
+    "c to the reference of c (own) or of another class (other). Soups are decoded from tokens drawn one by one from "
+    "the histogram of c (soup) or of all classes (marginal soup), and set against the reference of c."
 )
 COMPRESSION_NOTE = (
     "A code of equal lengths costs log2|C| bits per token, one that knows the marginal distribution alone the marginal "
     "entropy. The coder's stream is that of some images; behind it its excess over the model's cost of the same images."
 )
 OF_DISTANCE = ("spatial_fd", "inception_score")  # a column each where a run has them
-OF_SAMPLES = ("precision", "recall", "class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
+OF_SAMPLES = ("precision", "recall")
+OF_CLASSES = ("class_agreement", "class_agreement_reconstructed", "class_agreement_real")
+OF_CLASSES += ("class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
 AUTOENCODER = ("psnr", "ssim", "usage", "entropy_bits", "uniform_usage", "tokens")
 SIZES = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS)  # of autoencoders
 LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR, markdown.CODEBOOK)  # of generators
@@ -137,14 +148,17 @@ def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: 
 
 
 def generator_tables(groups: Sequence[Group]) -> str:
-    """A table of the samples and one of the costs."""
-    keys, records = [], [g.first for g in groups]
+    """Tables of the samples, of their classes where these were measured, and of the costs."""
+    records = [g.first for g in groups]
+    keys, classes = [], []
     present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
         network, reference = ("", distance.network), ("", distance.reference)
         keys += [distance, *(k for k in present if k.network in network and k.reference in reference)]
         keys += [MetricKey(name, network=distance.network) for name in OF_SAMPLES]
-    keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
+        classes += [k for name in OF_CLASSES for k in keys_of(records, name) if k.network == distance.network]
+    # Of two references to one network, precision and the like come once.
+    keys, classes = dict.fromkeys(keys), dict.fromkeys(classes)
     costs = [
         dataclasses.replace(markdown.BITS, title="bits log2(C)"),
         metric_column(MetricKey(COST)),
@@ -153,13 +167,16 @@ def generator_tables(groups: Sequence[Group]) -> str:
         metric_column(MetricKey("tokens")),
     ]
     tables = (
-        (map(metric_column, keys), paper.SAMPLING, [CLASSES_NOTE, paper.SAMPLING_PROTOCOL]),
+        (map(metric_column, keys), paper.SAMPLING, [paper.SAMPLING_PROTOCOL]),
+        (map(metric_column, classes), (), [CLASSES_NOTE]),
         (costs, paper.COMPRESSION, [COMPRESSION_NOTE, paper.COMPRESSION_PROTOCOL]),
     )
-    return "\n\n".join(
-        markdown.group_table([*LEAD, *columns, markdown.RUNS, paper_column(study, "masked")], groups, notes)
-        for columns, study, notes in tables
-    )
+    texts = []
+    for columns, study, notes in tables:
+        if shown := list(columns):
+            said = [paper_column(study, "masked")] * bool(study)
+            texts.append(markdown.group_table([*LEAD, *shown, markdown.RUNS, *said], groups, notes))
+    return "\n\n".join(texts)
 
 
 def paper_column(statements: Sequence[paper.Statement], generator: str | None) -> Column:

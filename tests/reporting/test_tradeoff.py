@@ -183,15 +183,18 @@ def test_stage1_tables_do_not_look_at_generators(tmp_path):
 
 def test_sampling_and_compression_tables(tmp_path):
     text = GENERATORS.text(parsed(tmp_path, [*paper_like(), *reversed(paper_like_stage2())]))
-    samples, costs = tables(text)
+    samples, classes, costs = tables(text)
     order = [(r["target"], r["quantizer"], r["generator"]) for r in samples]
     assert order[:4] == [("2^8", q, g) for q in ("FSQ", "VQ") for g in ("masked", "autoregressive")]
     assert order == [(r["target"], r["quantizer"], r["generator"]) for r in costs] and len(order) == 9
     fsq = samples[4]
     assert (fsq["levels"], fsq["codebook"], fsq["generator"]) == ("[8, 5, 5, 5]", "1,000", "masked")
-    columns = ("sampling FD-alexnet (train)", "precision-alexnet", "recall-alexnet", "FD-alexnet own class")
-    columns += ("FD-alexnet other class", "FD-alexnet soup", "FD-alexnet marginal soup")
-    assert [fsq[c].split(" ")[0] for c in columns] == ["19.00", "0.700", "0.400", "28.50", "76.00", "57.00", "95.00"]
+    columns = ("sampling FD-alexnet (train)", "precision-alexnet", "recall-alexnet")
+    assert [fsq[c].split(" ")[0] for c in columns] == ["19.00", "0.700", "0.400"]
+    columns = [f"{of}-alexnet" for of in ("class agreement", "of reconstructions", "of test images")]
+    columns += [f"FD-alexnet {of}" for of in ("own class", "other class", "soup", "marginal soup")]
+    shown = [classes[4][c].split(" ")[0] for c in columns]
+    assert shown == ["50.0%", "70.0%", "80.0%", "28.50", "76.00", "57.00", "95.00"]
     cost = costs[4]
     assert (cost["bits log2(C)"], cost["marginal entropy (bits)"]) == ("9.97", "8.97")
     assert cost["compression cost (bits per token)"].split(" ")[0] == "7.700"
@@ -208,7 +211,7 @@ def test_what_has_no_protocol_is_not_printed(tmp_path):
     for key in (SFD, "compression_bits", "coder_bits"):
         entry(raw, key)["protocol"] = None
     text = GENERATORS.text(parsed(tmp_path, [raw]))
-    samples, costs = tables(text)
+    samples, _, costs = tables(text)
     assert "12.3" not in text and "5.43" not in text
     assert samples[0]["sampling FD-alexnet (train)"] == costs[0]["coder (bits per token)"] == "–†"
 
