@@ -9,7 +9,9 @@ import pytest
 
 from fsq_repro.data.choice import chosen_indices
 from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.errors import UserError
 from fsq_repro.evaluation import maskgit, sampling
+from fsq_repro.evaluation.sampler_search import SamplerSearch
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common, scorers
 from fsq_repro.inference.image_generator import load_image_generator
@@ -206,3 +208,18 @@ def test_class_agreement_is_of_samples_test_images_and_their_reconstructions(eva
         m = measured[AGREEMENT[name]]
         assert m.value == probe.agreement(toy.features(pictures), wanted), name
         assert m.protocol["classifier"] == "logistic regression on 32 images of noise/train"
+
+
+def test_samplers_are_scored_on_validation_images(evaluated):
+    run, _, image_generator, _ = evaluated
+    toy, validation = ToyScorer("toy", resolution=16, batch_size=8), Split("validation", 16)
+    search = SamplerSearch(run.config, image_generator, [toy], validation)
+    own = {"choice_temperature": run.config.sampler.choice_temperature}
+    first, second = search.score([own, {"choice_temperature": 0.0}], 20)
+    images = image_generator.images(np.arange(20) % 2, seed=sampling.SEED)
+    expected = frechet_distance(toy.moments(images), toy.reference_moments(validation))
+    assert first["toy"] == pytest.approx(expected, rel=1e-5) and second["toy"] != first["toy"]
+    with pytest.raises(UserError, match="choice_temperature must be finite and at least 0"):
+        next(search.score([own, {"choice_temperature": -1.0}], 20))
+    with pytest.raises(UserError, match="num_stepz"):
+        next(search.score([{"num_stepz": 3}], 20))
