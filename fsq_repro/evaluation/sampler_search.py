@@ -47,7 +47,7 @@ class SamplerSearch:
         Raises UserError for a field that the sampler does not have, or a value that it refuses, before any sample.
         """
         sampler = self.config.sampler
-        for unknown in sorted({key for trial in trials for key in trial} - sampler.keys()):
+        for unknown in sorted({key for trial in trials for key in trial} - set(sampler)):
             raise UserError(f"sampler.{unknown} is no field of the run, which has {', '.join(sorted(sampler))}")
         configs = [changed(self.config, {f"sampler.{key}": value for key, value in t.items()}) for t in trials]
         mine = self.image_generator
