@@ -4,7 +4,6 @@ import dataclasses
 from collections.abc import Iterator, Mapping, Sequence
 
 import numpy as np
-from ml_collections import ConfigDict
 
 from fsq_repro.data.sources import Source
 from fsq_repro.errors import UserError, explained
@@ -21,7 +20,7 @@ from fsq_repro.runtime.run_dir import RunDir, changed
 class SamplerSearch:
     """A run and what its samples are scored by; `open` makes one."""
 
-    config: ConfigDict
+    run: RunDir
     image_generator: ImageGenerator
     scorers: Sequence[Scorer]
     validation: Source
@@ -33,7 +32,7 @@ class SamplerSearch:
         with explained():
             scorers = scorer_factory.build_scorers(run.config, run.config.data.resolution)
             validation = maskgit_factory.build_source(run.config, "validation")
-        return cls(run.config, image_generator, scorers, validation)
+        return cls(run, image_generator, scorers, validation)
 
     def score(self, trials: Sequence[Mapping[str, float]], samples: int) -> Iterator[dict[str, float]]:
         """Frechet distance to the validation images by network, for each trial as it comes.
@@ -46,14 +45,14 @@ class SamplerSearch:
 
         Raises UserError for a field that the sampler does not have, or a value that it refuses, before any sample.
         """
-        sampler = self.config.sampler
+        config, mine = self.run.config, self.image_generator
+        sampler = config.sampler
         for unknown in sorted({key for trial in trials for key in trial} - set(sampler)):
             raise UserError(f"sampler.{unknown} is no field of the run, which has {', '.join(sorted(sampler))}")
-        configs = [changed(self.config, {f"sampler.{key}": value for key, value in t.items()}) for t in trials]
-        mine = self.image_generator
+        configs = [changed(config, {f"sampler.{key}": value for key, value in t.items()}) for t in trials]
         with explained():
             generators = [maskgit_factory.build_generator(config, mine.generator.grid) for config in configs]
-        labels_N = np.arange(samples) % self.config.data.num_classes
+        labels_N = np.arange(samples) % config.data.num_classes
         for config, generator in zip(configs, generators, strict=True):
             image_generator = ImageGenerator(
                 generator, mine.params, mine.tokenizer, step=mine.step, batch_size=mine.batch_size

@@ -213,7 +213,7 @@ def test_class_agreement_is_of_samples_test_images_and_their_reconstructions(eva
 def test_samplers_are_scored_on_validation_images(evaluated):
     run, _, image_generator, _ = evaluated
     toy, validation = ToyScorer("toy", resolution=16, batch_size=8), Split("validation", 16)
-    search = SamplerSearch(run.config, image_generator, [toy], validation)
+    search = SamplerSearch(run, image_generator, [toy], validation)
     own = {"choice_temperature": run.config.sampler.choice_temperature}
     first, second = search.score([own, {"choice_temperature": 0.0}], 20)
     images = image_generator.images(np.arange(20) % 2, seed=sampling.SEED)
