@@ -8,11 +8,9 @@ coloured, and NAME_panoptic.npz with `semantics` and `instances`; colorization N
 
 import pathlib
 
-import numpy as np
 from absl import flags
-from PIL import Image
 
-from fsq_repro.data.folder import load_image
+from fsq_repro.data.image_reader import read_image
 from fsq_repro.errors import UserError, explained
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.progress import track
@@ -33,20 +31,14 @@ def main(files: list[str]) -> None:
     names = [pathlib.Path(file).stem for file in files]
     if len(set(names)) < len(names):
         raise UserError(f"two pictures have the name {max(names, key=names.count)}, which the predictions are named by")
-    images = [read(file) for file in files]
+    with explained():
+        images = [read_image(file) for file in files]
     predictor = load_label_predictor(FLAGS.workdir, stage1=FLAGS.stage1, step=FLAGS.checkpoint)
     with explained():
         predictions = predictor.predict(images, seed=FLAGS.seed)
         for name, maps in zip(names, track(predictions, "predicting", len(files)), strict=True):
             for file in predictor.task.write(pathlib.Path(FLAGS.out) / name, maps):
                 print(file)
-
-
-def read(file: str) -> np.ndarray:
-    try:
-        return load_image(file)
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise UserError(f"{file} cannot be read as a picture: {e}") from e
 
 
 if __name__ == "__main__":

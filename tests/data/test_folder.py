@@ -5,7 +5,8 @@ import pytest
 from PIL import Image
 
 from fsq_repro.data import folder
-from fsq_repro.data.folder import Folder, load_image
+from fsq_repro.data.folder import Folder
+from fsq_repro.data.image_reader import read_image
 from fsq_repro.data.sources import SPLITS
 
 
@@ -133,10 +134,10 @@ def test_images_of_one_size_are_decoded_once(root, monkeypatch):
     for _ in range(2):
         for i in range(6):
             Image.fromarray(rng.integers(0, 256, (10, 20, 3), np.uint8)).save(root / f"{i}.png")
-        expected = {load_image(root / f"{i}.png").tobytes() for i in range(6)}
+        expected = {read_image(root / f"{i}.png").tobytes() for i in range(6)}
         splits_of(root)
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "load_image", None)
+            patch.setattr(folder, "read_image", None)
             assert {source[i]["image"].tobytes() for source in splits_of(root) for i in range(len(source))} == expected
 
 
@@ -160,7 +161,7 @@ def test_unreadable_files_are_named_once_counted_and_left_out(root, caplog):
     (root / "whole.jpg").unlink()
     (root / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (root / "notes.txt").write_text("not an image, and not called one")
-    with caplog.at_level(logging.WARNING, logger="absl"):
+    with caplog.at_level(logging.WARNING, logger="fsq_repro"):
         train, validation, test = splits_of(root)
     assert train.num_unreadable == validation.num_unreadable == test.num_unreadable == 2
     assert values_of_all(root) == list(range(10))
@@ -206,9 +207,9 @@ def test_all_kinds_of_images_become_rgb(root):
     exif[0x0112] = 6  # turned by 90 degrees
     save(root / "turned.jpg", 90, exif=exif)
     for name in ("grey", "deep"):
-        np.testing.assert_array_equal(load_image(root / f"{name}.png"), np.full((10, 20, 3), 90))
-    assert (load_image(root / "webp.webp")[..., 0] == 90).all()
-    assert (load_image(root / "glass.png") == 255).all()
-    np.testing.assert_array_equal(load_image(root / "solid.png")[0, 0], [90, 20, 30])
-    assert load_image(root / "palette.png").shape == (10, 20, 3)
-    assert load_image(root / "turned.jpg").shape == (20, 10, 3)
+        np.testing.assert_array_equal(read_image(root / f"{name}.png"), np.full((10, 20, 3), 90))
+    assert (read_image(root / "webp.webp")[..., 0] == 90).all()
+    assert (read_image(root / "glass.png") == 255).all()
+    np.testing.assert_array_equal(read_image(root / "solid.png")[0, 0], [90, 20, 30])
+    assert read_image(root / "palette.png").shape == (10, 20, 3)
+    assert read_image(root / "turned.jpg").shape == (20, 10, 3)

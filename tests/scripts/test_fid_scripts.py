@@ -83,7 +83,7 @@ def test_sets_and_reference_files(root, tmp_path, monkeypatch):
     printed = re.search(r"^FD-alexnet-30 +(\S+)$", text, re.MULTILINE)[1]
     assert float(printed) == pytest.approx(result["value"], rel=1e-4)  # of the folder as of the .npz
     assert "40 images of 16 x 16 pixels" in text and "30 images of 20 x 20 pixels" in text
-    assert text.count("images that are not RGB are made so, transparency is dropped: 2 grey") == 1
+    assert text.count("images that are not RGB are made so, transparency is laid on white: 2 grey") == 1
     assert result["samples"]["pixels_sha256"] in text and "feature_network      alexnet" in text and "jax 0." in text
     assert "FID" not in text
 
