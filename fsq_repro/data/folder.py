@@ -55,13 +55,13 @@ class Folder:
         root = pathlib.Path(path).expanduser()
         self.name, self.split = f"folder:{path}", split
         if not root.is_dir():
-            raise FileNotFoundError(f"data.source {printable(self.name)!r}: there is no folder {printable(root)}.")
+            raise FileNotFoundError(f"data.source '{printable(self.name)}': there is no folder {printable(root)}.")
         listed, beside = _listed(image_names(root))
         if beside:
             warn_once(f"{beside} images of {printable(root)} that lie beside its folder for training are left out")
         names = sorted(name for places in listed.values() for name in places)
         if not names:
-            raise ValueError(f"data.source {printable(self.name)!r} holds no image ({', '.join(EXTENSIONS)}).")
+            raise ValueError(f"data.source '{printable(self.name)}' holds no image ({', '.join(EXTENSIONS)}).")
         verdicts = check_images(root, names)
         readable = {
             s: {name: inner for name, inner in places.items() if verdicts[name].unreadable is None}
@@ -73,7 +73,7 @@ class Folder:
         mine = places[split]
         if not mine:
             raise ValueError(
-                f"data.source {printable(self.name)!r} has {num_readable} readable images, none of them for {split}."
+                f"data.source '{printable(self.name)}' has {num_readable} readable images, none of them for {split}."
             )
         classes = sorted({_class_name(inner) for of_split in places.values() for inner in of_split.values()})
         numbers = {name: np.int32(number) for number, name in enumerate(classes)}

@@ -1,4 +1,4 @@
-"""The one reader of image files: whatever Pillow decodes -> uint8 RGB, by one rule for each kind of image.
+"""The one reader of image files: PNG, JPEG, WebP and the like -> uint8 RGB, by one rule for each kind of image.
 
 - Grey and black and white are repeated over the channels; a palette gives its colours.
 - CMYK, YCbCr and Lab are converted by Pillow, without colour profiles.
@@ -19,6 +19,7 @@ from PIL import Image
 from fsq_repro.files import printable
 
 EXTENSIONS = (".png", ".jpg", ".jpeg", ".webp", ".bmp", ".tif", ".tiff", ".pgm", ".ppm")  # those of pytorch-fid
+FORMATS = ("PNG", "JPEG", "WEBP", "BMP", "TIFF", "PPM", "GIF")  # whatever the name; Pillow gives EPS to Ghostscript
 MAX_PIXELS = 178_956_970  # where Pillow too takes an image for a decompression bomb
 
 KINDS = {"1": "grey", "L": "grey", "P": "palette"}  # of Pillow's modes; other modes are their own kind
@@ -55,7 +56,7 @@ def read_image(path: str | os.PathLike) -> np.ndarray:
 def read_image_and_kind(path: str | os.PathLike) -> tuple[np.ndarray, str]:
     """As `read_image`, and the kind: RGB, grey, palette, RGBA (any transparency), 16-bit, or a mode of Pillow's."""
     try:
-        with Image.open(path) as image:
+        with Image.open(path, formats=FORMATS) as image:
             return _as_rgb(image)
     except Image.UnidentifiedImageError as e:
         raise UnreadableImage(path, "its format is unknown, or its header is damaged", lasting=True) from e
