@@ -253,7 +253,9 @@ def test_names_that_are_no_utf_8(root, caplog, tmp_path):
     assert str(e.value).isascii() and str(e.value).count(r"no caf\xe9") == 2
 
 
-@pytest.mark.parametrize("content", ["", "{", "[]", "null", '{"0.png": 3}', '{"0.png": [1, 2, null, null, null]}', "\0"])
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"0.png": 3}', '{"0.png": [1, 2, null, null, null]}', "\0"]
+)
 def test_a_damaged_file_of_verdicts_is_made_again(root, content):
     for i in range(5):
         save(root / f"{i}.png", i)

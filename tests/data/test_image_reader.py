@@ -234,7 +234,7 @@ def test_a_decompression_bomb_is_refused_before_it_is_decoded(tmp_path, suffix, 
 def test_damaged_bytes_are_refused_or_read(tmp_path, monkeypatch):
     """Cut anywhere, or with bytes changed: an array or one sentence, nothing else."""
     monkeypatch.setattr(image_reader, "MAX_PIXELS", 10**6)  # less to decode where the size was changed
-    rng, path = np.random.default_rng(0), tmp_path / "x"
+    rng = np.random.default_rng(0)
     for suffix in (".png", ".jpg", ".webp", ".bmp", ".tif", ".ppm"):
         save(tmp_path / f"whole{suffix}", drawn(0, 12, 13))
         whole = (tmp_path / f"whole{suffix}").read_bytes()
@@ -245,9 +245,9 @@ def test_damaged_bytes_are_refused_or_read(tmp_path, monkeypatch):
             else:
                 for place in rng.integers(0, min(len(content), 120), 3):
                     content[place] = int(rng.integers(256))
-            path.write_bytes(content)
+            (tmp_path / f"{i}{suffix}").write_bytes(content)
             try:
-                image = read_image(path)
+                image = read_image(tmp_path / f"{i}{suffix}")
                 assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[-1] == 3
             except UnreadableImage as e:
                 assert "\n" not in str(e) and str(e).endswith(".")

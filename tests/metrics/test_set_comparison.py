@@ -36,6 +36,13 @@ class ToyExtractor:
         }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Two sets as arrays, and as paths: folders, image files, and reference files with and without images."""
