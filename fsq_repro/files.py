@@ -53,16 +53,15 @@ def check_output(path: str | os.PathLike, *, is_folder: bool = False) -> None:
     do not tell of a read-only disk. Nothing else is written.
     """
     path = pathlib.Path(path).expanduser()
-    kind = "folder" if is_folder else "file"
+    kind, start = ("folder", path) if is_folder else ("file", path.parent)
+    nearest = next(p for p in (start, *start.absolute().parents) if os.path.lexists(p))
     try:
         with contextlib.suppress(FileNotFoundError, NotADirectoryError):
             os.stat(path)  # tells of names that are too long, and of links in a circle
         if path.exists() and not (path.is_dir() if is_folder else path.is_file()):
             what = "a folder" if path.is_dir() else "a file" if path.is_file() else "a device"
             raise ValueError(f"it must be a {kind} or a name that is free, and is {what}")
-        start = path if is_folder else path.parent
-        nearest = next(p for p in (start, *start.absolute().parents) if os.path.lexists(p))
         with tempfile.NamedTemporaryFile(prefix=".check.", dir=nearest):
             pass
     except OSError as e:
-        raise ValueError(f"no {kind} can be written there ({e.strerror}, {printable(e.filename or nearest)})") from e
+        raise ValueError(f"no {kind} can be written in {printable(nearest)} ({e.strerror})") from e

@@ -15,9 +15,10 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.inference.label_predictor import load_label_predictor
 from fsq_repro.progress import track
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_folder
 
 flags.DEFINE_string("workdir", None, "Run directory of UViM's stage II.", required=True)
-flags.DEFINE_string("out", "predictions", "Directory for the predictions.")
+define_output_folder("out", "predictions", "Directory for the predictions.")
 flags.DEFINE_string("stage1", None, "Stage I's run directory, if it is no longer where it was.")
 flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint; the last by default.")
 flags.DEFINE_integer("seed", 0, "Of the decoding, where the run's temperature is above 0.")

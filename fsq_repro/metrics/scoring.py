@@ -92,10 +92,12 @@ class Scorer:
         """A classifier on the features of `count` images of a split (all, if it has fewer) and their labels."""
         chosen = some_items(source, count)
         file = cache_dir() / "class_probes" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npz"
-        if not file.exists():
-            labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
-            ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N).save(file)
-        return ClassProbe.load(file)
+        if (kept := _kept(file, ClassProbe.load)) is not None:
+            return kept
+        labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
+        probe = ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N)
+        probe.save(file)
+        return probe
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
