@@ -58,6 +58,7 @@ def main() -> None:
                 "split": FLAGS.split,
                 "fingerprint": source.fingerprint,
                 "resolution": FLAGS.resolution,
+                "unreadable": images.unreadable,  # files that were left out
                 "images_chosen": CHOICE,
                 "pixels_sha256": pixels_sha256,
                 "versions": startup.versions(),

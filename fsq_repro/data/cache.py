@@ -54,7 +54,6 @@ def cached_arrays(
     final = root / f"{name}-{fingerprint(key, specs)}"
     if arrays := _load(final, specs):
         return arrays
-    log.info("building %s in %s (once)", name, root)
     allocated = False
     try:
         _delete_abandoned(final)
