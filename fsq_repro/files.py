@@ -1,6 +1,7 @@
 """Files and directories that appear complete or not at all, and the check of a path that will be written."""
 
 import contextlib
+import errno
 import os
 import pathlib
 import shutil
@@ -44,6 +45,14 @@ def atomic_directory(path: pathlib.Path) -> Iterator[pathlib.Path]:
         temporary.replace(path)
     finally:
         shutil.rmtree(temporary, ignore_errors=True)
+
+
+def check_room(folder: pathlib.Path, num_bytes: int) -> None:
+    """OSError (ENOSPC) where the disk of an existing folder has less than this free."""
+    free = shutil.disk_usage(folder).free
+    if free < num_bytes:
+        needs = f"{os.strerror(errno.ENOSPC)}: {num_bytes / 1e6:,.1f} MB are needed and {free / 1e6:,.1f} MB free"
+        raise OSError(errno.ENOSPC, needs, str(folder))
 
 
 def check_output(path: str | os.PathLike, *, is_folder: bool = False) -> None:

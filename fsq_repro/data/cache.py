@@ -1,7 +1,6 @@
 """Data sets made on first use: written once to the cache directory as `.npy` files, memory-mapped ever after."""
 
 import contextlib
-import errno
 import fcntl
 import hashlib
 import json
@@ -16,7 +15,7 @@ from typing import Any
 
 import numpy as np
 
-from fsq_repro.files import atomic_directory, printable
+from fsq_repro.files import atomic_directory, check_room, printable
 
 log = logging.getLogger(__name__)
 
@@ -99,8 +98,7 @@ def _allocate(folder: pathlib.Path, specs: Mapping[str, ArraySpec]) -> dict[str,
         file = folder / f"{field}.npy"
         arrays[field] = np.lib.format.open_memmap(file, mode="w+", shape=shape, dtype=dtype)
         size = file.stat().st_size
-        if shutil.disk_usage(folder).free < size:
-            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+        check_room(folder, size)
         if hasattr(os, "posix_fallocate"):  # not on macOS
             with open(file, "r+b") as f:
                 os.posix_fallocate(f.fileno(), 0, size)
