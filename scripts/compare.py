@@ -28,7 +28,7 @@ from fsq_repro.tasks.base import Maps
 from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
-define_output_file("out", "PNG.", suffix=".png", required=True)
+define_output_file("out", "PNG.", required=True)
 flags.DEFINE_integer("images", 6, "Rows.", lower_bound=1)
 FLAGS = flags.FLAGS
 

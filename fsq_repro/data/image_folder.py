@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import pathlib
+from collections import Counter
 from collections.abc import Iterator, Sequence
 from typing import NamedTuple
 
@@ -21,6 +22,7 @@ from fsq_repro.progress import track
 
 log = logging.getLogger(__name__)
 
+OTHERS = (".gif", ".jfif", ".jpe", ".jp2", ".avif", ".heic", ".heif", ".tga", ".exr")  # pictures that are left out
 VERSION = 1  # of verdicts; raise when the reader takes or refuses other images
 
 
@@ -37,9 +39,20 @@ class Verdict(NamedTuple):
 def image_names(root: pathlib.Path) -> list[str]:
     """Sorted names of the images anywhere below a folder, also behind symbolic links; hidden names are left out.
 
-    A link back to a folder that it lies in is not followed. ValueError for a folder that cannot be listed.
+    A link back to a folder that it lies in is not followed. Pictures of formats that are not read are counted in a
+    warning. ValueError for a folder that cannot be listed.
     """
-    return sorted(_below(root, ()))
+    names, others = list[str](), Counter[str]()
+    for name in _below(root, "", ()):
+        suffix = os.path.splitext(name)[1].lower()
+        if suffix in EXTENSIONS:
+            names.append(name)
+        elif suffix in OTHERS:
+            others[suffix] += 1
+    if others:
+        kinds = ", ".join(f"{count} {suffix}" for suffix, count in sorted(others.items()))
+        warn_once(f"pictures of other formats below {printable(root)} are left out: {kinds}")
+    return sorted(names)
 
 
 def check_images(root: pathlib.Path, names: Sequence[str]) -> dict[str, Verdict]:
@@ -51,7 +64,7 @@ def check_images(root: pathlib.Path, names: Sequence[str]) -> dict[str, Verdict]
     digest = hashlib.sha256(os.fsencode(root.resolve())).hexdigest()[:12]
     file = cache.cache_dir() / f"images-{VERSION}-{digest}.json"
     known = _load(file)
-    stamps = {name: (s.st_size, s.st_mtime_ns) for name in names for s in [os.stat(root / name)]}
+    stamps = {name: (s.st_size, s.st_mtime_ns) for name in names for s in [os.stat(f"{root}/{name}")]}
     new = [name for name in names if name not in known or known[name][:2] != stamps[name]]
     passing = set[str]()  # failures of the disk, not to be kept
 
@@ -83,19 +96,25 @@ def warn_once(message: str) -> None:
     log.warning(message)
 
 
-def _below(folder: pathlib.Path, above: tuple[pathlib.Path, ...]) -> Iterator[str]:
+def _below(folder: pathlib.Path, prefix: str, above: tuple[pathlib.Path, ...]) -> Iterator[str]:
+    """Names of all files below a folder, behind a prefix."""
     here = folder.resolve()
     if here in above:
         return
     try:
-        entries = [entry for entry in os.scandir(folder) if not entry.name.startswith(".")]
+        with os.scandir(folder) as entries:
+            seen = [entry for entry in entries if not entry.name.startswith(".")]
     except OSError as e:
         raise ValueError(f"the folder {printable(folder)} cannot be listed: {e.strerror}.") from e
-    for entry in entries:
-        if os.path.isdir(entry.path):  # entry.is_dir() raises for a link to itself
-            yield from (f"{entry.name}/{name}" for name in _below(folder / entry.name, (*above, here)))
-        elif entry.name.lower().endswith(EXTENSIONS) and os.path.isfile(entry.path):
-            yield entry.name
+    for entry in seen:
+        try:
+            is_folder, is_file = entry.is_dir(), entry.is_file()
+        except OSError:  # a link to itself
+            continue
+        if is_folder:
+            yield from _below(folder / entry.name, f"{prefix}{entry.name}/", (*above, here))
+        elif is_file:
+            yield prefix + entry.name
 
 
 def _load(file: pathlib.Path) -> dict[str, Verdict]:
@@ -103,9 +122,9 @@ def _load(file: pathlib.Path) -> dict[str, Verdict]:
     try:
         entries = json.loads(file.read_text()).items()
         return {
-            name: Verdict(n, t, why, size and (size[0], size[1]), kind)
-            for name, (n, t, why, size, kind) in entries
-            if (why is None) == bool(size)
+            name: Verdict(size, time, why, shape and (shape[0], shape[1]), kind)
+            for name, (size, time, why, shape, kind) in entries
+            if (why is None) == bool(shape)
         }
     except FileNotFoundError:
         return {}

@@ -195,6 +195,19 @@ def test_a_mended_file_comes_back(root):
     assert values_of_all(root) == list(range(6))
 
 
+def test_pictures_of_other_formats_are_counted(root, caplog):
+    for i in range(5):
+        save(root / f"{i}.png", i)
+        (root / "a").mkdir(exist_ok=True)
+        (root / "a" / f"{i}.HEIC").write_text("a picture of a phone")
+    (root / "x.gif").write_text("an animation")
+    (root / "labels.csv").write_text("no picture")
+    assert values_of_all(root) == list(range(5))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"pictures of other formats below {root} are left out: 1 .gif, 5 .heic"
+    ]
+
+
 def test_folders_without_images(root, tmp_path):
     with pytest.raises(ValueError, match=f"folder:{root}' holds no image"):
         Folder(root, "train")
