@@ -10,6 +10,7 @@ from tests.scripts.processes import ROOT, run_all
 SCRIPTS = sorted((ROOT / "scripts").glob("*.py"))
 DEFINE = {"define_output_file", "define_output_files", "define_output_folder"}
 OUTPUTS = ("out", "npz", "json", "cache")  # what flags for outputs are called
+WRITE_TO_RUNS = ("train", "evaluate", "import_weights")  # others read from --workdir, or leave it to these
 
 
 def flags_of(script: pathlib.Path) -> dict[str, str]:
@@ -21,7 +22,8 @@ def flags_of(script: pathlib.Path) -> dict[str, str]:
 
 
 def outputs_of(script: pathlib.Path) -> dict[str, str]:
-    return {name: f for name, f in flags_of(script).items() if name in OUTPUTS and f != "DEFINE_boolean"}
+    names = (*OUTPUTS, "workdir") if script.stem in WRITE_TO_RUNS else OUTPUTS
+    return {name: f for name, f in flags_of(script).items() if name in names and f != "DEFINE_boolean"}
 
 
 @pytest.mark.parametrize("script", SCRIPTS, ids=lambda path: path.stem)
@@ -34,12 +36,13 @@ def test_bad_outputs_end_in_one_sentence(tmp_path):
     """Before anything else is looked at: the other flags name nothing that is there."""
     (tmp_path / "file.png").write_text("old")
     needed = {"runs": "/no/run", "workdir": "/no/run", "data": "photos", "resolution": "32", "features": "alexnet"}
-    needed |= {"config": "configs/tradeoff_autoencoder.py"}
+    needed |= {"config": "configs/tradeoff_autoencoder.py", "file": "/no/weights"}
     cases = {}
     for script in SCRIPTS:
         flags = flags_of(script)
         others = [f"--{name}={value}" for name, value in needed.items() if name in flags]
         for name in outputs_of(script):
+            others = [other for other in others if not other.startswith(f"--{name}=")]
             argv = [f"scripts/{script.name}", *others, f"--{name}={tmp_path}/file.png/new"]
             if script.stem == "reference_stats":
                 argv[-1] = "--out=/proc/new.npz"
