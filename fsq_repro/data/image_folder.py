@@ -126,7 +126,7 @@ def _load(file: pathlib.Path) -> dict[str, Verdict]:
             for name, (size, time, why, shape, kind) in entries
             if (why is None) == bool(shape)
         }
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return {}
     except (OSError, ValueError, TypeError, AttributeError, LookupError, RecursionError):
         log.warning("%s is damaged and made again", file)

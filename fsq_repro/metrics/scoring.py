@@ -116,7 +116,7 @@ def _kept(file: pathlib.Path, load: Callable[[pathlib.Path], T]) -> T | None:
     """What a file of the cache holds; None where there is no file, or a damaged one, which is to be made again."""
     try:
         return load(file)
-    except FileNotFoundError:
+    except (FileNotFoundError, NotADirectoryError):
         return None
     except (OSError, ValueError, EOFError, LookupError, SyntaxError, zipfile.BadZipFile, zlib.error):
         log.warning("%s is damaged and made again", file)

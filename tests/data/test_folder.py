@@ -320,6 +320,7 @@ def test_a_cache_that_cannot_be_written_costs_time_alone(root, monkeypatch, capl
     monkeypatch.setenv("FSQ_REPRO_CACHE", str(blocked / "cache"))
     assert check_images(root, image_names(root))["0.png"].unreadable is None
     assert "cannot be written (Not a directory): the images will be checked again" in caplog.text
+    assert "damaged" not in caplog.text
 
 
 def test_a_folder_that_cannot_be_listed_is_named(root, monkeypatch):
