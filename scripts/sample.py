@@ -43,7 +43,7 @@ def main() -> None:
     config = run.config
     generator = load_image_generator(run, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:
-        labels = [int(x) for x in (range(config.data.num_classes) if FLAGS.labels is None else FLAGS.labels or [""])]
+        labels = [int(x) for x in FLAGS.labels or range(config.data.num_classes)]
     except ValueError:
         raise UserError(f"--labels={','.join(FLAGS.labels)} must be whole numbers with commas between") from None
     guidance = config.sampler.guidance_weight if FLAGS.guidance is None else FLAGS.guidance

@@ -19,7 +19,6 @@ def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
     The script lies in a folder of the checkout, whose root is put on `sys.path` before a config file is read: configs
     import each other as `configs.x`, and are not installed.
     """
-    sys.stdout.reconfigure(errors="backslashreplace")  # names of files can be anything; stderr does it by itself
     sys.path.insert(0, str(pathlib.Path(sys.argv[0]).resolve().parents[1]))
 
     def parse(argv: list[str]) -> list[str]:
