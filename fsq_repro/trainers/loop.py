@@ -106,6 +106,7 @@ def train(
     if step >= config.steps:
         log.info("step %d of %d: the run is finished", step, config.steps)
         return state
+    checkpoints.check_room(state)
     frozen = jax.device_put(trainer.load_frozen(), sharding.replicated(mesh))
 
     # ---- Compile

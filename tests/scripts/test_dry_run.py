@@ -83,7 +83,7 @@ def test_bad_input_ends_in_one_sentence_and_writes_nothing(tmp_path):
         "stage I": ([*uvim, "--config.stage1=/no/where"], "/no/where"),
         "other name": ([*uvim, "--config.experiment=mine"], "there is no configs/mine.py"),
         "as often": ([*small, "--devices=2", "--devices=1"], "--json stands there 1 times, but --devices 2 times"),
-        "no folder": ([SCRIPT, *AUTOENCODER, "--json=/no/where/a.json"], "lies in no directory that exists"),
+        "no folder": ([SCRIPT, *AUTOENCODER, "--json=/proc/a.json"], "no file can be written in /proc"),
         "layout": ([*table, "--layouts=dp1,dp2"], "--layouts=dp2 is not one of dp1, dp8"),
         "expression": ([*table, "--only=("], "--only='(' is no regular expression"),
         "nothing": ([*table, "--only=^$"], "there are no dry runs to report"),

@@ -46,6 +46,7 @@ def pictures(tmp_path_factory) -> pathlib.Path:
     for i in range(40):
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
@@ -88,7 +89,8 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     assert killed.wait() == -signal.SIGKILL
     until_killed = recorded()
     assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 40
-    assert "resumed from step" in run_script(resumed, tmp_path)
+    output = run_script(resumed, tmp_path)
+    assert "resumed from step" in output and output.count(f"left out: {pictures}/broken.png (its format is") == 1
     assert recorded() > until_killed > 0  # the time of both parts
     record = (run.path / "record.json").read_bytes()
     run_script(resumed, tmp_path)  # finds it finished
@@ -114,7 +116,8 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     raw = load_tokenizer(tmp_path / "whole", weights="raw", step=30)
     assert raw.step == 30
 
-    run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
+    output = run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
+    assert output.count(f"left out: {pictures}/broken.png (") == output.count("1 of 41 images below") == 1
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     measured = read_metrics(record)
     distances = {MetricKey("reconstruction_fd", "alexnet", name) for name in ("train", "test")}
