@@ -24,6 +24,7 @@ from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_string("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
+flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint to go on from, where the last one is damaged.")
 flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
 flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -68,6 +69,7 @@ def main() -> int:
             experiment.loop_config,
             experiment.start_from,
             note_time,
+            FLAGS.checkpoint,
         )
         status = "finished"
     except loop.Interrupted as e:

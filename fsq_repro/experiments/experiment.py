@@ -13,6 +13,7 @@ from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common, scorers, stage1_link
+from fsq_repro.runtime import checkpoints
 from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 
@@ -44,6 +45,7 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     common.check_devices(config)
     loop_config = common.build_loop(config)
     run = open_run(run)
+    checkpoints.check_path(run.checkpoints)
     run.check_resumable(config)
     known = stage1_link.known_fingerprint(run) if kind.needs else None
     stage1 = kind.load_stage1(config, fingerprint=known)
