@@ -110,12 +110,12 @@ class Checkpoints:
 
     def _chosen(self, step: int | None) -> int:
         """The step, which must have a checkpoint; None is the last."""
-        step = self.latest_step() if step is None else step
-        if step is None:
+        steps = self.steps
+        if not steps:
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
-        if step not in self._manager.all_steps():
-            raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {self.steps}")
-        return step
+        if step is not None and step not in steps:
+            raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {steps}")
+        return steps[-1] if step is None else step
 
     def _read(self, step: int, abstract_state: Any, data_iterator: Any) -> Any:
         """As `restore`, with errors of many kinds where files are damaged."""

@@ -136,9 +136,7 @@ def test_a_path_that_orbax_cannot_have_is_refused(tmp_path, name, below):
     assert not list(tmp_path.iterdir())
 
 
-@pytest.mark.parametrize(
-    "name", ["a b", "ü", "%41", "#x", "a:b", "{x}", "$HOME", "-x", "a'b\"c", "new\nline", "~", "a]"]
-)
+@pytest.mark.parametrize("name", ["a b", "ü", "%41", "#x", "a:b", "{x}", "$HOME", "-x", "new\nline", "~", "a]"])
 def test_other_paths_hold_checkpoints(tmp_path, name):
     checkpoints = Checkpoints(tmp_path / name)
     checkpoints.save(3, state_of(3), iterator(3))
