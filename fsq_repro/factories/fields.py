@@ -6,11 +6,13 @@ objects are built.
 
 import dataclasses
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from typing import Any
 
+from flax.traverse_util import flatten_dict
 from ml_collections import ConfigDict
 
+from fsq_repro.data.dense_sources import NYU_EVAL_CROPS
 from fsq_repro.losses.perceptual import LPIPS_NETWORKS
 from fsq_repro.models.feature_networks import NETWORKS
 from fsq_repro.models.inception import RESIZES
@@ -45,8 +47,8 @@ def whole(least: int) -> Rule:
     return Rule(f"a whole number >= {least}", lambda x: _is_whole(x, least))
 
 
-def one_of(*options: Any) -> Rule:
-    return Rule(f"one of {', '.join(map(str, options))}", lambda x: isinstance(x, str) and x in options)
+def one_of(options: Collection[str]) -> Rule:
+    return Rule(f"one of {', '.join(options)}", lambda x: isinstance(x, str) and x in options)
 
 
 def every(words: str, accepts: Callable[[Any], bool], least: int = 0) -> Rule:
@@ -78,8 +80,8 @@ COMMON: Rules = {
     "eval_every": whole(1),
     "checkpoint_every": whole(1),
     "mesh.fsdp": whole(1),
-    "quantizer.name": one_of(*QUANTIZERS),
-    "model.dtype": one_of("float32", "bfloat16"),
+    "quantizer.name": one_of(QUANTIZERS),
+    "model.dtype": one_of(("float32", "bfloat16")),
     "optimizer.learning_rate": ABOVE_0,
     "optimizer.warmup_steps": whole(0),
     "data.source": NAME,
@@ -92,14 +94,14 @@ COMMON: Rules = {
 SCORED_BY_FEATURES: Rules = {
     "eval.networks": every(f"a tuple of {', '.join(NETWORKS)}, at least one", lambda x: x in NETWORKS, least=1),
     "eval.inception": TEXT,
-    "eval.inception_resize": one_of(*RESIZES),
+    "eval.inception_resize": one_of(RESIZES),
 }
 IMAGES: Rules = SCORED_BY_FEATURES | {
     "ema_decay": SHARE,
     "optimizer.beta1": SHARE,
     "optimizer.beta2": SHARE,
-    "optimizer.schedule": one_of("constant", "cosine"),
-    "data.crop": one_of("none", "random_resized", "inception"),
+    "optimizer.schedule": one_of(("constant", "cosine")),
+    "data.crop": one_of(("none", "random_resized", "inception")),
     "eval.reference_file": TEXT,
 }
 AUTOENCODER: Rules = {
@@ -111,7 +113,7 @@ AUTOENCODER: Rules = {
     "discriminator.channel_multiplier": ABOVE_0,
     "loss.l2": AT_LEAST_0,
     "loss.perceptual": AT_LEAST_0,
-    "loss.perceptual_network": one_of(*LPIPS_NETWORKS, "resnet50"),
+    "loss.perceptual_network": one_of((*LPIPS_NETWORKS, "resnet50")),
     "loss.perceptual_path": TEXT,
     "loss.gan": AT_LEAST_0,
     "loss.r1": AT_LEAST_0,
@@ -125,16 +127,16 @@ TRANSFORMER: Rules = {
     "stage1": TEXT,
 }
 MASKGIT: Rules = TRANSFORMER | {
-    "model.kind": one_of("masked", "autoregressive"),
+    "model.kind": one_of(("masked", "autoregressive")),
     "model.dropout": SHARE,
     "masking.min_ratio": Rule("in [0, 1]", lambda x: _is_finite(x) and 0 <= x <= 1),
-    "masking.bound": one_of("resample", "clip"),
+    "masking.bound": one_of(("resample", "clip")),
     "label_drop": SHARE,
     "label_smoothing": SHARE,
     "optimizer.weight_decay": AT_LEAST_0,
     "optimizer.gradient_clip": AT_LEAST_0,
     "data.num_classes": whole(1),
-    "sampler.name": one_of(*SAMPLERS),
+    "sampler.name": one_of(SAMPLERS),
     "sampler.num_steps": whole(1),
     "sampler.choice_temperature": AT_LEAST_0,
     "sampler.guidance_weight": AT_LEAST_0,
@@ -149,12 +151,12 @@ MASKGIT: Rules = TRANSFORMER | {
 }
 UVIM: Rules = {
     "context": YES_NO,
-    "task.name": one_of(*TASKS),
+    "task.name": one_of(TASKS),
     "model.patch_size": whole(1),
     "optimizer.weight_decay": AT_LEAST_0,
     "optimizer.gradient_clip": AT_LEAST_0,
     "optimizer.multipliers": every("pairs (regular expression, finite number above 0)", _is_multiplier),
-    "data.crop": one_of("none", "uvim", "eigen"),
+    "data.crop": one_of(("none", *NYU_EVAL_CROPS)),
     "data.min_scale": Rule("in (0, 1]", lambda x: _is_finite(x) and 0 < x <= 1),
     "data.aspect": Rule(
         "a range of two finite numbers above 0",
@@ -199,7 +201,7 @@ OF_QUANTIZER: dict[str, Rules] = {
             lambda x: _is_whole(x, 3) and x <= MAX_LEVEL,
             least=1,
         ),
-        "quantizer.bound": one_of(*VARIANTS),
+        "quantizer.bound": one_of(VARIANTS),
     },
     "vq": LEARNED
     | {
@@ -228,11 +230,7 @@ def rules_of(config: ConfigDict) -> Rules:
 
 def flat(config: ConfigDict) -> dict[str, Any]:
     """Field -> value."""
-    found = {}
-    for name, value in config.items():
-        inner = flat(value) if isinstance(value, ConfigDict) else None
-        found |= {name: value} if inner is None else {f"{name}.{key}": x for key, x in inner.items()}
-    return found
+    return flatten_dict(config.to_dict(), sep=".")
 
 
 def check(config: ConfigDict, *names: str) -> None:
@@ -258,7 +256,7 @@ def check_all(config: ConfigDict) -> None:
     """
     found, rules = flat(config), rules_of(config)
     check(config, *(name for name in rules if name in found or name == "task.name" or not name.startswith("task.")))
-    if config.trainer in OF_TRAINER:
+    if config.trainer in OF_TRAINER and found.get("task.name", "depth") in OF_TASK:
         unknown = [name for name in found if name not in rules and not name.startswith(("task.", "quantizer."))]
         if unknown:
             raise ValueError(f"{unknown[0]} = {found[unknown[0]]!r} is not a field of the trainer {config.trainer!r}")
