@@ -137,8 +137,6 @@ MASKGIT: Rules = TRANSFORMER | {
     "optimizer.gradient_clip": AT_LEAST_0,
     "data.num_classes": whole(1),
     "sampler.name": one_of(SAMPLERS),
-    "sampler.num_steps": whole(1),
-    "sampler.choice_temperature": AT_LEAST_0,
     "sampler.guidance_weight": AT_LEAST_0,
     "compression.alpha": ABOVE_0,
     "compression.num_groups": whole(1),
@@ -211,6 +209,7 @@ OF_QUANTIZER: dict[str, Rules] = {
     },
     "ema_vq": LEARNED | {"quantizer.momentum": SHARE, "quantizer.splitting": YES_NO},
 }
+OF_SAMPLER: dict[str, Rules] = {"parallel": {"sampler.num_steps": whole(1), "sampler.choice_temperature": AT_LEAST_0}}
 OF_TASK: dict[str, Rules] = {
     "depth": {"task.bins": whole(2)},
     "panoptic": {"task.num_classes": whole(2), "task.num_instances": whole(2), "task.min_fraction": SHARE},
@@ -219,13 +218,15 @@ OF_TASK: dict[str, Rules] = {
 
 
 def rules_of(config: ConfigDict) -> Rules:
-    """Field -> rule for a config's trainer, quantizer and task; of kinds that are not in the table only what all have.
+    """Field -> rule for a config's trainer, quantizer, sampler and task; of those not in the table what all have.
 
     Fields are named with dots between: "eval.batches".
     """
     found = flat(config)
-    rules = OF_TRAINER.get(found.get("trainer"), COMMON) | OF_QUANTIZER.get(found.get("quantizer.name"), {})
-    return rules | OF_TASK.get(found.get("task.name"), {})
+    rules = OF_TRAINER.get(found.get("trainer"), COMMON)
+    for name, table in (("quantizer", OF_QUANTIZER), ("sampler", OF_SAMPLER), ("task", OF_TASK)):
+        rules = rules | table.get(found.get(f"{name}.name"), {})
+    return rules
 
 
 def flat(config: ConfigDict) -> dict[str, Any]:
@@ -252,11 +253,15 @@ def check_values(config: ConfigDict) -> None:
 def check_all(config: ConfigDict) -> None:
     """ValueError where a field that a new run's config needs is missing or wrong, or is not known to its trainer.
 
-    Which fields a task has, and which a quantizer has not, is checked where these are made.
+    Which fields a task or a sampler has, and which a quantizer has not, is checked where these are made.
     """
     found, rules = flat(config), rules_of(config)
+    if found.get("trainer") not in OF_TRAINER:
+        check_values(config)
+        return
     check(config, *(name for name in rules if name in found or name == "task.name" or not name.startswith("task.")))
-    if config.trainer in OF_TRAINER and found.get("task.name", "depth") in OF_TASK:
-        unknown = [name for name in found if name not in rules and not name.startswith(("task.", "quantizer."))]
+    if found.get("task.name", "depth") in OF_TASK:
+        made = ("task.", "sampler.", "quantizer.")
+        unknown = [name for name in found if name not in rules and not name.startswith(made)]
         if unknown:
             raise ValueError(f"{unknown[0]} = {found[unknown[0]]!r} is not a field of the trainer {config.trainer!r}")
