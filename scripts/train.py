@@ -4,6 +4,9 @@
         --workdir=runs/fsq_10 [--config.optimizer.learning_rate=2e-4] [--config.quantizer.levels="(8,8,8)"]
     python scripts/train.py --config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=10,scale=cpu \
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
+
+Tuples are written with or without brackets: --config.quantizer.levels=8,8,8 is the same. Where the last checkpoint is
+damaged, --checkpoint=STEP goes on from an earlier one.
 """
 
 import sys
