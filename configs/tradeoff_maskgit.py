@@ -90,7 +90,8 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval.samples = 50_000
     c.eval.reference_images = 10_000  # of precision and recall, as in ADM's reference file
     c.eval.guidance_weights = ()  # measured besides the sampler's
-    c.eval.class_distances = False  # needs about 1,000 samples a class
+    c.eval.class_distances = False  # needs about 1,000 samples per class
+    c.eval.class_agreement = False  # by a classifier on the features of the first network: not for 1,000 classes
     c.eval.coder_images = 500
     c.eval.picture_labels = (330, 320, 510, 454)  # Fig. 5
 
@@ -100,10 +101,10 @@ def get_config(arg: str = "") -> ConfigDict:
     c.eval_every = 10_000
     c.checkpoint_every = 10_000
 
-    if a.scale == "cifar10":
+    if a.scale != "paper":
         cifar10(c)
-    elif a.scale != "paper":
-        scale_down(c)
+    if a.scale in ("cpu", "smoke"):
+        photos(c)
     if a.scale == "smoke":
         smoke(c)
     return c
@@ -127,34 +128,26 @@ def cifar10(c: ConfigDict) -> None:
     c.eval.networks = ("efficientnet", "alexnet")
     c.eval.samples = 5000
     c.eval.reference_images = 5000
+    c.eval.class_agreement = True
     c.eval.coder_images = 200
     c.eval.picture_labels = tuple(range(10))
     c.eval_every = 2000
     c.checkpoint_every = 2000
 
 
-def scale_down(c: ConfigDict) -> None:
-    """The same modules, 4 layers of width 128, on the 4x4 tokens of the embedded photographs' crops."""
-    c.steps = 500
-    c.batch_size = 128
-    c.model.width = 128
-    c.model.num_layers = 4
-    c.model.num_heads = 4
-    c.model.mlp_width = 512
-    c.model.dropout = 0.0  # under three passes over the crops: nothing to overfit
-    c.optimizer.learning_rate = 1e-3
-    c.optimizer.schedule = "cosine"
-    c.optimizer.warmup_steps = 100
-    c.ema_decay = 0.99
-    c.data.num_classes = 12
-    c.data.flip = False  # a mirror image more is another 24,000 images to encode for each autoencoder
+def photos(c: ConfigDict) -> None:
+    """The same on the embedded photographs' crops, in fewer steps."""
+    c.steps = 2500
+    c.data.flip = False  # a mirror image more is another 12,000 images to encode for each autoencoder
+    c.eval.batch_size = 128
+    c.eval.batches = 8
     c.eval.networks = ("alexnet",)
-    c.eval.samples = 12_000
+    c.eval.samples = 2000
+    c.eval.reference_images = 2000
     c.eval.class_distances = True
-    c.eval.picture_labels = tuple(range(12))
     c.log_every = 50
-    c.eval_every = 250
-    c.checkpoint_every = 250
+    c.eval_every = 1250
+    c.checkpoint_every = 1250
 
 
 def smoke(c: ConfigDict) -> None:
@@ -167,11 +160,13 @@ def smoke(c: ConfigDict) -> None:
     c.model.num_layers = 2
     c.model.mlp_width = 64
     c.optimizer.warmup_steps = 5
+    c.ema_decay = 0.99
     c.eval.batch_size = 32
     c.eval.batches = 2
     c.eval.samples = 96
     c.eval.reference_images = 96
     c.eval.class_distances = False
+    c.eval.class_agreement = False
     c.eval.coder_images = 32
     c.eval.picture_labels = (0, 1)
     c.log_every = 10

@@ -199,7 +199,7 @@ def test_bad_values_are_named(field, value, words):
         ("ema_decay", 1.0, "ema_decay = 1.0"),
         ("data.num_classes", 0, "data.num_classes = 0"),
         ("eval.picture_labels", (0, 12), "eval.picture_labels = (0, 12)"),
-        ("eval.samples", 11, "eval.samples = 11"),
+        ("eval.samples", 9, "eval.samples = 9"),
         ("eval.guidance_weights", (-1.0,), "eval.guidance_weights = (-1.0,)"),
     ],
 )

@@ -11,6 +11,7 @@ from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.data.sources import Source
 from fsq_repro.data.transforms import center_crop
 from fsq_repro.errors import explained
+from fsq_repro.evaluation.class_agreement import agreement_metrics
 from fsq_repro.evaluation.class_metrics import class_metrics
 from fsq_repro.evaluation.compression import compression_metrics
 from fsq_repro.evaluation.sampling import draw_samples, sampling_metrics
@@ -70,6 +71,11 @@ def evaluate_run(
             measured |= of_samples
             title = "samples" + (f", guidance {guidance:g}" if guidance else "")
             save_png(run.samples / f"classes{suffix}.png", class_picture(image_generator, pictures, title, train))
+            if config.eval.class_agreement:
+                scorer = scorers[0]
+                measured |= agreement_metrics(
+                    image_generator, scorer, drawn[scorer.name], labels_N, train, test, test_tokens, protocol, common
+                )
             if config.eval.class_distances:
                 train_tokens = maskgit_factory.build_tokens(config, image_generator.tokenizer, train, processes=1)
                 for scorer in scorers:

@@ -92,7 +92,7 @@ COMMON: Rules = {
     "eval.batches": whole(1),
 }
 SCORED_BY_FEATURES: Rules = {
-    "eval.networks": every(f"a tuple of {', '.join(NETWORKS)}, at least one", lambda x: x in NETWORKS, least=1),
+    "eval.networks": every(f"a tuple of {', '.join(NETWORKS)}", lambda x: x in NETWORKS),
     "eval.inception": TEXT,
     "eval.inception_resize": one_of(RESIZES),
 }
@@ -145,6 +145,7 @@ MASKGIT: Rules = TRANSFORMER | {
     "eval.coder_images": whole(1),
     "eval.guidance_weights": every("finite numbers >= 0", AT_LEAST_0.accepts),
     "eval.class_distances": YES_NO,
+    "eval.class_agreement": YES_NO,
     "eval.picture_labels": every("a tuple of labels, at least one", lambda x: _is_whole(x, 0), least=1),
 }
 UVIM: Rules = {

@@ -76,6 +76,11 @@ def check_evaluation(config: ConfigDict) -> None:
         raise ValueError(f"eval.samples = {e.samples} must be at least {num_classes}, one for each class")
     if e.class_distances and (num_classes < 2 or e.samples < 2 * num_classes):
         raise ValueError(f"eval.class_distances needs two classes and two samples each, eval.samples = {e.samples}")
+    if e.class_agreement and not (num_classes > 1 and e.networks):
+        raise ValueError(
+            f"eval.class_agreement needs two classes and a network, data.num_classes = {num_classes} and "
+            f"eval.networks = {e.networks}"
+        )
 
 
 def build_trainer(config: ConfigDict, tokenizer: Any) -> MaskGITTrainer:

@@ -9,6 +9,7 @@ from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.choice import SEED, some_items
 from fsq_repro.data.sources import Source
 from fsq_repro.files import atomic_path
+from fsq_repro.metrics.class_agreement import ClassProbe
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
@@ -77,6 +78,15 @@ class Scorer:
             with atomic_path(file) as temporary, open(temporary, "wb") as f:
                 np.save(f, statistics.features_NxD)
         return np.load(file)
+
+    def class_probe(self, source: Source, count: int) -> ClassProbe:
+        """A classifier on the features of `count` images of a split (all, if it has fewer) and their labels."""
+        chosen = some_items(source, count)
+        file = cache_dir() / "class_probes" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npz"
+        if not file.exists():
+            labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
+            ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N).save(file)
+        return ClassProbe.load(file)
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""

@@ -78,6 +78,9 @@ _METRICS = (
     Metric("class_fd_other", "FD-{network} other class", "{:.2f}"),
     Metric("class_fd_soup", "FD-{network} soup", "{:.2f}", paper="appendix A.3 (pictures)"),
     Metric("class_fd_marginal_soup", "FD-{network} marginal soup", "{:.2f}", paper="appendix A.3 (pictures)"),
+    Metric("class_agreement", "class agreement-{network}", "{:.1f}", "%", "higher", scale=100.0),
+    Metric("class_agreement_reconstructed", "of reconstructions-{network}", "{:.1f}", "%", "higher", scale=100.0),
+    Metric("class_agreement_real", "of test images-{network}", "{:.1f}", "%", scale=100.0, of_data=True),
     # Compression
     Metric("compression_bits", "compression cost", unit="bits per token", paper="Fig. 3d", **_ERROR),
     Metric("coder_bits", "coder", unit="bits per token", **_ERROR),

@@ -62,6 +62,7 @@ class Claim:
     above: float | None = None
     below: float | None = None
     better_by: float | None = None
+    only_with: str = ""  # the quantizer without whose runs the claim is left out instead of "not measured"
 
     def judge(self, subject: Any, key: MetricKey) -> Finding:
         """Compares each pair of the subject."""
@@ -84,6 +85,7 @@ class RankClaim:
     metric: str
     rising: str
     quantizer: str
+    only_with: str = ""  # as of `Claim`
 
     def judge(self, groups: Sequence[Group], key: MetricKey) -> Finding:
         """Correlates the ranks over all groups that were measured like the first."""
@@ -100,8 +102,10 @@ class RankClaim:
 
 def judge_all(claims: Iterable[Claim | RankClaim], groups: Sequence[Group]) -> list[Finding]:
     """Each claim for each network and reference that the groups have its metric of."""
-    findings = []
+    findings, present = [], {g.first.quantizer for g in groups}
     for claim in claims:
+        if claim.only_with and claim.only_with not in present:
+            continue
         of_networks = "{" in MetricKey(claim.metric).declared.title
         keys = keys_of((g.first for g in groups), claim.metric) if of_networks else [MetricKey(claim.metric)]
         findings += [claim.judge(groups, key) for key in keys]

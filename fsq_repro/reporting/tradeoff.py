@@ -5,7 +5,7 @@ learnt anything and whether its cost is a cost that a decoder can read.
 """
 
 import dataclasses
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import claims, markdown, paper, verdicts
@@ -17,18 +17,23 @@ FULL_USAGE = 0.95  # of the usage that a uniform source would show
 COLLAPSED_USAGE, COLLAPSED_CODES = 0.5, 2**10
 SATURATED = 0.05  # a change of less than this share counts as none
 SLIGHTLY = 0.10  # by at most this share
+AGREEMENT = 0.6  # of samples against reconstructions
 WELL_BELOW = 0.9  # own class against other classes
 CODER_TOLERANCE = 0.01  # of the coder's stream against the model's cost
 
 FIG3A, FIG3B, FIG3C, FIG3D = (f"section 5.1, Fig. 3{letter}" for letter in "abcd")
 
 
-def _codes_of_collapsed(groups: Sequence[Group], key: MetricKey) -> Pairs:
+def _codes_of_collapsed(vq: str) -> Callable[..., Pairs]:
     """VQ's codes beyond 2^11 against the bound, where a uniform source would use at least twice as many."""
-    for g in claims.family(groups, "vq", low=11.5):
-        uniform = g.statistic(MetricKey("uniform_usage"))
-        if g.values(key) and uniform and uniform.mean * g.first.codebook_size >= 2 * COLLAPSED_CODES:
-            yield claims.side(g, key), Side("a bound of", key, verdicts.exactly(COLLAPSED_CODES))
+
+    def pairs(groups: Sequence[Group], key: MetricKey) -> Pairs:
+        for g in claims.family(groups, vq, low=11.5):
+            uniform = g.statistic(MetricKey("uniform_usage"))
+            if g.values(key) and uniform and uniform.mean * g.first.codebook_size >= 2 * COLLAPSED_CODES:
+                yield claims.side(g, key), Side("a bound of", key, verdicts.exactly(COLLAPSED_CODES))
+
+    return pairs
 
 
 def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
@@ -38,12 +43,78 @@ def _against_2_12(groups: Sequence[Group], key: MetricKey) -> Pairs:
         yield from ((claims.side(g, key), claims.side(start, key)) for g in larger if claims.alike(g, start, key))
 
 
-AHEAD, AHEAD_PAIRS = "{title}: FSQ ahead of VQ beyond 2^10", claims.same_size("fsq", "vq", low=10.5)
-WORSENS, WORSENS_PAIRS = "{title}: VQ worsens beyond 2^11", claims.smaller_first("vq", low=11)
 COST = "compression_bits"
-LARGER_FSQ, LARGER_VQ = claims.larger_first("fsq"), claims.larger_first("vq", low=11)
+LARGER_FSQ = claims.larger_first("fsq")
 ENTROPY = claims.against("entropy_bits", "an entropy of")
 FALLS = "{title}: falls as the compression cost rises"
+
+
+def _autoencoder_claims(vq: str, name: str, only_with: str = "") -> tuple[Claim, ...]:
+    """What the paper says of a kind of VQ, which it has one of."""
+    ahead = claims.same_size("fsq", vq, low=10.5)
+    found = (
+        Claim(f"FSQ uses a larger share of its codebook than {name} beyond 2^10", FIG3C, "usage", ahead, above=1),
+        Claim(
+            f"{name} uses less than {COLLAPSED_USAGE:.0%} of the codes that a uniform source would use beyond 2^11",
+            f"{FIG3C}, there less than 50% of the codebook",
+            "usage",
+            claims.against("uniform_usage", "a uniform source", vq, low=11.5),
+            below=COLLAPSED_USAGE,
+        ),
+        Claim(f"{name} uses fewer than 2^10 codes beyond 2^11", FIG3C, "codes_used", _codes_of_collapsed(vq), below=1),
+        Claim(
+            f"{{title}}: FSQ ahead of {name} beyond 2^10",
+            "section 5.1, said of sampling FID, Fig. 3b",
+            "reconstruction_fd",
+            ahead,
+            better_by=0,
+        ),
+        Claim(
+            f"{{title}}: {name} slightly ahead of FSQ up to 2^8 (by at most {SLIGHTLY:.0%})",
+            f"{FIG3A}; {OURS}",
+            "reconstruction_fd",
+            claims.same_size(vq, "fsq", high=8),
+            above=1 - SLIGHTLY,
+            below=1,
+        ),
+        Claim(
+            f"{{title}}: {name} worsens beyond 2^11",
+            FIG3A,
+            "reconstruction_fd",
+            claims.smaller_first(vq, low=11),
+            better_by=0,
+        ),
+    )
+    return tuple(dataclasses.replace(claim, only_with=only_with) for claim in found)
+
+
+def _generator_claims(vq: str, name: str, only_with: str = "") -> tuple[Claim | RankClaim, ...]:
+    """The same of the generators on its tokens."""
+    ahead, worsens = claims.same_size("fsq", vq, low=10.5), claims.smaller_first(vq, low=11)
+    found = (
+        Claim(f"{{title}}: FSQ ahead of {name} beyond 2^10", FIG3B, "sampling_fd", ahead, better_by=0),
+        Claim(f"{{title}}: {name} worsens beyond 2^11", FIG3B, "sampling_fd", worsens, better_by=0),
+        RankClaim(f"{FALLS}, {name}", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, vq),
+        Claim(
+            f"compression cost of FSQ slightly above that of {name} at equal size (by at most {SLIGHTLY:.0%})",
+            f"{FIG3D}; {OURS}",
+            COST,
+            claims.same_size("fsq", vq),
+            above=1,
+            below=1 + SLIGHTLY,
+        ),
+        Claim(
+            f"compression cost of {name} drops beyond 2^11, where its usage collapses",
+            FIG3D,
+            COST,
+            claims.larger_first(vq, low=11),
+            below=1,
+        ),
+    )
+    return tuple(dataclasses.replace(claim, only_with=only_with) for claim in found)
+
+
+NARROW = ("vq_narrow", "VQ of narrow codes", "vq_narrow")
 AUTOENCODER_CLAIMS = (
     Claim(
         f"FSQ uses at least {FULL_USAGE:.0%} of the codes that a uniform source would use, at every size",
@@ -52,30 +123,12 @@ AUTOENCODER_CLAIMS = (
         claims.against("uniform_usage", "a uniform source", "fsq"),
         above=FULL_USAGE,
     ),
-    Claim("FSQ uses a larger share of its codebook than VQ beyond 2^10", FIG3C, "usage", AHEAD_PAIRS, above=1),
-    Claim(
-        f"VQ uses less than {COLLAPSED_USAGE:.0%} of the codes that a uniform source would use beyond 2^11",
-        f"{FIG3C}, there less than 50% of the codebook",
-        "usage",
-        claims.against("uniform_usage", "a uniform source", "vq", low=11.5),
-        below=COLLAPSED_USAGE,
-    ),
-    Claim("VQ uses fewer than 2^10 codes beyond 2^11", FIG3C, "codes_used", _codes_of_collapsed, below=1),
-    Claim(AHEAD, "section 5.1, said of sampling FID, Fig. 3b", "reconstruction_fd", AHEAD_PAIRS, better_by=0),
-    Claim(
-        f"{{title}}: VQ slightly ahead of FSQ up to 2^8 (by at most {SLIGHTLY:.0%})",
-        f"{FIG3A}; {OURS}",
-        "reconstruction_fd",
-        claims.same_size("vq", "fsq", high=8),
-        above=1 - SLIGHTLY,
-        below=1,
-    ),
     Claim("{title}: FSQ improves with every larger codebook", FIG3A, "reconstruction_fd", LARGER_FSQ, better_by=0),
-    Claim(WORSENS, FIG3A, "reconstruction_fd", WORSENS_PAIRS, better_by=0),
+    Claim("{title}: FSQ improves with every larger codebook", NOT_OF_THE_PAPER, "psnr", LARGER_FSQ, better_by=0),
+    *_autoencoder_claims("vq", "VQ"),
+    *_autoencoder_claims(*NARROW),
 )
 GENERATOR_CLAIMS = (
-    Claim(AHEAD, FIG3B, "sampling_fd", AHEAD_PAIRS, better_by=0),
-    Claim(WORSENS, FIG3B, "sampling_fd", WORSENS_PAIRS, better_by=0),
     Claim(
         f"{{title}}: FSQ saturates from 2^12, larger codebooks change it by less than {SATURATED:.0%}",
         f"{FIG3B}; {OURS}",
@@ -85,7 +138,6 @@ GENERATOR_CLAIMS = (
         below=1 + SATURATED,
     ),
     RankClaim(f"{FALLS}, FSQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "fsq"),
-    RankClaim(f"{FALLS}, VQ", "section 5.1, Fig. 3b and 3d", "sampling_fd", COST, "vq"),
     Claim(
         f"{{title}}: samples of a class are nearer to it than to other classes (below {WELL_BELOW:g} of it)",
         f"{NOT_OF_THE_PAPER}; {OURS}",
@@ -100,30 +152,33 @@ GENERATOR_CLAIMS = (
         claims.against("class_fd_soup", "soup"),
         below=1,
     ),
-    Claim("compression cost of FSQ rises with the codebook size", FIG3D, COST, LARGER_FSQ, above=1),
     Claim(
-        f"compression cost of FSQ slightly above VQ's at equal size (by at most {SLIGHTLY:.0%})",
-        f"{FIG3D}; {OURS}",
-        COST,
-        claims.same_size("fsq", "vq"),
-        above=1,
-        below=1 + SLIGHTLY,
+        f"{{title}}: FSQ's samples reach at least {AGREEMENT:.0%} of that of its reconstructions",
+        f"{NOT_OF_THE_PAPER}; {OURS}",
+        "class_agreement",
+        claims.against("class_agreement_reconstructed", "reconstructions", "fsq"),
+        above=AGREEMENT,
     ),
-    Claim("compression cost of VQ drops beyond 2^11, where its usage collapses", FIG3D, COST, LARGER_VQ, below=1),
+    Claim("compression cost of FSQ rises with the codebook size", FIG3D, COST, LARGER_FSQ, above=1),
     Claim("compression cost below the marginal entropy, every point", NOT_OF_THE_PAPER, COST, ENTROPY, below=1),
+    *_generator_claims("vq", "VQ"),
+    *_generator_claims(*NARROW),
 )
 
 CLASSES_NOTE = (
-    "FD of a class: mean over classes c of the distance from samples of c to the reference of c (own) or of another "
-    "class (other). Soups are decoded from tokens drawn one by one from the histogram of c (soup) or of all classes "
-    "(marginal soup), and set against the reference of c."
+    "Class agreement: share of the samples that a classifier puts into the class that was asked for, and the same of "
+    "the test images and of their reconstructions. FD of a class: mean over classes c of the distance from samples of "
+    "c to the reference of c (own) or of another class (other). Soups are decoded from tokens drawn one by one from "
+    "the histogram of c (soup) or of all classes (marginal soup), and set against the reference of c."
 )
 COMPRESSION_NOTE = (
     "A code of equal lengths costs log2|C| bits per token, one that knows the marginal distribution alone the marginal "
     "entropy. The coder's stream is that of some images; behind it its excess over the model's cost of the same images."
 )
 OF_DISTANCE = ("spatial_fd", "inception_score")  # a column each where a run has them
-OF_SAMPLES = ("precision", "recall", "class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
+OF_SAMPLES = ("precision", "recall")
+OF_CLASSES = ("class_agreement", "class_agreement_reconstructed", "class_agreement_real")
+OF_CLASSES += ("class_fd_own", "class_fd_other", "class_fd_soup", "class_fd_marginal_soup")
 AUTOENCODER = ("psnr", "ssim", "usage", "entropy_bits", "uniform_usage", "tokens")
 SIZES = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.CODEBOOK, markdown.BITS)  # of autoencoders
 LEAD = (markdown.TARGET, markdown.QUANTIZER, markdown.LEVELS, markdown.GENERATOR, markdown.CODEBOOK)  # of generators
@@ -137,14 +192,17 @@ def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: 
 
 
 def generator_tables(groups: Sequence[Group]) -> str:
-    """A table of the samples and one of the costs."""
-    keys, records = [], [g.first for g in groups]
+    """Tables of the samples, of their classes where these were measured, and of the costs."""
+    records = [g.first for g in groups]
+    keys, classes = [], []
     present = [k for name in OF_DISTANCE for k in keys_of(records, name)]
     for distance in keys_of(records, "sampling_fd"):
         network, reference = ("", distance.network), ("", distance.reference)
         keys += [distance, *(k for k in present if k.network in network and k.reference in reference)]
         keys += [MetricKey(name, network=distance.network) for name in OF_SAMPLES]
-    keys = dict.fromkeys(keys)  # of two references to one network, precision and the like come once
+        classes += [k for name in OF_CLASSES for k in keys_of(records, name) if k.network == distance.network]
+    # Of two references to one network, precision and the like come once.
+    keys, classes = dict.fromkeys(keys), dict.fromkeys(classes)
     costs = [
         dataclasses.replace(markdown.BITS, title="bits log2(C)"),
         metric_column(MetricKey(COST)),
@@ -153,13 +211,16 @@ def generator_tables(groups: Sequence[Group]) -> str:
         metric_column(MetricKey("tokens")),
     ]
     tables = (
-        (map(metric_column, keys), paper.SAMPLING, [CLASSES_NOTE, paper.SAMPLING_PROTOCOL]),
+        (map(metric_column, keys), paper.SAMPLING, [paper.SAMPLING_PROTOCOL]),
+        (map(metric_column, classes), (), [CLASSES_NOTE]),
         (costs, paper.COMPRESSION, [COMPRESSION_NOTE, paper.COMPRESSION_PROTOCOL]),
     )
-    return "\n\n".join(
-        markdown.group_table([*LEAD, *columns, markdown.RUNS, paper_column(study, "masked")], groups, notes)
-        for columns, study, notes in tables
-    )
+    texts = []
+    for columns, study, notes in tables:
+        if shown := list(columns):
+            said = [paper_column(study, "masked")] * bool(study)
+            texts.append(markdown.group_table([*LEAD, *shown, markdown.RUNS, *said], groups, notes))
+    return "\n\n".join(texts)
 
 
 def paper_column(statements: Sequence[paper.Statement], generator: str | None) -> Column:

@@ -63,7 +63,7 @@ def open_tfds(tmp_path, **sizes):
 
 
 KINDS = {  # name of a source -> (what makes it, sizes of the splits)
-    "photos": (lambda _: "photos", (108, 12, 24)),
+    "photos": (lambda _: "photos", (110, 10, 24)),
     "scenes": (lambda _: "scenes", (6, 3, 3)),
     "folder": (lambda root: open_folder(root, ""), (26, 3, 1)),
     "folder, train and test": (lambda root: open_folder(root, "train", "test"), (27, 3, 30)),

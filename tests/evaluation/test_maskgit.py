@@ -8,10 +8,14 @@ import numpy as np
 import pytest
 
 from fsq_repro.data.choice import chosen_indices
+from fsq_repro.data.images import to_uint8, to_unit_float
+from fsq_repro.errors import UserError
 from fsq_repro.evaluation import maskgit, sampling
+from fsq_repro.evaluation.sampler_search import SamplerSearch
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common, fields, scorers
 from fsq_repro.inference.image_generator import load_image_generator
+from fsq_repro.metrics.class_agreement import ClassProbe
 from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.metrics.usage import CodebookUsage
@@ -39,6 +43,12 @@ class ToyScorer:
 
     def reference_features(self, source, count):
         return self.features(np.stack([source[i]["image"] for i in chosen_indices(len(source), count).tolist()]))
+
+    def class_probe(self, source, count):
+        items = [source[i] for i in range(len(source))]
+        return ClassProbe.fit(
+            self.features(np.stack([i["image"] for i in items])), np.array([i["label"] for i in items])
+        )
 
     def reference_moments(self, source):
         return self.moments(np.stack([source[i]["image"] for i in range(len(source))]))
@@ -71,7 +81,7 @@ def evaluated(tmp_path_factory):
         patch.setenv("FSQ_REPRO_CACHE", str(root / "cache"))
         config = tiny_stage2(save_untrained(root / "stage1", tiny_config()))
         config.eval.class_distances, config.eval.guidance_weights = True, (0.0, 0.5)
-        config.eval.networks = ("toy",)
+        config.eval.networks, config.eval.class_agreement = ("toy",), True
         path = root / "run"
         experiment = build_experiment(config, path)
         state = jax.jit(experiment.trainer.init_state)(jax.random.key(0))
@@ -114,6 +124,7 @@ def test_cost_and_usage_are_those_of_the_test_images_with_their_labels(evaluated
 
 SAMPLING = {MetricKey("sampling_fd", "toy", "train"), MetricKey("precision", "toy"), MetricKey("recall", "toy")}
 CLASSES = {name: MetricKey(f"class_fd_{name}", "toy") for name in ("own", "other", "soup", "marginal_soup")}
+AGREEMENT = {name: MetricKey(f"class_agreement{name and '_'}{name}", "toy") for name in ("", "reconstructed", "real")}
 COSTS = {MetricKey(name) for name in ("compression_bits", "coder_bits", "coder_expected_bits")}
 USAGE = ("tokens", "codes_used", "usage", "entropy_bits", "perplexity", "uniform_usage")
 
@@ -121,10 +132,15 @@ USAGE = ("tokens", "codes_used", "usage", "entropy_bits", "perplexity", "uniform
 def test_metrics_carry_keys_and_protocols(evaluated):
     run, measured, *_ = evaluated
     weights = {dataclasses.replace(key, guidance=w) for key in SAMPLING for w in (0.0, 0.5)}
-    assert measured.keys() == SAMPLING | set(CLASSES.values()) | COSTS | {MetricKey(name) for name in USAGE} | weights
+    of_classes = {*CLASSES.values(), *AGREEMENT.values()}
+    assert measured.keys() == SAMPLING | of_classes | COSTS | {MetricKey(name) for name in USAGE} | weights
     for key, m in measured.items():
         assert m.protocol["checkpoint"] == 8 and m.protocol["weights"] == "ema" and m.protocol["data"]
-        sampled = dataclasses.replace(key, guidance=None) in SAMPLING | {CLASSES["own"], CLASSES["other"]}
+        sampled = dataclasses.replace(key, guidance=None) in SAMPLING | {
+            CLASSES["own"],
+            CLASSES["other"],
+            AGREEMENT[""],
+        }
         assert ("sampler" in m.protocol and "guidance weight" in m.protocol) == sampled, key
         assert sampled == ("guidance weight" in m.protocol) and m.protocol.get("guidance weight", 0) == (
             key.guidance or 0
@@ -181,3 +197,36 @@ def test_distances_equal_those_of_the_samples_drawn_again(evaluated):
     assert measured[CLASSES["own"]].value == pytest.approx(np.mean(own), rel=1e-5)
     assert measured[CLASSES["other"]].value == pytest.approx(np.mean(other), rel=1e-5)
     assert measured[CLASSES["own"]].protocol["samples a class"] == 12
+
+
+def test_class_agreement_is_of_samples_test_images_and_their_reconstructions(evaluated):
+    _, measured, image_generator, _ = evaluated
+    toy, train, test = ToyScorer("toy", resolution=16, batch_size=8), Split("train", 16), Split("test", 16)
+    probe, asked = toy.class_probe(train, 32), np.arange(24) % 2
+    items = [test[i] for i in range(len(test))]
+    images, labels = np.stack([item["image"] for item in items]), np.array([item["label"] for item in items])
+    reconstructions = to_uint8(np.asarray(image_generator.tokenizer.reconstruct(to_unit_float(images))[0]))
+    samples = image_generator.images(asked, seed=sampling.SEED)
+    for name, pictures, wanted in (
+        ("", samples, asked),
+        ("reconstructed", reconstructions, labels),
+        ("real", images, labels),
+    ):
+        m = measured[AGREEMENT[name]]
+        assert m.value == probe.agreement(toy.features(pictures), wanted), name
+        assert m.protocol["classifier"] == "logistic regression on 32 images of noise/train"
+
+
+def test_samplers_are_scored_on_validation_images(evaluated):
+    run, _, image_generator, _ = evaluated
+    toy, validation = ToyScorer("toy", resolution=16, batch_size=8), Split("validation", 16)
+    search = SamplerSearch(run.config, image_generator, [toy], validation)
+    own = {"choice_temperature": run.config.sampler.choice_temperature}
+    first, second = search.score([own, {"choice_temperature": 0.0}], 20)
+    images = image_generator.images(np.arange(20) % 2, seed=sampling.SEED)
+    expected = frechet_distance(toy.moments(images), toy.reference_moments(validation))
+    assert first["toy"] == pytest.approx(expected, rel=1e-5) and second["toy"] != first["toy"]
+    with pytest.raises(UserError, match="choice_temperature must be finite and at least 0"):
+        next(search.score([own, {"choice_temperature": -1.0}], 20))
+    with pytest.raises(UserError, match="num_stepz"):
+        next(search.score([{"num_stepz": 3}], 20))

@@ -100,7 +100,7 @@ EDGES = [  # field, what is allowed, what is not
     ("optimizer.warmup_steps", (0,), (-1,)),
     ("ema_decay", (0.0, 0.9999), (1.0, -0.1)),
     ("data.crop", ("none", "random_resized", "inception"), ("center", "uvim")),
-    ("eval.networks", (("vgg16",), ("alexnet", "inception")), (("alexnett",), (), "alexnet")),
+    ("eval.networks", (("vgg16",), ("alexnet", "inception"), ()), (("alexnett",), "alexnet")),
     ("eval.inception_resize", ("adm", "pytorch-fid"), ("clean",)),
     ("model.channel_multipliers", ((1,), (1, 2)), ((), (0,), (1.5,))),
     ("model.dtype", ("float32", "bfloat16"), ("float16", "double")),

@@ -105,7 +105,7 @@ def test_all_sweep_files_name_runs_of_existing_configs():
     for file in (root / "configs" / "sweeps").glob("[!_]*.py"):
         if file.stem == "search":  # of autoencoders at one scale
             assert len(sweep.load_runs(str(file))) == 49
-            assert len(sweep.load_runs(f"{file}:part=seeds")) == 4
+            assert len(sweep.load_runs(f"{file}:part=seeds")) == 6
             continue
         stages = ("",) if file.stem in ("guidance", "uvim") else (",stages=1", ",stages=both")
         for scale, stage in itertools.product(("paper", "cpu", "smoke"), stages):
