@@ -62,7 +62,7 @@ def main() -> None:
     with explained():
         report = dry_run_report(rows, f"Dry runs, revision {startup.git_revision()[:12]}")
     with atomic_path(FLAGS.out) as temporary:
-        temporary.write_text(report)
+        temporary.write_text(report, encoding="utf-8")
     print(FLAGS.out)
     if failed:
         raise UserError(f"{len(failed)} dry runs failed: {'; '.join(failed)}")

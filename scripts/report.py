@@ -25,7 +25,7 @@ def main() -> None:
         files = write_report(FLAGS.runs, FLAGS.out, show_data=FLAGS.show_data)
     for file in files:
         if file.suffix == ".md":
-            print(file.read_text())
+            print(file.read_text(encoding="utf-8"))
     print("\n".join(map(str, files)))
 
 

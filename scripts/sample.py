@@ -40,6 +40,8 @@ def main() -> None:
     startup.start(common.batch_sizes(run.config))
     if not FLAGS.out and not FLAGS.npz:
         raise UserError("neither --out nor --npz is given; name a picture, an .npz, or both")
+    if FLAGS.labels == []:
+        raise UserError("--labels= is empty; name some labels, or leave it out for all classes")
     config = run.config
     generator = load_image_generator(run, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:

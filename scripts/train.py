@@ -4,6 +4,9 @@
         --workdir=runs/fsq_10 [--config.optimizer.learning_rate=2e-4] [--config.quantizer.levels="(8,8,8)"]
     python scripts/train.py --config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=10,scale=cpu \
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
+
+Tuples are written with or without brackets: --config.quantizer.levels=8,8,8 is the same. Where the last checkpoint is
+damaged, --checkpoint=STEP goes on from an earlier one.
 """
 
 import sys
@@ -25,6 +28,7 @@ from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 define_output_folder("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
+flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint to go on from, where the last one is damaged.")
 flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
 flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -69,6 +73,7 @@ def main() -> int:
             experiment.loop_config,
             experiment.start_from,
             note_time,
+            FLAGS.checkpoint,
         )
         status = "finished"
     except loop.Interrupted as e:

@@ -26,8 +26,9 @@ from flax.traverse_util import flatten_dict, unflatten_dict
 from fsq_repro.conversion.weight_files import locate, read_arrays
 from fsq_repro.errors import UserError, explained
 from fsq_repro.experiments.registry import kind_of
+from fsq_repro.factories import fields as config_fields
 from fsq_repro.files import atomic_directory
-from fsq_repro.runtime.checkpoints import Checkpoints
+from fsq_repro.runtime.checkpoints import Checkpoints, check_path
 from fsq_repro.runtime.run_dir import RunDir
 
 NO_DATA = [{}]  # an iterator's position before the first batch is the same for all sources
@@ -66,12 +67,14 @@ def import_run(config: Any, weights: str | os.PathLike, path: str | os.PathLike,
     Raises UserError for a run directory that exists, a config that cannot be built, no stage I, an unreadable file, or
     one whose names or shapes are not the config's.
     """
-    path = pathlib.Path(path).absolute()
+    path = RunDir(path).path.absolute()
+    check_path(path)
     if path.exists() and (not path.is_dir() or any(path.iterdir())):
         raise UserError(f"--workdir={path} exists already; an import needs a directory that is new or empty")
     with explained():
         arrays, sha256 = read_arrays(weights)
         kind = kind_of(config)
+        config_fields.check_all(config)
         trainer = kind.build_trainer(config, kind.load_stage1(config))
         facts = kind.facts(config, trainer)
         data_iterator = kind.train_iterator(config, kind.build_task(config), NO_DATA)

@@ -14,6 +14,7 @@ import numpy as np
 
 from fsq_repro.data import transforms
 from fsq_repro.data.images import to_unit_float
+from fsq_repro.data.position import PlacedIterator
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 
@@ -71,7 +72,8 @@ def train_iterator(
     """Returns an endless iterator over shuffled, augmented batches of this process's share of the source.
 
     Order and augmentation follow from `seed` alone, whatever the number of workers; every epoch is shuffled anew. The
-    iterator's position is saved and restored with `get_state` / `set_state` or `grain.checkpoint`.
+    iterator's position is saved and restored with `get_state` / `set_state` or `grain.checkpoint`, also with another
+    number of workers.
 
     Args:
       source: item i goes to process i mod `process_count`; ValueError where it has fewer items than these.
@@ -92,10 +94,13 @@ def train_iterator(
     # Few threads: small crops are bound by the interpreter, and decoding of large images releases it. A worker is one
     # core, and what it reads ahead are whole batches of its own: with 16 workers, one more each is plenty of memory.
     threads, ahead = (1, 1) if num_workers else (4, 8)
-    dataset = dataset.to_iter_dataset(grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead))
-    if num_workers:
-        dataset = dataset.mp_prefetch(grain.MultiprocessingOptions(num_workers=num_workers))
-    return iter(dataset)
+    options = grain.ReadOptions(num_threads=threads, prefetch_buffer_size=ahead)
+
+    def start_at(position: int) -> grain.DatasetIterator:
+        batches = dataset[position:].to_iter_dataset(options)
+        return iter(batches.mp_prefetch(grain.MultiprocessingOptions(num_workers)) if num_workers else batches)
+
+    return PlacedIterator(start_at)
 
 
 def token_iterator(source: TokenSource, *, batch_size: int, seed: int) -> grain.DatasetIterator:

@@ -1,6 +1,7 @@
 """From a config to all that the loop needs, whatever the kind of experiment."""
 
 import dataclasses
+import logging
 import pathlib
 from collections.abc import Callable, Iterable
 from typing import Any
@@ -12,9 +13,12 @@ from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
-from fsq_repro.factories import common, scorers, split_sizes, stage1_link
+from fsq_repro.factories import common, fields, scorers, split_sizes, stage1_link
+from fsq_repro.runtime import checkpoints
 from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.trainers.loop import LoopConfig, Trainer
+
+log = logging.getLogger(__name__)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -32,6 +36,8 @@ class Experiment:
 def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Experiment:
     """Builds and checks everything; writes nothing but caches of data.
 
+    A batch larger than the data set is told and allowed: it holds images of several epochs, each augmented by itself.
+
     Args:
       config: as resolved.
       run: the run directory; a run there must be one of this config.
@@ -40,10 +46,12 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
       ValueError, FileNotFoundError, UserError: one sentence that names the field, its value and what is allowed.
     """
     kind = kind_of(config)
+    fields.check_all(config)
     scorers.check_inception(config)
     common.check_devices(config)
     loop_config = common.build_loop(config)
     run = open_run(run)
+    checkpoints.check_path(run.checkpoints)
     run.check_resumable(config)
     known = stage1_link.known_fingerprint(run) if kind.needs else None
     stage1 = kind.load_stage1(config, fingerprint=known)
@@ -51,6 +59,11 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     task = kind.build_task(config)
     sources = [kind.build_source(config, split) for split in ("train", "validation")]
     split_sizes.check_split_sizes(config, sources[0])
+    if len(sources[0]) < config.batch_size:
+        log.warning(
+            "%s has %d training images, fewer than batch_size = %d: batches hold images more than once",
+            *(sources[0].name, len(sources[0]), config.batch_size),
+        )
     train, validation = (kind.build_items(config, stage1, source) for source in sources)
     checked = _some_items(validation, config.eval.batches * config.eval.batch_size)
     iterator = kind.train_iterator(config, task, train)

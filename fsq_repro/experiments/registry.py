@@ -18,6 +18,7 @@ KINDS: dict[str, Kind] = {
 
 def kind_of(config: ConfigDict) -> Kind:
     """The kind of experiment that a config describes. ValueError for an unknown trainer."""
-    if config.trainer not in KINDS:
-        raise ValueError(f"trainer = {config.trainer!r} is not one of {', '.join(KINDS)}")
-    return KINDS[config.trainer]
+    trainer = config.get("trainer")
+    if trainer not in KINDS:
+        raise ValueError(f"trainer = {trainer!r} is not one of {', '.join(KINDS)}")
+    return KINDS[trainer]

@@ -1,14 +1,11 @@
 """From a config of the image autoencoder to typed objects; see `common`."""
 
-import dataclasses
-import math
-
 import jax
 import jax.numpy as jnp
 import optax
 from ml_collections import ConfigDict
 
-from fsq_repro.factories import common
+from fsq_repro.factories import common, fields
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.models.discriminator import Discriminator
 from fsq_repro.quantizers import make_quantizer
@@ -17,7 +14,7 @@ from fsq_repro.trainers.autoencoder import AutoencoderTrainer, LossWeights
 
 def build_autoencoder(config: ConfigDict) -> Autoencoder:
     model = common.build_network(Autoencoder, config.model, quantizer=make_quantizer(**config.quantizer))
-    if config.data.resolution < 1 or config.data.resolution % model.stride:
+    if config.data.resolution % model.stride:
         raise ValueError(
             f"data.resolution = {config.data.resolution} must be a multiple of the stride, {model.stride} "
             "(model.stem_patch times 2 for each of model.channel_multipliers but the last)"
@@ -42,13 +39,11 @@ def check_networks(config: ConfigDict) -> None:
 
 
 def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
-    weights = LossWeights(config.loss.l2, config.loss.perceptual, config.loss.gan, config.loss.r1)
-    for name, weight in dataclasses.asdict(weights).items():
-        if not (weight >= 0 and math.isfinite(weight)):
-            raise ValueError(f"loss.{name} = {weight} must be a finite number >= 0")
+    fields.check_values(config)
     check_networks(config)
     model, c = build_autoencoder(config), config.optimizer
     discriminator = Discriminator(config.discriminator.channel_multiplier)
+    weights = LossWeights(config.loss.l2, config.loss.perceptual, config.loss.gan, config.loss.r1)
     if weights.gan:
         jax.eval_shape(lambda: discriminator.init(jax.random.key(0), blank_image(config)))
     return AutoencoderTrainer(
@@ -57,7 +52,7 @@ def build_trainer(config: ConfigDict) -> AutoencoderTrainer:
         optimizer=optax.adam(common.build_schedule(c, config.steps), b1=c.beta1, b2=c.beta2),
         weights=weights,
         resolution=config.data.resolution,
-        ema_decay=common.build_ema_decay(config),
+        ema_decay=config.ema_decay,
         perceptual_network=config.loss.perceptual_network,
         perceptual_path=config.loss.perceptual_path,
         accumulate_steps=config.accumulate_steps,

@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from ml_collections import ConfigDict
 
-from fsq_repro.factories import common
+from fsq_repro.factories import common, fields
 from fsq_repro.models.augreg_vit import load_augreg_vit
 from fsq_repro.models.code_predictor import CodePredictor
 from fsq_repro.trainers import big_vision_adafactor
@@ -16,9 +16,6 @@ from fsq_repro.trainers.code_predictor import CodePredictorState, CodePredictorT
 
 def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> CodePredictor:
     m = config.model
-    for field in ("token_std", "position_scale"):
-        if not 0 < m[field] < float("inf"):
-            raise ValueError(f"model.{field} = {m[field]} must be a finite number above 0")
     side = config.data.resolution
     model = common.build_network(CodePredictor, m, codebook_size=codebook_size, num_codes=num_codes, image_size=side)
     # Shapes only, of one layer: what the network refuses is refused here.
@@ -30,8 +27,7 @@ def build_model(config: ConfigDict, codebook_size: int, num_codes: int) -> CodeP
 
 def build_trainer(config: ConfigDict, coder: Any) -> CodePredictorTrainer:
     """Stage II over the codes of `coder`, an `inference.label_coder.LabelCoder`."""
-    if not 0 <= config.sampler.temperature < float("inf"):
-        raise ValueError(f"sampler.temperature = {config.sampler.temperature} must be a finite number >= 0")
+    fields.check_values(config)
     coder.task.check_evaluation(config.eval.to_dict())
     return CodePredictorTrainer(
         model=build_model(config, coder.model.quantizer.codebook_size, coder.model.code_grid**2),

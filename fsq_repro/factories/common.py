@@ -1,7 +1,7 @@
 """What the factories of all kinds share: from a config's fields to typed objects. Nothing below reads a ConfigDict.
 
-Every value is checked here, before anything is compiled or written: errors name the field, its value and what is
-allowed.
+What several fields must be together is checked here, and single ones by `fields`, before anything is compiled or
+written: errors name the field, its value and what is allowed.
 """
 
 import dataclasses
@@ -16,6 +16,8 @@ from ml_collections import ConfigDict
 
 from fsq_repro.data.pipeline import Augmentation, Prepare, eval_batches, train_iterator
 from fsq_repro.data.sources import Source, make_source
+from fsq_repro.errors import explained
+from fsq_repro.factories import fields
 from fsq_repro.quantizers import make_quantizer, quantizer_label
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import check_division
@@ -26,41 +28,24 @@ DTYPES = {"float32": jnp.float32, "bfloat16": jnp.bfloat16}
 
 def build_network(network: type[nn.Module], c: ConfigDict, **others: Any) -> nn.Module:
     """A network whose attributes are the fields of `config.model` and these others."""
-    if c.dtype not in DTYPES:
-        raise ValueError(f"model.dtype = {c.dtype!r} is not one of {', '.join(DTYPES)}")
-    fields = {field.name: c[field.name] for field in dataclasses.fields(network) if field.name in c}
-    return network(**fields | others | {"dtype": DTYPES[c.dtype]})
+    attributes = {field.name: c[field.name] for field in dataclasses.fields(network) if field.name in c}
+    return network(**attributes | others | {"dtype": DTYPES[c.dtype]})
 
 
 def build_schedule(c: ConfigDict, steps: int) -> optax.Schedule:
     """Learning rate: constant or cosine to 0, behind a linear warm-up."""
     rate, warmup_steps = c.learning_rate, c.warmup_steps
-    if c.schedule not in ("constant", "cosine"):
-        raise ValueError(f"optimizer.schedule = {c.schedule!r} is not one of constant, cosine")
-    if not rate > 0 or not 0 <= warmup_steps < steps:
-        raise ValueError(
-            f"optimizer.learning_rate = {rate} must be positive and optimizer.warmup_steps = {warmup_steps} in "
-            f"0 .. steps - 1 = {steps - 1}"
-        )
+    if warmup_steps >= steps:
+        raise ValueError(f"optimizer.warmup_steps = {warmup_steps} must be in 0 .. steps - 1 = {steps - 1}")
     if c.schedule == "cosine":
         return optax.warmup_cosine_decay_schedule(0.0, rate, warmup_steps, steps)
     # optax takes no warm-up for a rate of 0 all along.
     return optax.warmup_constant_schedule(0.0, rate, warmup_steps) if warmup_steps else optax.constant_schedule(rate)
 
 
-def build_ema_decay(config: ConfigDict) -> float:
-    """`config.ema_decay`, of the average of the parameters."""
-    if not 0 <= config.ema_decay < 1:
-        raise ValueError(f"ema_decay = {config.ema_decay} must be in [0, 1)")
-    return config.ema_decay
-
-
 def build_loop(config: ConfigDict) -> LoopConfig:
-    for name in ("steps", "batch_size", "log_every", "eval_every", "checkpoint_every"):
-        if config[name] < 1:
-            raise ValueError(f"{name} = {config[name]} must be at least 1")
-    fields = dataclasses.fields(LoopConfig)
-    return LoopConfig(**{f.name: config[f.name] for f in fields if f.name != "fsdp"}, fsdp=config.mesh.fsdp)
+    names = [f.name for f in dataclasses.fields(LoopConfig) if f.name != "fsdp"]
+    return LoopConfig(**{name: config[name] for name in names}, fsdp=config.mesh.fsdp)
 
 
 def check_devices(config: ConfigDict) -> None:
@@ -72,13 +57,19 @@ def check_devices(config: ConfigDict) -> None:
 
 def check_eval_batch(config: ConfigDict) -> None:
     size, devices = config.eval.batch_size, jax.device_count()
-    if size < 1 or size % devices:
-        raise ValueError(f"eval.batch_size = {size} must be a positive multiple of the {devices} devices")
+    if size % devices:
+        raise ValueError(f"eval.batch_size = {size} must be a multiple of the {devices} devices")
 
 
 def batch_sizes(*configs: ConfigDict) -> list[int]:
-    """The batches that all devices share: microbatches of training, and batches of evaluation."""
-    microbatches = [c.batch_size // max(c.accumulate_steps, 1) for c in configs]
+    """The batches that all devices share: microbatches of training, and batches of evaluation.
+
+    UserError for a field of these that is missing or cannot be.
+    """
+    with explained():
+        for c in configs:
+            fields.check(c, "batch_size", "accumulate_steps", "eval.batch_size")
+    microbatches = [c.batch_size // c.accumulate_steps for c in configs]
     return microbatches + [c.eval.batch_size for c in configs]
 
 

@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 from fsq_repro.data.dense_sources import make_dense_source
 from fsq_repro.data.pipeline import Augmentation
 from fsq_repro.data.sources import Source
-from fsq_repro.factories import common
+from fsq_repro.factories import common, fields
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.quantizers import make_quantizer
 from fsq_repro.tasks.base import Preparation, Task
@@ -55,6 +55,7 @@ def build_model(config: ConfigDict, task: Task) -> LabelAutoencoder:
 
 def build_trainer(config: ConfigDict) -> LabelAutoencoderTrainer:
     """Stage I."""
+    fields.check_values(config)
     task = build_task(config.task)
     model = build_model(config, task)
     task.check_evaluation(config.eval.to_dict())

@@ -34,6 +34,11 @@ class Stage1Need:
         if not config.stage1:
             raise UserError("stage1 is empty; give stage I's run directory, --config.stage1=DIR")
         run = open_run(config.stage1)
+        if not (run.path / "config.json").is_file():
+            raise UserError(
+                f"stage1 = {config.stage1} is not a run directory: {run.path.absolute()} has no config.json; where it "
+                "lies is told by --config.stage1=DIR in training, and by --stage1=DIR where a run is evaluated or used"
+            )
         found, pair = run.config.trainer, (config, run.config)
         if found != self.trainer:
             raise UserError(f"stage1 = {config.stage1} holds a run of the trainer {found!r}, not of {self.trainer!r}")

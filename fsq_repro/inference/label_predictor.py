@@ -60,10 +60,14 @@ class LabelPredictor:
     def predict(self, images: Sequence[np.ndarray], *, seed: int = 0) -> Iterator[Maps]:
         """Images uint8 (h, w, 3), each at least a patch high and wide -> maps of its size, see `Task.resized`.
 
-        Raises ValueError: an image is smaller than a patch.
+        Raises ValueError: an image is of another shape or dtype, or smaller than a patch.
         """
         model = self.trainer.model
         for i, image in enumerate(images):
+            if image.dtype != np.uint8 or image.ndim != 3 or image.shape[-1] != 3:
+                raise ValueError(
+                    f"image {i + 1} of {len(images)} is {image.dtype} {image.shape}, but must be uint8 (h, w, 3)"
+                )
             (height, width), least = image.shape[:2], model.patch_size
             if min(height, width) < least:
                 raise ValueError(

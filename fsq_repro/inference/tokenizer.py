@@ -1,7 +1,7 @@
 """`load_tokenizer(run_dir)`: the Python door to a trained stage-I autoencoder.
 
 tokenizer = load_tokenizer("runs/fsq_10")
-indices = tokenizer.encode(images)      # (B, H, W, 3) in [0, 1] -> int32 (B, h, w)
+indices = tokenizer.encode(images)      # (B, H, W, 3), uint8 or floats in [0, 1] -> int32 (B, h, w)
 images = tokenizer.decode(indices)
 """
 
@@ -13,6 +13,7 @@ import jax.numpy as jnp
 import numpy as np
 from ml_collections import ConfigDict
 
+from fsq_repro.data.images import to_unit_float
 from fsq_repro.errors import UserError, explained
 from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import stage1_link
@@ -61,16 +62,59 @@ class Tokenizer:
         return self.model.apply(variables, images, method=lambda m, x: m.quantizer(m.encode(x), train=False).indices)
 
     def encode(self, images: np.ndarray | jax.Array) -> jax.Array:
-        """Images float (B, H, W, 3) in [0, 1] -> indices int32 (B, h, w)."""
-        return self._encode(self.variables, sharding.put_local(images, self._mesh))
+        """Images (B, H, W, 3), uint8 in 0..255 or floats in [0, 1] -> indices int32 (B, h, w).
+
+        Raises ValueError: another shape, dtype or range. Inside a jitted function values are not known: only shape and
+        dtype are checked there.
+        """
+        return self._encode(self.variables, sharding.put_local(_unit_images(images), self._mesh))
 
     def decode(self, indices: np.ndarray | jax.Array) -> jax.Array:
-        """Indices int (B, h, w) -> images float32 (B, H, W, 3), clipped to [0, 1]."""
+        """Indices int (B, h, w) in 0 .. codebook_size - 1 -> images float32 (B, H, W, 3), clipped to [0, 1].
+
+        Raises ValueError: another shape, dtype or, outside jitted functions, range.
+        """
+        indices = _checked_indices(indices, self.codebook_size)
         return self._decode(self.variables, sharding.put_local(indices, self._mesh))
 
     def reconstruct(self, images: np.ndarray | jax.Array) -> tuple[jax.Array, jax.Array]:
-        """Images (B, H, W, 3) -> (reconstructions clipped to [0, 1], indices (B, h, w)) in one pass."""
-        return self._reconstruct(self.variables, sharding.put_local(images, self._mesh))
+        """Images as of `encode` -> (reconstructions clipped to [0, 1], indices (B, h, w)) in one pass."""
+        return self._reconstruct(self.variables, sharding.put_local(_unit_images(images), self._mesh))
+
+
+def _unit_images(images: np.ndarray | jax.Array) -> np.ndarray | jax.Array:
+    """Images as floats in [0, 1], which uint8 become; see `Tokenizer.encode`."""
+    if not isinstance(images, jax.Array):
+        images = np.asarray(images)
+    if images.ndim != 4 or images.shape[-1] != 3:
+        raise ValueError(f"images have the shape {images.shape}, but must be (B, H, W, 3)")
+    if images.dtype == np.uint8:
+        return to_unit_float(images)
+    if not jnp.issubdtype(images.dtype, jnp.floating):
+        raise ValueError(f"images have the dtype {images.dtype}, but must be uint8 in 0 .. 255 or floats in [0, 1]")
+    low, high = _range(images)
+    if not (low >= 0 and high <= 1):  # nor NaN
+        raise ValueError(f"images of floats must be in [0, 1], but reach from {low:g} to {high:g}; uint8 has 0 .. 255")
+    return images
+
+
+def _checked_indices(indices: np.ndarray | jax.Array, codebook_size: int) -> np.ndarray | jax.Array:
+    """The same indices; see `Tokenizer.decode`."""
+    if not isinstance(indices, jax.Array):
+        indices = np.asarray(indices)
+    if indices.ndim != 3 or not jnp.issubdtype(indices.dtype, jnp.integer):
+        raise ValueError(
+            f"indices have the shape {indices.shape} and the dtype {indices.dtype}, but must be whole numbers (B, h, w)"
+        )
+    low, high = _range(indices)
+    if low < 0 or high >= codebook_size:
+        raise ValueError(f"indices must be in 0 .. {codebook_size - 1}, but reach from {low:g} to {high:g}")
+    return indices
+
+
+def _range(x: np.ndarray | jax.Array) -> tuple[float, float]:
+    """Smallest and largest value; 0 and 0 where they are not known or there are none."""
+    return (0.0, 0.0) if isinstance(x, jax.core.Tracer) or not x.size else (float(x.min()), float(x.max()))
 
 
 def load_tokenizer(run: str | pathlib.Path | RunDir, *, weights: str = "ema", step: int | None = None) -> Tokenizer:

@@ -22,6 +22,7 @@ from fsq_repro.models.pretrained import FILE_HASHES, load_lpips_weights
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 FEATURE_SIDE = 64
+NETWORKS = (*FILE_HASHES, "efficientnet", "inception")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,9 +67,8 @@ def load_feature_network(name: str, path: str = "", resize: str = "adm") -> Feat
     """
     if name == "inception":
         return load_inception(path, resize)
-    names = [*FILE_HASHES, "efficientnet"]
-    if name not in names:
-        raise ValueError(f"feature network is {name!r}, but must be one of {sorted([*names, 'inception'])}.")
+    if name not in NETWORKS:
+        raise ValueError(f"feature network is {name!r}, but must be one of {sorted(NETWORKS)}.")
     if path:
         raise ValueError(f"feature network {name!r} takes no weight file, but its path is {path!r}.")
     if name == "efficientnet":

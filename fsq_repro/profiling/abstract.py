@@ -10,7 +10,7 @@ from jax.sharding import Mesh
 from ml_collections import ConfigDict
 
 from fsq_repro.experiments.registry import KINDS, kind_of
-from fsq_repro.factories import common
+from fsq_repro.factories import common, fields
 from fsq_repro.profiling.program_costs import matrix_flops
 from fsq_repro.runtime import sharding
 from fsq_repro.trainers.loop import LoopConfig, Trainer
@@ -60,6 +60,7 @@ def build_abstract(config: ConfigDict, stage1: ConfigDict | None = None) -> Abst
     ValueError and UserError say in one sentence which field has which value and what is allowed.
     """
     kind, stage1_model = kind_of(config), None
+    fields.check_all(config)
     if kind.needs:
         if config.stage1 or stage1 is None:
             stage1 = kind.needs.open(config).config

@@ -1,8 +1,13 @@
 """Checkpoints of the train state and of the data iterator's position (orbax's CheckpointManager behind one door)."""
 
+import gc
 import hashlib
+import itertools
+import logging
 import pathlib
 import shutil
+import sys
+import textwrap
 from collections.abc import Callable
 from typing import Any
 
@@ -10,10 +15,24 @@ import grain
 import jax
 import numpy as np
 import orbax.checkpoint as ocp
+from jax.experimental import multihost_utils
 
 from fsq_repro.errors import UserError
 from fsq_repro.files import check_room
 from fsq_repro.runtime import sharding
+
+log = logging.getLogger(__name__)
+
+
+def check_path(directory: pathlib.Path) -> None:
+    """UserError where checkpoints cannot be saved: orbax merges what the processes wrote by a glob of the whole path.
+
+    With [...] in the path that glob finds nothing, with * or ? perhaps another run's files too. TensorStore takes a
+    backslash for a slash.
+    """
+    path = str(directory.resolve())
+    if bad := [c for c in "[*?\\" if c in path]:
+        raise UserError(f"checkpoints cannot be saved in {path}: its path must not have the character {bad[0]}")
 
 
 class Checkpoints:
@@ -26,6 +45,8 @@ class Checkpoints:
             max_to_keep=2, create=create, enable_async_checkpointing=False, read_only=not create
         )
         self._directory = pathlib.Path(directory).resolve()
+        if create:
+            check_path(self._directory)
         if not create and not self._directory.is_dir():
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
         if create and jax.process_index() == 0:
@@ -62,13 +83,54 @@ class Checkpoints:
         `abstract_state` is a pytree of `jax.ShapeDtypeStruct` with the shardings wanted, `data_iterator` a grain
         iterator over the pipeline of the save.
 
-        Raises UserError for no such checkpoint, one of another architecture or, for an iterator, of other processes.
+        Raises UserError for no such checkpoint, one that cannot be read, one of another architecture or, for an
+        iterator, of other processes.
         """
-        step = self.latest_step() if step is None else step
-        if step is None:
+        step = self._chosen(step)
+        state, cause = self._try(step, abstract_state, data_iterator)
+        if cause:
+            raise UserError(
+                f"the checkpoint of step {step} in {self._directory} cannot be read ({cause}); "
+                f"{self._way_out(step, abstract_state, data_iterator)}"
+            )
+        return state
+
+    def resume(self, abstract_state: Any, data_iterator: Any, step: int | None = None) -> Any:
+        """`restore`, for training that goes on from `step`: checkpoints of later steps are set aside as STEP.damaged.
+
+        UserError also where one of them can be read: nothing that was trained is set aside.
+        """
+        step = self._chosen(step)
+        later = [s for s in self.steps if s > step]
+        for s in later:
+            if not self._try(s, abstract_state, data_iterator)[1]:
+                raise UserError(
+                    f"--checkpoint={step} would go back behind the checkpoint of step {s} in {self._directory}, which "
+                    "is intact; leave it out to go on from the last one, or train a copy of the run directory"
+                )
+        state = self.restore(abstract_state, data_iterator=data_iterator, step=step)
+        if later and jax.process_index() == 0:
+            for s in later:
+                names = (f"{s}.damaged{n or ''}" for n in itertools.count())
+                aside = next(path for path in map(self._directory.joinpath, names) if not path.exists())
+                (self._directory / str(s)).rename(aside)
+                log.warning("the damaged checkpoint of step %d is set aside as %s", s, aside)
+        if later:
+            multihost_utils.sync_global_devices("damaged checkpoints are set aside")
+            self._manager.reload()
+        return state
+
+    def _chosen(self, step: int | None) -> int:
+        """The step, which must have a checkpoint; None is the last."""
+        steps = self.steps
+        if not steps:
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
-        if step not in self._manager.all_steps():
-            raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {self.steps}")
+        if step is not None and step not in steps:
+            raise UserError(f"there is no checkpoint of step {step} in {self._directory}; there are {steps}")
+        return steps[-1] if step is None else step
+
+    def _read(self, step: int, abstract_state: Any, data_iterator: Any) -> Any:
+        """As `restore`, with errors of many kinds where files are damaged."""
         stored, wanted = _shapes(self._manager.item_metadata(step)["state"].tree), _shapes(abstract_state)
         for name in sorted(stored.keys() | wanted.keys()):
             if stored.get(name) != wanted.get(name):
@@ -81,6 +143,28 @@ class Checkpoints:
             self._check_processes(step)
             items["data"] = grain.checkpoint.CheckpointRestore(data_iterator)
         return self._manager.restore(step, args=ocp.args.Composite(**items))["state"]
+
+    def _try(self, step: int, abstract_state: Any, data_iterator: Any) -> tuple[Any, str]:
+        """The state and "", or None and why it cannot be read; UserError of another architecture or other processes."""
+        hook, sys.unraisablehook = sys.unraisablehook, lambda _: None  # orbax leaves other reads behind, which fail too
+        try:
+            try:
+                return self._read(step, abstract_state, data_iterator), ""
+            except UserError:
+                raise
+            except Exception as e:  # of orbax, TensorStore, grain, json
+                cause = f"{type(e).__name__}: {textwrap.shorten(str(e), 120)}"
+            gc.collect()
+            return None, cause
+        finally:
+            sys.unraisablehook = hook
+
+    def _way_out(self, step: int, abstract_state: Any, data_iterator: Any) -> str:
+        """What a user can do whose checkpoint of `step` is damaged."""
+        for other in sorted(set(self.steps) - {step}, reverse=True):
+            if not self._try(other, abstract_state, data_iterator)[1]:
+                return f"the newest intact one is of step {other}: --checkpoint={other} takes it"
+        return "there is no other that is intact; train the run anew, with another --workdir"
 
     def _check_processes(self, step: int) -> None:
         """Each process has its own position in its own part of the data."""

@@ -5,6 +5,7 @@ process watches over all. If one dies, JAX ends the others: after `HEARTBEAT_S`,
 """
 
 import ctypes
+import logging
 import os
 import signal
 import sys
@@ -17,6 +18,8 @@ from jax._src.clusters import ClusterEnv, K8sCluster  # JAX has no public way to
 from jax.experimental import multihost_utils
 
 from fsq_repro.errors import UserError
+
+log = logging.getLogger(__name__)
 
 HEARTBEAT_S = 20  # a process that was not heard of for so long is dead
 START_S = 300  # in which all processes must have started
@@ -42,7 +45,9 @@ def connect() -> None:
                 f"JAX_NUM_PROCESSES = {processes} needs JAX_COORDINATOR_ADDRESS, the first one's HOST:PORT, which is "
                 f"{address!r}, and JAX_PROCESS_ID in 0 .. {processes - 1}, which is {process}"
             )
-    _last_words(f"the {processes} processes of the run did not all find each other within {START_S} s")
+    alone = "JAX_NUM_PROCESSES=1 makes this one a run by itself"
+    log.info("waiting up to %d s for all %d processes of the run, which %s; %s", START_S, processes, _who_says(), alone)
+    _last_words(f"the {processes} processes of the run did not all find each other within {START_S} s; {alone}")
     try:
         jax.distributed.initialize(
             address,
@@ -64,6 +69,13 @@ def connect() -> None:
         "same command, started again for all, resumes from the last checkpoint"
     )
     sys.excepthook = _wait_for_the_cause
+
+
+def _who_says() -> str:
+    """Where the number of processes comes from: an interactive shell may have a job's variables and be alone."""
+    variables = ("JAX_NUM_PROCESSES", "SLURM_NTASKS", "OMPI_COMM_WORLD_SIZE")
+    told = next((name for name in variables if name in os.environ), None)
+    return f"{told} = {os.environ[told]} announces" if told else "the cluster announces"
 
 
 def _whole_number(variable: str, least: int) -> int:

@@ -11,6 +11,7 @@ import dataclasses
 import functools
 import hashlib
 import json
+import os
 import pathlib
 from typing import Any
 
@@ -106,10 +107,10 @@ Measurements = dict[MetricKey, Measured]
 
 
 class RunDir:
-    """A run directory, at `path`, that is read once. UserError where a file is missing or broken."""
+    """A run directory, at `path` (~ is the home), that is read once. UserError where a file is missing or broken."""
 
     def __init__(self, path: str | pathlib.Path) -> None:
-        self.path = pathlib.Path(path)
+        self.path = pathlib.Path(os.path.expanduser(path))
 
     @functools.cached_property
     def config(self) -> ConfigDict:
@@ -167,7 +168,12 @@ class RunDir:
             )
 
     def write_config(self, config: ConfigDict, **origin: Any) -> None:
-        """Writes `config.json`: the resolved config, and where it came from (file, command, versions, revision)."""
+        """Writes `config.json`: the resolved config, and where it came from (file, command, versions, revision).
+
+        The path in `stage1` becomes an absolute one, so that the run can be used from any folder.
+        """
+        if config.get("stage1"):
+            config = changed(config, {"stage1": str(RunDir(config.stage1).path.absolute())})
         write_json(self.path / "config.json", {"config": config_as_json(config), **origin})
         self.__dict__.pop("config", None)
 

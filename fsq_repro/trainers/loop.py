@@ -74,6 +74,7 @@ def train(
     config: LoopConfig,
     start_from: Callable[[Any], Any] = lambda state: state,
     on_checkpoint: Callable[[], None] = lambda: None,
+    checkpoint: int | None = None,
 ) -> Any:
     """Trains to `config.steps`, from the last checkpoint of `run_path` if there is one; returns the final state.
 
@@ -82,9 +83,11 @@ def train(
       evaluation_batches: makes the iterable of validation batches for the check during training.
       start_from: what a new run's initial state goes through: published weights come in here.
       on_checkpoint: called when a checkpoint has been saved.
+      checkpoint: step of the checkpoint to go on from where later ones are damaged, see `Checkpoints.resume`.
 
     Raises:
-      UserError: a loss was not finite, a checkpoint does not fit the config, or a batch cannot be made.
+      UserError: a loss was not finite, a checkpoint does not fit the config or cannot be read, or a batch cannot be
+        made.
       Interrupted: after SIGTERM or SIGINT.
     """
     is_main = jax.process_index() == 0
@@ -95,12 +98,12 @@ def train(
     # ---- State
     key = jax.random.key(config.seed)
     checkpoints = Checkpoints(run_path / "checkpoints")
-    if checkpoints.latest_step() is None:
+    if checkpoints.latest_step() is None and checkpoint is None:
         state = start_from(init_state(trainer.init_state, key, mesh))
         log.info("parameters:\n%s", parameter_overview.get_parameter_overview(state.params, include_stats=False))
     else:
         abstract = place_state(jax.eval_shape(trainer.init_state, key), mesh)
-        state = checkpoints.restore(abstract, data_iterator=data_iterator)
+        state = checkpoints.resume(abstract, data_iterator, checkpoint)
         log.info("resumed from step %d", int(state.step))
     step = first = int(state.step)
     if step >= config.steps:

@@ -2,6 +2,7 @@ import dataclasses
 import json
 import re
 import sys
+import time
 
 import grain
 import numpy as np
@@ -106,11 +107,49 @@ def test_resuming_gives_the_same_batches(position, tmp_path):
     assert_same([next(by_handler) for _ in range(5)], expected)
 
 
-def test_worker_processes_change_nothing(monkeypatch):
+@pytest.fixture
+def parsed_flags(monkeypatch):
+    """grain's workers read absl flags, which scripts have parsed."""
     monkeypatch.setattr(sys, "argv", ["test"])
-    flags.FLAGS(sys.argv)  # grain's workers read absl flags, which scripts have parsed
-    augmented = dict(augmentation=Augmentation(flip=True, crop="random_resized"))
-    assert_same(batches(8, num_workers=2, **augmented), batches(8, **augmented))
+    flags.FLAGS(sys.argv)
+
+
+def drawn(position, tmp_path, count, **settings):
+    """Batches from a saved position on, None for the start, and the position after them."""
+    iterator, handler = train_iterator(Numbered(24), **settings), grain.checkpoint.CheckpointHandler()
+    if position:
+        handler.restore(position, iterator)
+    found = [next(iterator) for _ in range(count)]
+    after = tmp_path / f"{time.monotonic_ns()}"
+    after.mkdir()
+    handler.save(after, iterator)
+    iterator.close()
+    return found, after
+
+
+def test_a_run_goes_on_with_any_number_of_workers(parsed_flags, tmp_path):
+    """An unbroken run's batches, in their order, of the second of two processes over three epochs."""
+    augmented = dict(augmentation=Augmentation(flip=True, crop="random_resized"), process_index=1, process_count=2)
+    settings = dict(batch_size=4, resolution=8, seed=3, **augmented)
+    whole, end = drawn(None, tmp_path, 9, **settings)
+    parts, position = [], None
+    for num_workers, count in ((0, 2), (2, 3), (1, 4)):
+        found, position = drawn(position, tmp_path, count, num_workers=num_workers, **settings)
+        parts += found
+    assert_same(parts, whole)
+    (file,) = position.glob("*.json")
+    assert file.read_text() == (end / file.name).read_text()
+
+
+@pytest.mark.parametrize("num_workers", [0, 1, 2])
+@pytest.mark.parametrize("position", [0, 1, 4])
+def test_positions_that_grain_saved_itself_are_understood(num_workers, position):
+    """As they stood in checkpoints of runs with workers: a position for each."""
+    shares = [len(range(worker, position, num_workers)) for worker in range(num_workers)]
+    saved = {"next_index_in_cycle": 0, "iterators_in_use_states": [{"next_index": share} for share in shares]}
+    iterator = train_iterator(Numbered(24), batch_size=4, resolution=8, seed=0, augmentation=PLAIN)
+    iterator.set_state(saved if num_workers else {"next_index": position})
+    assert_same([next(iterator)], batches(position + 1)[-1:])
 
 
 def test_flips_half_of_the_items_and_all_their_keys():

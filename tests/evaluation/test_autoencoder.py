@@ -7,7 +7,7 @@ import pytest
 
 from fsq_repro.data.images import to_uint8, to_unit_float
 from fsq_repro.evaluation import autoencoder
-from fsq_repro.factories import common, scorers
+from fsq_repro.factories import common, fields, scorers
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
@@ -18,6 +18,13 @@ from tests.tiny import NoiseSource, save_untrained, tiny_config
 IMAGES = {"train": 32, "test": 20}  # the second no multiple of a batch
 QUALITY = {"psnr", "ssim", "mse"}
 USAGE = {"tokens", "codes_used", "usage", "entropy_bits", "perplexity", "uniform_usage"}
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configs_may_have_the_toy_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fields, "NETWORKS", (*fields.NETWORKS, "toy"))
+        yield
 
 
 @pytest.fixture

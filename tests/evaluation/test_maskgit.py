@@ -13,7 +13,7 @@ from fsq_repro.errors import UserError
 from fsq_repro.evaluation import maskgit, sampling
 from fsq_repro.evaluation.sampler_search import SamplerSearch
 from fsq_repro.experiments.experiment import build_experiment
-from fsq_repro.factories import common, scorers
+from fsq_repro.factories import common, fields, scorers
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.metrics.class_agreement import ClassProbe
 from fsq_repro.metrics.frechet import Moments, frechet_distance
@@ -62,6 +62,13 @@ class Split(NoiseSource):
 
     def __getitem__(self, index):
         return super().__getitem__(index + 1000 * ("train", "validation", "test").index(self.split))
+
+
+@pytest.fixture(scope="module", autouse=True)
+def configs_may_have_the_toy_network():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(fields, "NETWORKS", (*fields.NETWORKS, "toy"))
+        yield
 
 
 @pytest.fixture(scope="module")

@@ -41,9 +41,3 @@ def test_facts_name_the_quantizer(arg, quantizer, levels):
     facts = kind_of(config).facts(config, autoencoder.build_trainer(config))
     assert (facts["quantizer"], facts["levels"]) == (quantizer, levels)
     assert facts["codebook_size"] == (240 if levels else 256) and (facts["num_tokens"], facts["stage"]) == (16, 1)
-
-
-@pytest.mark.parametrize("value", [-0.1, 1.0, float("nan")])
-def test_a_bad_decay_is_named(value):
-    with pytest.raises(ValueError, match=rf"^ema_decay = {value} must be in \[0, 1\)$"):
-        common.build_ema_decay(ConfigDict({"ema_decay": value}))

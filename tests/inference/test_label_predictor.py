@@ -128,3 +128,18 @@ def test_a_picture_smaller_than_a_patch(size):
         ValueError, match=f"image 2 of [0-9]+ has {size[0]} x {size[1]} pixels, .* at least 4 x 4, the size of"
     ):
         next(predictor.predict(pictures((4, 4), size)))
+
+
+@pytest.mark.parametrize(
+    ("bad", "words"),
+    [
+        (np.zeros((8, 8, 3), np.float32), "float32 (8, 8, 3)"),
+        (np.zeros((8, 8), np.uint8), "uint8 (8, 8)"),
+        (np.zeros((8, 8, 4), np.uint8), "uint8 (8, 8, 4)"),
+    ],
+)
+def test_a_picture_that_is_none(bad, words):
+    predictor = LabelPredictor(FakeTrainer(ColorizationTask()), {}, step=1, batch_size=2)
+    with pytest.raises(ValueError) as e:
+        next(predictor.predict([*pictures((8, 8)), bad]))
+    assert str(e.value) == f"image 2 of 2 is {words}, but must be uint8 (h, w, 3)"

@@ -84,6 +84,23 @@ def test_several_processes_are_connected(connected, environment, args, all_devic
 @pytest.mark.parametrize(
     ("environment", "words"),
     [
+        (SLURM, "all 2 processes of the run, which SLURM_NTASKS = 2 announces"),  # also of a shell of `srun --pty`
+        (OPEN_MPI, "all 4 processes of the run, which OMPI_COMM_WORLD_SIZE = 4 announces"),
+        (TOLD | SLURM, "all 2 processes of the run, which JAX_NUM_PROCESSES = 2 announces"),
+    ],
+)
+def test_what_is_waited_for_is_said_before(connected, monkeypatch, environment, words):
+    said = []
+    monkeypatch.setattr(processes.log, "info", lambda text, *values: said.append(text % values))
+    ((_, options),), _ = connected(environment)
+    (sentence,) = said
+    assert words in sentence and f"up to {options['initialization_timeout']} s" in sentence
+    assert sentence.endswith("; JAX_NUM_PROCESSES=1 makes this one a run by itself")
+
+
+@pytest.mark.parametrize(
+    ("environment", "words"),
+    [
         ({"JAX_NUM_PROCESSES": "two"}, "JAX_NUM_PROCESSES = 'two' must be a whole number of at least 1"),
         ({"JAX_NUM_PROCESSES": "0"}, "JAX_NUM_PROCESSES = '0'"),
         ({"JAX_NUM_PROCESSES": "2", "JAX_PROCESS_ID": "0"}, "JAX_COORDINATOR_ADDRESS"),

@@ -240,6 +240,10 @@ def test_stage2_trains_evaluates_and_samples_and_bad_input_changes_nothing(tmp_p
         "other resolution": (stage2_command(fresh, stage1, pictures, data__resolution="32"), "data.resolution 16"),
         "other autoencoder": (stage2_command(run, other, pictures), "holds other weights"),
         "label out of range": (command(*sample, "--labels=0,1", f"--out={nothing}"), "label 1 is out of range"),
+        "no label": (
+            command(*sample, "--labels=", f"--out={nothing}"),
+            "--labels= is empty; name some labels, or leave",
+        ),
     }
     before = {p: p.read_bytes() for d in (run, stage1, empty) for p in d.rglob("*") if p.is_file()}
     check_refusals(cases, tmp_path)

@@ -194,8 +194,8 @@ def test_division_is_checked_before_anything_is_built(tmp_path):
             {"accumulate_steps": 3},
             "accumulate_steps = 3 must divide the 2 examples that each of the 4 devices has of batch_size = 8",
         ),
-        ({"accumulate_steps": 0}, "accumulate_steps = 0 must be at least 1"),
-        ({"eval.batch_size": 6}, "eval.batch_size = 6 must be a positive multiple of the 4 devices"),
+        ({"accumulate_steps": 0}, "accumulate_steps = 0 must be a whole number >= 1"),
+        ({"eval.batch_size": 6}, "eval.batch_size = 6 must be a multiple of the 4 devices"),
         ({"mesh.fsdp": 3}, "mesh.fsdp = 3 must divide the number of devices, 4"),
     ):
         bad = config.copy_and_resolve_references()

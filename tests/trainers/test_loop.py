@@ -183,3 +183,23 @@ def test_batches_read_ahead_are_not_waited_for(tmp_path):
     metrics = wait_of_training(tmp_path, make, grain.ReadOptions(num_threads=16, prefetch_buffer_size=64))
     waited = sum(m["data_wait"] * 10 * 8 / m["images_per_second"] for m in metrics)
     assert 0 < waited < 0.25 * sum(made[:20])
+
+
+def test_training_goes_on_from_the_checkpoint_before_a_damaged_one(tmp_path):
+    """Not by itself, and to the state and the position in the data of an unbroken run."""
+
+    def counted(path: pathlib.Path, checkpoint: int | None = None):
+        data = iter(grain.MapDataset.range(100).map(lambda i: {"image": np.full(8, i, np.float32)}).to_iter_dataset())
+        config = loop.LoopConfig(seed=0, steps=6, batch_size=8, log_every=10, eval_every=100, checkpoint_every=2)
+        return loop.train(Counter(), data, list, path, config, checkpoint=checkpoint), data.get_state()
+
+    with pytest.raises(UserError, match="no checkpoint in"):
+        counted(tmp_path, checkpoint=4)
+    whole, position = counted(tmp_path)
+    (tmp_path / "checkpoints" / "6" / "state" / "_METADATA").write_bytes(b"")
+    with pytest.raises(UserError, match=r"step 6 in \S+ cannot be read \(.*: --checkpoint=4 takes it"):
+        counted(tmp_path)
+    parts, end = counted(tmp_path, checkpoint=4)
+    assert_same(whole, parts)
+    assert end == position == {"next_index": 6}
+    assert Checkpoints(tmp_path / "checkpoints", create=False).steps == [4, 6]
