@@ -3,9 +3,10 @@
 from fsq_repro.quantizers.base import Quantized
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
 from fsq_repro.quantizers.fsq import FSQ, suggest_levels
+from fsq_repro.quantizers.l2_vq import L2VectorQuantizer
 from fsq_repro.quantizers.level_sets import level_sets
 from fsq_repro.quantizers.registry import QUANTIZERS, make_quantizer, quantizer_label
 from fsq_repro.quantizers.vq import VectorQuantizer
 
-__all__ = ["FSQ", "QUANTIZERS", "EmaVectorQuantizer", "Quantized", "VectorQuantizer"]
+__all__ = ["FSQ", "QUANTIZERS", "EmaVectorQuantizer", "L2VectorQuantizer", "Quantized", "VectorQuantizer"]
 __all__ += ["level_sets", "make_quantizer", "quantizer_label", "suggest_levels"]

@@ -113,6 +113,18 @@ def check_channels(name: str, x: jax.Array, num_channels: int) -> None:
         raise ValueError(f"{name} has dtype {x.dtype}, but must be floating point.")
 
 
+def joined(**parts: object) -> str:
+    """For `ablation`, what holds: joined(narrow=True, no_entropy=False, sync=True) -> "narrow_sync"."""
+    return "_".join(name for name, holds in parts.items() if holds)
+
+
+def check_at_least_0(module: nn.Module, *fields: str) -> None:
+    """Raises ValueError unless these fields of the module are finite numbers of at least 0."""
+    for name in fields:
+        if not 0 <= getattr(module, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(module, name)}, but must be a finite number of at least 0.")
+
+
 def check_indices(indices: jax.Array) -> None:
     """Raises ValueError unless the indices are integers."""
     if not jnp.issubdtype(indices.dtype, jnp.integer):

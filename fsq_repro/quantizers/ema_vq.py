@@ -12,7 +12,8 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
+from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, joined, usage_metrics
+from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes
 
 COUNT_FLOOR = 1e-12  # of counts: where decay goes below, the code keeps its direction
@@ -36,6 +37,7 @@ class EmaVectorQuantizer(LearnedCodebook):
       commitment_cost: weight of mean((z - sg(q))^2), z standardised; all of UViM's configs have 0.
       splitting: whether unused codes are replaced.
       standardize: whether each vector of the encoder's output is brought to zero mean and unit variance first.
+      gradient: of the codes, "ste" or "rotation" (see `gradients`).
     """
 
     momentum: float = 0.995
@@ -44,16 +46,18 @@ class EmaVectorQuantizer(LearnedCodebook):
     commitment_cost: float = 0.0
     splitting: bool = True
     standardize: bool = True
+    gradient: str = "ste"
 
     @property
     def ablation(self) -> str:
-        return "" if self.splitting else "no_splitting"
+        return joined(no_splitting=not self.splitting, rotation=self.gradient == "rotation")
 
     def setup(self) -> None:
         self.check_sizes()
         for name, below in (("momentum", 1), ("perturbation", 1), ("min_count", 1), ("commitment_cost", float("inf"))):
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 and less than {below}.")
+        check_gradient(self.gradient)
         K, D = self.codebook_size, self.embedding_dim
         normal = nn.initializers.normal(stddev=K**-0.5)
         self.dictionary = self.variable("quantizer", "dictionary", lambda: normal(self.make_rng("quantizer"), (K, D)))
@@ -81,7 +85,7 @@ class EmaVectorQuantizer(LearnedCodebook):
                 self.put_variable("batch", "dictionary", sums_KxD)
             if self.is_mutable_collection("quantizer"):
                 metrics |= self.update(counts_K, sums_KxD)
-        codes = straight_through(z_NxD, q_NxD).astype(z.dtype).reshape(z.shape)
+        codes = pass_gradient(z_NxD, q_NxD, self.gradient).astype(z.dtype).reshape(z.shape)
         return Quantized(codes, indices, loss, metrics)
 
     def update(self, batch_counts_K: jax.Array, batch_sums_KxD: jax.Array) -> dict[str, jax.Array]:

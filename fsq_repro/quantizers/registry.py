@@ -7,9 +7,15 @@ from flax import linen as nn
 
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
 from fsq_repro.quantizers.fsq import FSQ
+from fsq_repro.quantizers.l2_vq import L2VectorQuantizer
 from fsq_repro.quantizers.vq import VectorQuantizer
 
-QUANTIZERS: dict[str, type[nn.Module]] = {"fsq": FSQ, "vq": VectorQuantizer, "ema_vq": EmaVectorQuantizer}
+QUANTIZERS: dict[str, type[nn.Module]] = {
+    "fsq": FSQ,
+    "vq": VectorQuantizer,
+    "l2_vq": L2VectorQuantizer,
+    "ema_vq": EmaVectorQuantizer,
+}
 
 
 def make_quantizer(name: str, **fields: Any) -> nn.Module:

@@ -14,7 +14,7 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer, registry
+from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, L2VectorQuantizer, VectorQuantizer, registry
 from fsq_repro.quantizers.base import usage_metrics
 from fsq_repro.quantizers.fsq import bound
 
@@ -69,24 +69,51 @@ def fsq(variant: str) -> Row:
     )
 
 
-LARGE = {"codebook_size": 2**14}
 SIZES = (("codebook_size", 0), ("codebook_size", 2**31), ("embedding_dim", 2.0))  # that no codebook has
+
+
+def learned(module, **rest):
+    """Row of a quantizer with a codebook of so many codes of so many channels."""
+    given = {"large": {"codebook_size": 2**14}, "refused": SIZES} | rest
+    return Row(module, **given)
+
+
+def turned(z, codes, entries):
+    """The rotation and scaling that takes each z to its code, held fixed, by a reflection at z + code and one at z."""
+    u, v = (x / jnp.linalg.norm(x, axis=-1, keepdims=True) for x in jax.lax.stop_gradient((z, entries)))
+    r = (u + v) / jnp.linalg.norm(u + v, axis=-1, keepdims=True)
+    z_norm, norm = (jnp.linalg.norm(x, axis=-1, keepdims=True) for x in jax.lax.stop_gradient((z, entries)))
+    out = z - 2 * jnp.sum(z * r, -1, keepdims=True) * r + 2 * jnp.sum(z * u, -1, keepdims=True) * v
+    return norm / z_norm * out
+
 
 QUANTIZERS = {
     "fsq": fsq("paper"),
     "fsq_corrected": fsq("corrected"),
-    "vq": Row(
+    "vq": learned(
         VectorQuantizer(64, 6),
-        LARGE,
-        (*SIZES, ("commitment_cost", -1.0), ("entropy_temperature", 0.0)),
+        refused=(*SIZES, ("commitment_cost", -1.0), ("entropy_temperature", 0.0), ("gradient", "none")),
         has_loss=True,
         ablation="narrow",
         learned=True,
     ),
-    "ema_vq": Row(
+    "vq_rotation": learned(
+        VectorQuantizer(64, 6, gradient="rotation"),
+        smooth=turned,
+        has_loss=True,
+        ablation="narrow_rotation",
+        learned=True,
+    ),
+    "l2_vq": learned(
+        L2VectorQuantizer(64, 6),
+        smooth=lambda z, codes, entries: z / jnp.linalg.norm(z, axis=-1, keepdims=True),
+        has_loss=True,
+        learned=True,
+        computed=True,
+    ),
+    "ema_vq": learned(
         EmaVectorQuantizer(64, 6),
-        LARGE,
-        (*SIZES, ("momentum", 1.0), ("min_count", -0.1)),
+        refused=(*SIZES, ("momentum", 1.0), ("min_count", -0.1), ("gradient", "none")),
         smooth=lambda z, codes, entries: jax.nn.standardize(z, axis=-1),
         state=("counts", "dictionary"),
         computed=True,

@@ -16,6 +16,14 @@ def test_quantizers_by_name():
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 256, "entropy_ratio": 0.0}, "vq_no_entropy"),
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 32}, "vq_narrow"),
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 2, "entropy_ratio": 0.0}, "vq_narrow_no_entropy"),
+        (
+            {"name": "vq", "codebook_size": 4, "embedding_dim": 64, "gradient": "rotation", "sync_nu": 0.2},
+            "vq_rotation_sync",
+        ),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 64, "affine_lr": 10.0}, "vq_affine"),
+        ({"name": "l2_vq", "codebook_size": 4, "embedding_dim": 8}, "l2_vq"),
+        ({"name": "l2_vq", "codebook_size": 4, "embedding_dim": 8, "entropy_ratio": 0.1}, "l2_vq_entropy"),
+        ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "gradient": "rotation"}, "ema_vq_rotation"),
         ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "splitting": False}, "ema_vq_no_splitting"),
     ],
 )
@@ -26,7 +34,7 @@ def test_an_ablation_has_a_name_of_its_own(fields, label):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "lfq"}, "^quantizer.name = 'lfq' is not one of fsq, vq, ema_vq$"),
+        ({"name": "none"}, "^quantizer.name = 'none' is not one of fsq, vq, l2_vq, .*ema_vq"),
         ({"name": "fsq", "codebook_size": 4}, "quantizer.codebook_size is not a field of quantizer 'fsq', which has b"),
         ({"name": "fsq", "parent": None}, "quantizer.parent is not a field"),
     ],
