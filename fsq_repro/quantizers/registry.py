@@ -5,6 +5,7 @@ from typing import Any
 
 from flax import linen as nn
 
+from fsq_repro.quantizers.ema_restart import EmaRestartQuantizer
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
 from fsq_repro.quantizers.fsq import FSQ
 from fsq_repro.quantizers.l2_vq import L2VectorQuantizer
@@ -15,6 +16,7 @@ QUANTIZERS: dict[str, type[nn.Module]] = {
     "vq": VectorQuantizer,
     "l2_vq": L2VectorQuantizer,
     "ema_vq": EmaVectorQuantizer,
+    "ema_restart": EmaRestartQuantizer,
 }
 
 

@@ -14,7 +14,14 @@ from flax import linen as nn
 from jax.sharding import AxisType, NamedSharding
 from jax.sharding import PartitionSpec as P
 
-from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, L2VectorQuantizer, VectorQuantizer, registry
+from fsq_repro.quantizers import (
+    FSQ,
+    EmaRestartQuantizer,
+    EmaVectorQuantizer,
+    L2VectorQuantizer,
+    VectorQuantizer,
+    registry,
+)
 from fsq_repro.quantizers.base import usage_metrics
 from fsq_repro.quantizers.fsq import bound
 
@@ -34,7 +41,7 @@ class Row:
       large: fields that make its codebook one of 2^14 codes.
       refused: settings that do not exist, as (field, value); the message starts with both.
       smooth: (z, codes, entries) -> the differentiable function of z whose gradient the codes have in training, given
-        the codes of that call and what `indices_to_codes` has for its indices.
+        the codes of that call and what `indices_to_codes` has for its indices; equal to `smooth_atol`.
       has_loss: whether the loss in training is other than 0.
       training_codes: the state whose codebook holds the codes of a call in training, "before" or "after" its update;
         "none" where noise leads away from them.
@@ -49,6 +56,7 @@ class Row:
     large: dict[str, Any]
     refused: tuple[tuple[str, Any], ...]
     smooth: Smooth = lambda z, codes, entries: z
+    smooth_atol: float = 1e-7
     has_loss: bool = False
     training_codes: str = "before"
     levels: tuple[int, ...] | None = None
@@ -100,6 +108,7 @@ QUANTIZERS = {
     "vq_rotation": learned(
         VectorQuantizer(64, 6, gradient="rotation"),
         smooth=turned,
+        smooth_atol=2e-6,
         has_loss=True,
         ablation="narrow_rotation",
         learned=True,
@@ -110,6 +119,20 @@ QUANTIZERS = {
         has_loss=True,
         learned=True,
         computed=True,
+    ),
+    "ema_restart": learned(
+        EmaRestartQuantizer(32, 6, min_count=0.5),
+        refused=(*SIZES, ("momentum", 1.0), ("min_count", -0.1), ("smoothing", -1.0), ("gradient", "none")),
+        has_loss=True,
+        state=("codebook", "counts", "sums"),
+    ),
+    "ema_restart_kmeans": learned(
+        EmaRestartQuantizer(32, 6, min_count=0.5, reset=True, smoothing=1e-5, kmeans_rounds=3, gradient="rotation"),
+        smooth=turned,
+        smooth_atol=2e-6,
+        has_loss=True,
+        state=("codebook", "counts", "sums"),
+        ablation="reset_smoothed_kmeans_rotation",
     ),
     "ema_vq": learned(
         EmaVectorQuantizer(64, 6),
@@ -146,7 +169,7 @@ def evaluate(module, variables, z):
 
 @pytest.fixture(params=QUANTIZERS, scope="module")
 def case(request):
-    """Row, its module, z of values that all dtypes hold exactly, variables."""
+    """Row, its module, z of values that all dtypes hold exactly, variables after a training step has set the state."""
     return make_case(request.param)
 
 
@@ -155,7 +178,9 @@ def make_case(name):
     module = QUANTIZERS[name].module
     z = np.random.default_rng(0).normal(0, 1.5, (*SHAPE, module.num_channels)).astype(jnp.bfloat16).astype(np.float32)
     init = jax.jit(lambda key, z: module.init(key, z, train=True))
-    return QUANTIZERS[name], module, jnp.asarray(z), init(jax.random.key(1), z)
+    variables, z = init(jax.random.key(1), z), jnp.asarray(z)
+    state = step(module, variables, 0.9 * z, weights_like(z), 0.0)[1]
+    return QUANTIZERS[name], module, z, variables | ({"quantizer": state} if state else {})
 
 
 def test_shapes_and_dtypes(case):
@@ -234,7 +259,7 @@ def test_gradient_of_the_codes(case):
     quantized, _, (_, got) = step(module, variables, z, weights_like(z), 0.0)
     entries = module.apply(variables, quantized.indices, method="indices_to_codes")
     smooth = jax.jit(jax.grad(lambda z, *rest: jnp.sum(weights_like(z) * row.smooth(z, *rest))))
-    np.testing.assert_allclose(got, smooth(z, quantized.codes, entries), rtol=1e-6, atol=1e-7)
+    np.testing.assert_allclose(got, smooth(z, quantized.codes, entries), rtol=1e-6, atol=row.smooth_atol)
 
 
 def test_state_changes_in_training_alone(case):
