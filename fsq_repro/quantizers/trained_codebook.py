@@ -55,12 +55,7 @@ class TrainedCodebook(LearnedCodebook):
         q_NxD = codebook_KxD[indices_N]
         loss, metrics = jnp.zeros((), jnp.float32), usage_metrics(indices_N, self.codebook_size)
         if train:
-            terms = {}
-            if self.commitment_cost:
-                difference_NxD = jax.lax.stop_gradient(q_NxD) - x_NxD
-                terms["commitment_loss"] = self.commitment_cost * jnp.mean(jnp.square(difference_NxD))
-            if self.codebook_cost:
-                terms["codebook_loss"] = self.codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
+            terms = distance_terms(x_NxD, q_NxD, self.commitment_cost, self.codebook_cost)
             if self.entropy_ratio:
                 terms["entropy_loss"] = self.entropy_ratio * entropy
             loss = sum(terms.values(), loss)
@@ -70,3 +65,15 @@ class TrainedCodebook(LearnedCodebook):
             codes_NxD += self.sync_nu * (q_NxD - jax.lax.stop_gradient(q_NxD))
         codes = codes_NxD.reshape(z.shape).astype(z.dtype)
         return Quantized(codes, indices_N.reshape(z.shape[:-1]), loss, metrics)
+
+
+def distance_terms(
+    x_NxD: jax.Array, q_NxD: jax.Array, commitment_cost: float, codebook_cost: float
+) -> dict[str, jax.Array]:
+    """The weighted terms that draw x to its code q and q to x, float32 scalars; none for a weight of 0."""
+    terms = {}
+    if commitment_cost:
+        terms["commitment_loss"] = commitment_cost * jnp.mean(jnp.square(jax.lax.stop_gradient(q_NxD) - x_NxD))
+    if codebook_cost:
+        terms["codebook_loss"] = codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
+    return terms

@@ -16,9 +16,14 @@ from jax.sharding import PartitionSpec as P
 
 from fsq_repro.quantizers import (
     FSQ,
+    AlternatedVectorQuantizer,
+    DiVeQ,
     EmaRestartQuantizer,
     EmaVectorQuantizer,
+    IndexBackpropagationQuantizer,
     L2VectorQuantizer,
+    ProductQuantizer,
+    SimVectorQuantizer,
     VectorQuantizer,
     registry,
 )
@@ -95,6 +100,18 @@ def turned(z, codes, entries):
     return norm / z_norm * out
 
 
+def soft_choice(z, codes, entries):
+    """A softmax over all inner products in place of the choice."""
+    codebook = make_case("ibq")[3]["params"]["codebook"]
+    return jax.nn.softmax(z @ codebook.T) @ codebook
+
+
+def along_the_step(z, codes, entries):
+    """A step of the length of z's distance from its code, in the direction in which the call went."""
+    direction = (codes - z) / jnp.linalg.norm(codes - z, axis=-1, keepdims=True)
+    return z + jnp.linalg.norm(entries - z, axis=-1, keepdims=True) * jax.lax.stop_gradient(direction)
+
+
 QUANTIZERS = {
     "fsq": fsq("paper"),
     "fsq_corrected": fsq("corrected"),
@@ -119,6 +136,63 @@ QUANTIZERS = {
         has_loss=True,
         learned=True,
         computed=True,
+    ),
+    "vq_affine_sync": learned(
+        VectorQuantizer(64, 6, affine_lr=10.0, sync_nu=0.2, entropy_ratio=0.0),
+        refused=(*SIZES, ("affine_lr", -1.0), ("sync_nu", float("nan"))),
+        has_loss=True,
+        ablation="narrow_no_entropy_affine_sync",
+        learned=True,
+        computed=True,
+    ),
+    "simvq": learned(
+        SimVectorQuantizer(64, 6),
+        refused=(*SIZES, ("codebook_cost", -1.0), ("gradient", "none")),
+        has_loss=True,
+        state=("frozen_codebook",),
+        learned=True,
+        computed=True,
+    ),
+    "ibq": learned(
+        IndexBackpropagationQuantizer(64, 6),
+        refused=(*SIZES, ("propagated_cost", -1.0), ("entropy_temperature", 0.0)),
+        smooth=soft_choice,
+        smooth_atol=1e-5,
+        has_loss=True,
+        learned=True,
+    ),
+    "diveq": learned(
+        DiVeQ(64, 6, restart_every=3),
+        refused=(*SIZES, ("noise", -1.0), ("restart_every", -1)),
+        smooth=along_the_step,
+        smooth_atol=1e-5,
+        training_codes="none",
+        state=("offset", "steps", "uses"),
+        learned=True,
+        computed=True,
+    ),
+    "alternated_vq": learned(
+        AlternatedVectorQuantizer(64, 6, codebook_lr=20.0, commitment_cost=0.25),
+        refused=(*SIZES, ("codebook_lr", -1.0), ("gradient", "none")),
+        has_loss=True,
+        training_codes="after",
+        state=("codebook",),
+        computed=True,
+    ),
+    "product": Row(
+        ProductQuantizer(VectorQuantizer(16, 3), groups=2),
+        large={"quantizer": VectorQuantizer(2**14, 6), "groups": 2},
+        refused=(("groups", 0), ("groups", 8)),
+        has_loss=True,
+        ablation="narrow",
+        learned=True,
+    ),
+    "product_ema_restart": Row(
+        ProductQuantizer(EmaRestartQuantizer(8, 3, min_count=0.5), groups=2),
+        large={"quantizer": EmaRestartQuantizer(2**14, 6)},
+        refused=(("groups", 2.0),),
+        has_loss=True,
+        state=("parts_0", "parts_1"),
     ),
     "ema_restart": learned(
         EmaRestartQuantizer(32, 6, min_count=0.5),
