@@ -29,7 +29,7 @@ class AlternatedVectorQuantizer(RunningCodebook):
 
     >>> import jax
     >>> from fsq_repro.quantizers import AlternatedVectorQuantizer
-    >>> vq, z = AlternatedVectorQuantizer(4, 2, codebook_lr=1.0), jax.random.normal(jax.random.key(0), (8, 2))
+    >>> vq, z = AlternatedVectorQuantizer(16, 4, codebook_lr=1.0), jax.random.normal(jax.random.key(0), (2, 5, 4))
     >>> variables = vq.init({"params": jax.random.key(1), "quantizer": jax.random.key(2)}, z, train=False)
     >>> quantized, state = vq.apply(variables, z, train=True, mutable=["quantizer"])
     >>> bool((quantized.codes == state["quantizer"]["codebook"][quantized.indices]).all())

@@ -125,6 +125,14 @@ def check_at_least_0(module: nn.Module, *fields: str) -> None:
             raise ValueError(f"{name} is {getattr(module, name)}, but must be a finite number of at least 0.")
 
 
+def check_counts(module: nn.Module, *fields: str) -> None:
+    """Raises ValueError unless these fields of the module are integers of at least 0."""
+    for name in fields:
+        value = getattr(module, name)
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} is {value!r}, but must be an integer of at least 0.")
+
+
 def check_indices(indices: jax.Array) -> None:
     """Raises ValueError unless the indices are integers."""
     if not jnp.issubdtype(indices.dtype, jnp.integer):

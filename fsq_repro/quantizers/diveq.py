@@ -13,6 +13,7 @@ from fsq_repro.quantizers.base import (
     Quantized,
     check_at_least_0,
     check_channels,
+    check_counts,
     joined,
     straight_through,
     usage_metrics,
@@ -62,7 +63,8 @@ class DiVeQ(RunningCodebook):
 
     def setup(self) -> None:
         self.check_sizes()
-        check_at_least_0(self, "noise", "restart_every", "min_use")
+        check_at_least_0(self, "noise", "min_use")
+        check_counts(self, "restart_every")
         K, D = self.codebook_size, self.embedding_dim
         self.codebook = self.param("codebook", lambda key: jax.random.uniform(key, (K, D), jnp.float32, 0, 1 / K))
         self.offset = self.variable("quantizer", "offset", lambda: jnp.zeros((K, D), jnp.float32))

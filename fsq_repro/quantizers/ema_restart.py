@@ -9,7 +9,7 @@ from collections.abc import Mapping
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import Quantized, check_at_least_0, check_channels, joined, usage_metrics
+from fsq_repro.quantizers.base import Quantized, check_at_least_0, check_channels, check_counts, joined, usage_metrics
 from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes
 from fsq_repro.quantizers.running_codebook import (
@@ -36,7 +36,7 @@ class EmaRestartQuantizer(RunningCodebook):
 
     >>> import jax
     >>> from fsq_repro.quantizers import EmaRestartQuantizer
-    >>> vq, z = EmaRestartQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (8, 5, 4))
+    >>> vq, z = EmaRestartQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
     >>> keys = {"params": jax.random.key(1), "quantizer": jax.random.key(2)}
     >>> variables = vq.init(keys, z, train=False)
     >>> quantized, state = vq.apply(variables, z, train=True, mutable=["quantizer"], rngs=keys)
@@ -78,7 +78,8 @@ class EmaRestartQuantizer(RunningCodebook):
         self.check_sizes()
         if not 0 <= self.momentum < 1:
             raise ValueError(f"momentum is {self.momentum}, but must be at least 0 and less than 1.")
-        check_at_least_0(self, "min_count", "smoothing", "commitment_cost", "kmeans_rounds")
+        check_at_least_0(self, "min_count", "smoothing", "commitment_cost")
+        check_counts(self, "kmeans_rounds")
         check_gradient(self.gradient)
         K, D = self.codebook_size, self.embedding_dim
         self.codebook = self.variable(

@@ -29,10 +29,10 @@ class EmaVectorQuantizer(RunningCodebook):
 
     >>> import jax
     >>> from fsq_repro.quantizers import EmaVectorQuantizer
-    >>> vq, z = EmaVectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (8, 5, 4))
+    >>> vq, z = EmaVectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
     >>> variables = vq.init({"params": jax.random.key(1), "quantizer": jax.random.key(2)}, z, train=False)
     >>> vq.apply(variables, z, train=False).codes.shape
-    (8, 5, 4)
+    (2, 5, 4)
 
     Attributes:
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in

@@ -24,7 +24,7 @@ class L2VectorQuantizer(TrainedCodebook):
 
     >>> import jax
     >>> from fsq_repro.quantizers import L2VectorQuantizer
-    >>> vq, z = L2VectorQuantizer(codebook_size=16, embedding_dim=8), jax.random.normal(jax.random.key(0), (2, 5, 8))
+    >>> vq, z = L2VectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
     >>> quantized, variables = vq.init_with_output(jax.random.key(1), z, train=True)
     >>> bool(abs((quantized.codes**2).sum(-1) - 1).max() < 1e-6)
     True

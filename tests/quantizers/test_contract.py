@@ -163,7 +163,7 @@ QUANTIZERS = {
     ),
     "diveq": learned(
         DiVeQ(64, 6, restart_every=3),
-        refused=(*SIZES, ("noise", -1.0), ("restart_every", -1)),
+        refused=(*SIZES, ("noise", -1.0), ("restart_every", 2.0)),
         smooth=along_the_step,
         smooth_atol=1e-5,
         training_codes="none",
@@ -196,7 +196,14 @@ QUANTIZERS = {
     ),
     "ema_restart": learned(
         EmaRestartQuantizer(32, 6, min_count=0.5),
-        refused=(*SIZES, ("momentum", 1.0), ("min_count", -0.1), ("smoothing", -1.0), ("gradient", "none")),
+        refused=(
+            *SIZES,
+            ("momentum", 1.0),
+            ("min_count", -0.1),
+            ("smoothing", -1.0),
+            ("kmeans_rounds", -1),
+            ("gradient", "none"),
+        ),
         has_loss=True,
         state=("codebook", "counts", "sums"),
     ),
