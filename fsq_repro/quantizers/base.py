@@ -4,6 +4,10 @@ A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attr
 what the encoder must emit), `codebook_size`, `levels` (of each channel; None for a learned codebook) and `ablation`
 (how its settings differ in kind from the published method's, in records behind its name; "" for not at all), and the
 methods `indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
+
+State that no gradient trains is in the collection `quantizer`; what is drawn comes from the rng stream `quantizer`. In
+evaluation the codes are those of the indices, nothing is drawn, no state changes and the loss is 0. In training they
+are those of the state before its update, unless a quantizer's docstring says otherwise.
 """
 
 import flax.linen as nn
@@ -21,7 +25,8 @@ class Quantized:
     """Output of a quantizer for z of shape (..., num_channels).
 
     Attributes:
-      codes: (..., num_channels) in z's dtype, what the decoder reads; the gradient passes straight through to z.
+      codes: (..., num_channels) in z's dtype, what the decoder reads; with a gradient for z, in most the straight-
+        through one.
       indices: (...) int32 in [0, codebook_size).
       loss: float32 scalar to be added to the training loss; 0 where the quantizer has none.
       metrics: float32 scalars to be logged.

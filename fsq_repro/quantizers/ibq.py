@@ -29,7 +29,7 @@ class IndexBackpropagationQuantizer(LearnedCodebook):
     (..., embedding_dim), no state. A code that is shorter than another in its direction is never chosen, so
     `codes_to_indices` searches for the nearest code: that inverts `indices_to_codes` for all of them. Take it for
     codebooks of 2^14 to 2^18 codes, with 256 channels (32 outside of images, SEED-Voken issue 59). All tokens x all
-    codes are gone through twice forward and twice backward, in chunks.
+    codes are gone through once forward and twice backward, in chunks.
 
     >>> import jax
     >>> from fsq_repro.quantizers import IndexBackpropagationQuantizer

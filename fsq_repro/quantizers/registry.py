@@ -36,7 +36,8 @@ def make_quantizer(name: str, **fields: Any) -> nn.Module:
     >>> make_quantizer("product", groups=2, quantizer={"name": "fsq", "levels": (8, 5)}).codebook_size
     1600
 
-    Raises ValueError: no such quantizer, or a field that it does not have; values are the quantizer's own to check.
+    Raises ValueError: no such quantizer, a field that it does not have, or one that it needs and does not get; values
+    are the quantizer's own to check.
     """
     fields = {key: make_quantizer(**value) if _is_nested(value) else value for key, value in fields.items()}
     if name not in QUANTIZERS:
@@ -47,6 +48,9 @@ def make_quantizer(name: str, **fields: Any) -> nn.Module:
             f"quantizer.{sorted(fields.keys() - allowed)[0]} is not a field of quantizer {name!r}, which has "
             f"{', '.join(sorted(allowed))}; choose the quantizer in the config's argument, quantizer=..."
         )
+    required = [f.name for f in dataclasses.fields(QUANTIZERS[name]) if f.default is f.default_factory]
+    if missing := [field for field in required if field not in fields]:
+        raise ValueError(f"quantizer.{missing[0]} is missing, but quantizer {name!r} needs {', '.join(required)}")
     return QUANTIZERS[name](**fields)
 
 

@@ -38,8 +38,12 @@ def test_an_ablation_has_a_name_of_its_own(fields, label):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "none"}, "^quantizer.name = 'none' is not one of fsq, vq, l2_vq, .*ema_vq"),
+        ({"name": "none"}, "^quantizer.name = 'none' is not one of fsq, .*ema_vq"),
         ({"name": "fsq", "codebook_size": 4}, "quantizer.codebook_size is not a field of quantizer 'fsq', which has b"),
+        (
+            {"name": "product", "groups": 2},
+            "quantizer.quantizer is missing, but quantizer 'product' needs quan",
+        ),
         ({"name": "fsq", "parent": None}, "quantizer.parent is not a field"),
     ],
 )
