@@ -64,6 +64,8 @@ class EmaRestartQuantizer(RunningCodebook):
     kmeans_rounds: int = 0
     gradient: str = "ste"
 
+    published_dim = 64
+
     @property
     def ablation(self) -> str:
         return joined(

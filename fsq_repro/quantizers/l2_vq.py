@@ -32,6 +32,8 @@ class L2VectorQuantizer(TrainedCodebook):
     Attributes: see `TrainedCodebook`; the published entropy_ratio is 0 (LlamaGen; its option has temperature 0.01).
     """
 
+    published_dim = 8  # LlamaGen's; ViT-VQGAN has 32
+
     @property
     def ablation(self) -> str:
         return joined(entropy=self.entropy_ratio, rotation=self.gradient == "rotation", sync=self.sync_nu)

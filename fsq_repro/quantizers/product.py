@@ -2,6 +2,7 @@
 arXiv 2212.07372)."""
 
 from collections.abc import Mapping
+from typing import Any
 
 import jax
 import jax.numpy as jnp
@@ -48,6 +49,12 @@ class ProductQuantizer(nn.Module):
     @property
     def levels(self) -> tuple[int, ...] | None:
         return None if self.quantizer.levels is None else tuple(self.quantizer.levels) * self.groups
+
+    @classmethod
+    def suggest(cls, codebook_size: int) -> dict[str, Any]:
+        """Two codebooks of the root of the size, 128 channels each."""
+        part = {"name": "vq", "codebook_size": round(codebook_size**0.5), "embedding_dim": 128}
+        return {"groups": 2, "quantizer": part}
 
     @property
     def ablation(self) -> str:

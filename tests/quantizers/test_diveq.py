@@ -76,8 +76,8 @@ def test_codes_that_few_steps_used_become_copies_of_used_ones():
     module = DiVeQ(6, 2, restart_every=4, min_use=0.5)
     codebook = np.array([[1, 0], [0, 1], [-1, 0], [0, -1], [9, 9], [-9, 9]], np.float32)
     variables = variables_of(codebook)
-    # Code 0 in all steps by many tokens, 1 in two, 2 in one; what counts is steps, not tokens.
-    for i, used in enumerate([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 1, 2], [0, 0, 0, 0]]):
+    # Code 0 in all steps, 1 in two by one token each, 2 in one by three: what counts is steps, not tokens.
+    for i, used in enumerate([[0, 0, 0, 0], [0, 0, 0, 1], [0, 0, 0, 1], [0, 2, 2, 2]]):
         quantized, variables = train(module, variables, codebook[used] + 0.1, i)
         assert int(quantized.metrics["restarts"]) == (4 if i == 3 else 0)
     after = np.asarray(module.apply(variables, method="codewords"))

@@ -125,6 +125,16 @@ def test_dead_codes_become_tokens_of_this_batch_after_the_update(reset):
     np.testing.assert_array_equal(second["counts"][dead], np.full(dead.sum(), 1.0 if reset else 0.5))
 
 
+def test_tokens_are_drawn_from_all_of_the_batch():
+    many = jnp.arange(40, dtype=jnp.float32)[:, None]
+    drawn = np.asarray(
+        jax.jit(jax.vmap(lambda key: draw_tokens(key, many, 8)))(jax.random.split(jax.random.key(0), 100))
+    )
+    assert all(len(np.unique(tokens)) == 8 for tokens in drawn)
+    counts = np.bincount(drawn.astype(int).reshape(-1), minlength=40)
+    assert len(counts) == 40 and counts.min() > 5 and counts.max() < 40  # 20 each, but for chance
+
+
 def test_few_tokens_come_several_times_with_noise():
     few = np.arange(12, dtype=np.float32).reshape(3, 4)
     drawn = np.asarray(draw_tokens(jax.random.key(0), few, 7))

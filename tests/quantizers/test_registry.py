@@ -52,6 +52,13 @@ def test_what_does_not_exist_is_refused(fields, words):
         make_quantizer(**fields)
 
 
+@pytest.mark.parametrize("name", [name for name, kind in QUANTIZERS.items() if hasattr(kind, "suggest")])
+@pytest.mark.parametrize("size", [256, 1000, 2**14])
+def test_what_a_codebook_suggests_is_about_that_large(name, size):
+    quantizer = make_quantizer(name, **QUANTIZERS[name].suggest(size))
+    assert 0.75 < quantizer.codebook_size / size < 4 / 3 and quantizer.num_channels > 0
+
+
 def test_a_new_quantizer_is_a_registry_line(monkeypatch):
     class Other(FSQ):
         ablation = "half"
