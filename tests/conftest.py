@@ -59,3 +59,13 @@ def load_golden(name: str) -> tuple[dict[str, np.ndarray], dict[str, np.ndarray]
         arrays = {k: f[k] for k in f.files if k != "shapes"}
         weights = golden_weights(json.loads(str(f["shapes"])))
     return arrays, weights
+
+
+def load_cases(name: str) -> dict[str, dict[str, np.ndarray]]:
+    """Measured arrays of tests/golden/NAME.npz by case, those that all cases share under ""."""
+    cases: dict[str, dict[str, np.ndarray]] = {}
+    with np.load(ROOT / "tests" / "golden" / f"{name}.npz") as f:
+        for key in f.files:
+            case, _, array = key.rpartition("/")
+            cases.setdefault(case, {})[array] = f[key]
+    return cases

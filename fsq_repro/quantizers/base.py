@@ -2,9 +2,16 @@
 
 A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z,
 what the encoder must emit), `codebook_size`, `levels` (of each channel; None for a learned codebook) and `ablation`
-(how its settings differ in kind from the published method's, in records behind its name; "" for not at all), and the
-methods `indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
+(how its settings differ in kind from the published method's, in records behind its name; "" for not at all), the
+methods `indices_to_codes` and `codes_to_indices`, and the classmethod `suggest(codebook_size)`, fields for about that
+size. Inside everything is float32 and int32, whatever the dtype of z.
+
+State that no gradient trains is in the collection `quantizer`; what is drawn comes from the rng stream `quantizer`. In
+evaluation the codes are those of the indices, nothing is drawn, no state changes and the loss is 0. In training they
+are those of the state before its update, unless a quantizer's docstring says otherwise.
 """
+
+from typing import Any
 
 import flax.linen as nn
 import jax
@@ -21,7 +28,8 @@ class Quantized:
     """Output of a quantizer for z of shape (..., num_channels).
 
     Attributes:
-      codes: (..., num_channels) in z's dtype, what the decoder reads; the gradient passes straight through to z.
+      codes: (..., num_channels) in z's dtype, what the decoder reads; with a gradient for z, in most the straight-
+        through one.
       indices: (...) int32 in [0, codebook_size).
       loss: float32 scalar to be added to the training loss; 0 where the quantizer has none.
       metrics: float32 scalars to be logged.
@@ -78,10 +86,16 @@ class LearnedCodebook(nn.Module):
     embedding_dim: int
 
     levels = None
+    published_dim = 256  # the embedding_dim that the method was published with
 
     @property
     def num_channels(self) -> int:
         return self.embedding_dim
+
+    @classmethod
+    def suggest(cls, codebook_size: int) -> dict[str, Any]:
+        """The size itself, and the published width."""
+        return {"codebook_size": codebook_size, "embedding_dim": cls.published_dim}
 
     def check_sizes(self) -> None:
         """Raises ValueError unless both sizes are integers in 1..2^31 - 1."""
@@ -111,6 +125,26 @@ def check_channels(name: str, x: jax.Array, num_channels: int) -> None:
         raise ValueError(f"{name} has shape {x.shape}, but its last axis must have {num_channels} channels.")
     if not jnp.issubdtype(x.dtype, jnp.floating):
         raise ValueError(f"{name} has dtype {x.dtype}, but must be floating point.")
+
+
+def joined(**parts: object) -> str:
+    """For `ablation`, what holds: joined(narrow=True, no_entropy=False, sync=True) -> "narrow_sync"."""
+    return "_".join(name for name, holds in parts.items() if holds)
+
+
+def check_at_least_0(module: nn.Module, *fields: str) -> None:
+    """Raises ValueError unless these fields of the module are finite numbers of at least 0."""
+    for name in fields:
+        if not 0 <= getattr(module, name) < float("inf"):
+            raise ValueError(f"{name} is {getattr(module, name)}, but must be a finite number of at least 0.")
+
+
+def check_counts(module: nn.Module, *fields: str) -> None:
+    """Raises ValueError unless these fields of the module are integers of at least 0."""
+    for name in fields:
+        value = getattr(module, name)
+        if not isinstance(value, int) or value < 0:
+            raise ValueError(f"{name} is {value!r}, but must be an integer of at least 0.")
 
 
 def check_indices(indices: jax.Array) -> None:

@@ -8,25 +8,31 @@ code has enough tokens for two (the published loop would not end), and without s
 stops decaying before it underflows to 0 / 0.
 """
 
+from collections.abc import Mapping
+
 import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
+from fsq_repro.quantizers.base import Quantized, check_channels, joined, usage_metrics
+from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes
+from fsq_repro.quantizers.running_codebook import Arrays, RunningCodebook, assignment_sums, floored_decay
 
-COUNT_FLOOR = 1e-12  # of counts: where decay goes below, the code keeps its direction
 
-
-class EmaVectorQuantizer(LearnedCodebook):
+class EmaVectorQuantizer(RunningCodebook):
     """Nearest unit-norm codeword of the standardised encoder output.
 
     State, in the collection `quantizer`: `dictionary` (codebook_size, embedding_dim), the discounted sums, and `counts`
     (codebook_size,). A codeword is its sum / count, scaled to length 1. Both are updated when `train` and the
     collection is mutable; splitting draws from the rng stream `quantizer`. Codes are of the state before the update.
 
-    A batch may come in parts: with `train` and the collection `batch` mutable a call leaves there what it would have
-    updated the state by, arrays of the state's names and shapes, and `update` takes their sums over the parts.
+    >>> import jax
+    >>> from fsq_repro.quantizers import EmaVectorQuantizer
+    >>> vq, z = EmaVectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
+    >>> variables = vq.init({"params": jax.random.key(1), "quantizer": jax.random.key(2)}, z, train=False)
+    >>> vq.apply(variables, z, train=False).codes.shape
+    (2, 5, 4)
 
     Attributes:
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
@@ -36,6 +42,7 @@ class EmaVectorQuantizer(LearnedCodebook):
       commitment_cost: weight of mean((z - sg(q))^2), z standardised; all of UViM's configs have 0.
       splitting: whether unused codes are replaced.
       standardize: whether each vector of the encoder's output is brought to zero mean and unit variance first.
+      gradient: of the codes, "ste" or "rotation" (see `gradients`).
     """
 
     momentum: float = 0.995
@@ -44,16 +51,18 @@ class EmaVectorQuantizer(LearnedCodebook):
     commitment_cost: float = 0.0
     splitting: bool = True
     standardize: bool = True
+    gradient: str = "ste"
 
     @property
     def ablation(self) -> str:
-        return "" if self.splitting else "no_splitting"
+        return joined(no_splitting=not self.splitting, rotation=self.gradient == "rotation")
 
     def setup(self) -> None:
         self.check_sizes()
         for name, below in (("momentum", 1), ("perturbation", 1), ("min_count", 1), ("commitment_cost", float("inf"))):
             if not 0 <= getattr(self, name) < below:
                 raise ValueError(f"{name} is {getattr(self, name)}, but must be at least 0 and less than {below}.")
+        check_gradient(self.gradient)
         K, D = self.codebook_size, self.embedding_dim
         normal = nn.initializers.normal(stddev=K**-0.5)
         self.dictionary = self.variable("quantizer", "dictionary", lambda: normal(self.make_rng("quantizer"), (K, D)))
@@ -74,26 +83,20 @@ class EmaVectorQuantizer(LearnedCodebook):
         if train and self.commitment_cost:
             loss = metrics["commitment_loss"] = self.commitment_cost * jnp.mean(jnp.square(z_NxD - q_NxD))
         if train and not self.is_initializing():
-            counts_K = jnp.zeros(self.codebook_size, jnp.int32).at[indices_N].add(1).astype(jnp.float32)
-            sums_KxD = jnp.zeros_like(self.dictionary.value).at[indices_N].add(jax.lax.stop_gradient(z_NxD))
-            if self.is_mutable_collection("batch"):
-                self.put_variable("batch", "counts", counts_K)
-                self.put_variable("batch", "dictionary", sums_KxD)
-            if self.is_mutable_collection("quantizer"):
-                metrics |= self.update(counts_K, sums_KxD)
-        codes = straight_through(z_NxD, q_NxD).astype(z.dtype).reshape(z.shape)
+            counts_K, sums_KxD = assignment_sums(z_NxD, indices_N, self.codebook_size)
+            metrics |= self.learn({"counts": counts_K, "sums": sums_KxD})
+        codes = pass_gradient(z_NxD, q_NxD, self.gradient).astype(z.dtype).reshape(z.shape)
         return Quantized(codes, indices, loss, metrics)
 
-    def update(self, batch_counts_K: jax.Array, batch_sums_KxD: jax.Array) -> dict[str, jax.Array]:
-        """Brings the state up to date with a batch: of the tokens assigned to each code their number and sum, float32.
+    def update(self, batch: Mapping[str, jax.Array]) -> Arrays:
+        """Takes `counts` (K,) and `sums` (K, D) of a batch's tokens; see `RunningCodebook`.
 
         Returns metrics: shares of the codes that went unused, of the tokens that the most used code got, the splits.
         """
-        # With momentum 0 an unused code would be 0 / 0 after one step, with 0.995 after 20,000.
-        unused_K = (batch_counts_K == 0) & (self.momentum * self.counts.value < COUNT_FLOOR)
-        decay_K = jnp.where(unused_K, COUNT_FLOOR / self.counts.value, self.momentum)
+        batch_counts_K = batch["counts"]
+        decay_K = floored_decay(self.counts.value, batch_counts_K, self.momentum)
         counts_K = decay_K * self.counts.value + batch_counts_K
-        sums_KxD = decay_K[:, None] * self.dictionary.value + batch_sums_KxD
+        sums_KxD = decay_K[:, None] * self.dictionary.value + batch["sums"]
         metrics = {
             "zeros_ratio": jnp.mean(batch_counts_K == 0, dtype=jnp.float32),
             "max_ratio": jnp.max(batch_counts_K) / jnp.sum(batch_counts_K),

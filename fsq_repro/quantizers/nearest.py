@@ -1,8 +1,10 @@
-"""Nearest codeword and MaskGIT's entropy term, in chunks of tokens.
+"""Nearest codeword, MaskGIT's entropy term and the gradient of a soft choice of codes, in chunks of tokens.
 
 A distance matrix of 131,072 tokens and 2^16 codes has 32 GiB in float32. Here nothing of size tokens x codebook lives
 longer than one chunk, forward or backward: the entropy term has a gradient written by hand, which computes each chunk's
 distances again.
+
+What is compared is the squared Euclidean distance or, where `inner` is set, minus the inner product.
 """
 
 import functools
@@ -17,25 +19,25 @@ BLOCK = 64  # codes that are looked through at once for the smallest distance
 Sums = tuple[jax.Array, jax.Array]  # of the gradient for the codebook: with tokens and without
 
 
-def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
-    """Index of the nearest codeword by squared Euclidean distance, int32 (N,); of equal distances the lowest index.
+def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array, inner: bool = False) -> jax.Array:
+    """Index of the nearest codeword, int32 (N,); of equal distances the lowest index.
 
     x (N, D) and codebook (K, D) are float32. A token with NaN gets some index in [0, K). No gradient.
     """
     x_NxD, codebook_KxD = jax.lax.stop_gradient((x_NxD, codebook_KxD))
     N, D = x_NxD.shape
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, len(codebook_KxD))
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, len(codebook_KxD))
 
     def one_chunk(x_GxCxD: jax.Array) -> jax.Array:
-        return _smallest(_distances(x_GxCxD.reshape(-1, D), codebook_KxD))[0].reshape(groups, -1)
+        return _smallest(_distances(x_GxCxD.reshape(-1, D), codebook_KxD, inner))[0].reshape(groups, -1)
 
-    return _join(jax.lax.map(one_chunk, _split(x_NxD, groups, chunks)), N)
+    return _join(jax.lax.map(one_chunk, split_tokens(x_NxD, groups, chunks)), N)
 
 
-@functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
+@functools.partial(jax.custom_vjp, nondiff_argnums=(2, 3))
 def nearest_codes_and_entropy(
-    x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float
+    x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float, inner: bool = False
 ) -> tuple[jax.Array, jax.Array]:
     """`nearest_codes` and MaskGIT's entropy term (maskgit/libml/losses.py, type "softmax"): E[H(p)] - H(E[p]).
 
@@ -45,17 +47,17 @@ def nearest_codes_and_entropy(
     x (N, D) and codebook (K, D) are float32, the term is a float32 scalar with gradients for both. The gradient is
     written by hand and cannot be differentiated again.
     """
-    return _forward(x_NxD, codebook_KxD, temperature)[0]
+    return _forward(x_NxD, codebook_KxD, temperature, inner)[0]
 
 
-def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> tuple[tuple, tuple]:
+def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float, inner: bool) -> tuple[tuple, tuple]:
     (N, D), K = x_NxD.shape, len(codebook_KxD)
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, K)
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, K)
 
     def one_chunk(p_sums_GxK: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         x_GxCxD, weight_GxC = part
-        d_MxK = _distances(x_GxCxD.reshape(-1, D), codebook_KxD)
+        d_MxK = _distances(x_GxCxD.reshape(-1, D), codebook_KxD, inner)
         indices_M, least_M = _smallest(d_MxK)
         s_MxK = (least_M[:, None] - d_MxK) / temperature
         q_MxK = jnp.exp(s_MxK)
@@ -67,7 +69,7 @@ def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> t
         return p_sums_GxK + jnp.einsum("gc,gck->gk", weight_GxC, q_GxCxK), each
 
     # What a chunk is padded with counts 0 times.
-    parts = [_split(a, groups, chunks) for a in (x_NxD, jnp.ones(N, jnp.float32))]
+    parts = [split_tokens(a, groups, chunks) for a in (x_NxD, jnp.ones(N, jnp.float32))]
     p_sums_GxK, each = jax.lax.scan(one_chunk, jnp.zeros((groups, K), jnp.float32), parts)
     indices_N, least_N, log_z_N, entropy_N = (_join(a, N) for a in each)
     mean_p_K = jnp.sum(p_sums_GxK, axis=0) / N
@@ -76,11 +78,11 @@ def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> t
     return (indices_N, loss), (x_NxD, codebook_KxD, mean_p_K, least_N, log_z_N, entropy_N)
 
 
-def _backward(temperature: float, saved: tuple, cotangents: tuple) -> tuple[jax.Array, jax.Array]:
+def _backward(temperature: float, inner: bool, saved: tuple, cotangents: tuple) -> tuple[jax.Array, jax.Array]:
     x_NxD, codebook_KxD, mean_p_K, *each = saved
     (N, D), K = x_NxD.shape, len(codebook_KxD)
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, K)
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, K)
     dp_K = jnp.log(mean_p_K + 1e-5) + mean_p_K / (mean_p_K + 1e-5)  # of the entropy of the mean, times N
 
     def one_chunk(sums: Sums, part: list[jax.Array]) -> tuple[Sums, jax.Array]:
@@ -88,7 +90,7 @@ def _backward(temperature: float, saved: tuple, cotangents: tuple) -> tuple[jax.
         de_GxDxK, da_sums_GxK = sums
         x_GxCxD, *rest = part
         least_M, log_z_M, entropy_M, scale_M = (a.reshape(-1) for a in rest)
-        d_MxK = _distances(x_GxCxD.reshape(-1, D), codebook_KxD)
+        d_MxK = _distances(x_GxCxD.reshape(-1, D), codebook_KxD, inner)
         log_p_MxK = (least_M[:, None] - d_MxK) / temperature - log_z_M[:, None]
         p_MxK = jnp.exp(log_p_MxK)
         mean_u_M = p_MxK @ dp_K + entropy_M
@@ -99,15 +101,57 @@ def _backward(temperature: float, saved: tuple, cotangents: tuple) -> tuple[jax.
         de_GxDxK += _matmul(x_GxCxD.swapaxes(1, 2), da_GxCxK)
         return (de_GxDxK, da_sums_GxK + jnp.sum(da_GxCxK, axis=1)), dx_MxD.reshape(groups, -1, D)
 
-    scale_N = jnp.full(N, 2 / (temperature * N), jnp.float32) * cotangents[1]  # 2 as in d = e.e - 2 x.e
-    parts = [_split(a, groups, chunks) for a in (x_NxD, *each, scale_N)]
+    slope = 1 if inner else 2  # as in d = e.e - 2 x.e
+    scale_N = jnp.full(N, slope / (temperature * N), jnp.float32) * cotangents[1]
+    parts = [split_tokens(a, groups, chunks) for a in (x_NxD, *each, scale_N)]
     zeros = jnp.zeros((groups, D, K), jnp.float32), jnp.zeros((groups, K), jnp.float32)
     (de_GxDxK, da_sums_GxK), dx = jax.lax.scan(one_chunk, zeros, parts)
-    de_KxD = jnp.sum(de_GxDxK, axis=0).T - jnp.sum(da_sums_GxK, axis=0)[:, None] * codebook_KxD
+    de_KxD = jnp.sum(de_GxDxK, axis=0).T
+    if not inner:
+        de_KxD -= jnp.sum(da_sums_GxK, axis=0)[:, None] * codebook_KxD
     return _join(dx, N), de_KxD
 
 
 nearest_codes_and_entropy.defvjp(_forward, _backward)
+
+
+@jax.custom_vjp
+def soft_codes(x_NxD: jax.Array, codebook_KxD: jax.Array, indices_N: jax.Array) -> jax.Array:
+    """Value of the codes at `indices`, gradient of onehot(indices) e + p e - sg(p) e for p = softmax(x.e).
+
+    So the chosen codes have their gradient as they are, and x and all codes one through p. Its gradient is written by
+    hand and cannot be differentiated again. NaN in x stays NaN.
+
+    x (N, D) and codebook (K, D) are float32, indices int32 (N,), codes float32 (N, D).
+    """
+    return jnp.where(jnp.isnan(x_NxD), x_NxD, codebook_KxD[indices_N])
+
+
+def _soft_forward(x_NxD: jax.Array, codebook_KxD: jax.Array, indices_N: jax.Array) -> tuple[jax.Array, tuple]:
+    return soft_codes(x_NxD, codebook_KxD, indices_N), (x_NxD, codebook_KxD, indices_N)
+
+
+def _soft_backward(saved: tuple, dq_NxD: jax.Array) -> tuple[jax.Array, jax.Array, None]:
+    x_NxD, codebook_KxD, indices_N = saved
+    (N, D), K = x_NxD.shape, len(codebook_KxD)
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, K)
+
+    def one_chunk(de_GxDxK: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, jax.Array]:
+        """p's gradient is dq.e, which goes on through the softmax to the logits x.e."""
+        x_GxCxD, dq_GxCxD = part
+        p_MxK = jax.nn.softmax(_matmul(x_GxCxD.reshape(-1, D), codebook_KxD.T), axis=1)
+        dp_MxK = _matmul(dq_GxCxD.reshape(-1, D), codebook_KxD.T)
+        da_MxK = p_MxK * (dp_MxK - jnp.sum(p_MxK * dp_MxK, axis=1, keepdims=True))
+        de_GxDxK += _matmul(x_GxCxD.swapaxes(1, 2), da_MxK.reshape(groups, -1, K))
+        return de_GxDxK, _matmul(da_MxK, codebook_KxD).reshape(groups, -1, D)
+
+    parts = [split_tokens(a, groups, chunks) for a in (x_NxD, dq_NxD)]
+    de_GxDxK, dx = jax.lax.scan(one_chunk, jnp.zeros((groups, D, K), jnp.float32), parts)
+    return _join(dx, N), jnp.sum(de_GxDxK, axis=0).T.at[indices_N].add(dq_NxD), None
+
+
+soft_codes.defvjp(_soft_forward, _soft_backward)
 
 
 def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
@@ -115,8 +159,10 @@ def _matmul(a: jax.Array, b: jax.Array) -> jax.Array:
     return jnp.matmul(a, b, precision=jax.lax.Precision.HIGHEST)
 
 
-def _distances(x_MxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
-    """||e||^2 - 2 x.e, float32 (M, K): squared distances less ||x||^2, which no comparison of codes sees."""
+def _distances(x_MxD: jax.Array, codebook_KxD: jax.Array, inner: bool) -> jax.Array:
+    """||e||^2 - 2 x.e, float32 (M, K): squared distances less ||x||^2, which no comparison sees; or -x.e."""
+    if inner:
+        return -_matmul(x_MxD, codebook_KxD.T)
     return jnp.sum(jnp.square(codebook_KxD), axis=1)[None] - 2 * _matmul(x_MxD, codebook_KxD.T)
 
 
@@ -135,7 +181,7 @@ def _smallest(d_MxK: jax.Array) -> tuple[jax.Array, jax.Array]:
     return b_M * block + jnp.argmin(d_MxE, axis=1).astype(jnp.int32), jnp.min(least_MxB, axis=1)
 
 
-def _num_groups(N: int) -> int:
+def num_groups(N: int) -> int:
     """Into how many groups tokens are divided that go through the loop side by side: one a device.
 
     Of a batch that is split over all devices each has its own part of every chunk, and sums its own tokens until the
@@ -145,12 +191,12 @@ def _num_groups(N: int) -> int:
     return devices if devices and N % devices == 0 else 1
 
 
-def _num_chunks(N: int, K: int) -> int:
+def num_chunks(N: int, K: int) -> int:
     elements = CPU_CHUNK_ELEMENTS if jax.default_backend() == "cpu" else CHUNK_ELEMENTS
     return -(-N // max(1, elements // K))
 
 
-def _split(x: jax.Array, groups: int, chunks: int) -> jax.Array:
+def split_tokens(x: jax.Array, groups: int, chunks: int) -> jax.Array:
     """(N, ...) -> (chunks, groups, ceil(N / groups / chunks), ...), each group padded with zeros.
 
     A chunk takes every chunks-th token of each group: the tokens of a batch that is split over devices stay where they
@@ -162,7 +208,7 @@ def _split(x: jax.Array, groups: int, chunks: int) -> jax.Array:
 
 
 def _join(x: jax.Array, N: int) -> jax.Array:
-    """Undoes `_split`: (chunks, groups, C, ...) -> (N, ...)."""
+    """Undoes `split_tokens`: (chunks, groups, C, ...) -> (N, ...)."""
     x = jnp.moveaxis(x, 0, 2)
     x = x.reshape(x.shape[0], -1, *x.shape[3:])
     return x[:, : N // len(x)].reshape(N, *x.shape[2:])

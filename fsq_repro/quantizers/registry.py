@@ -5,18 +5,41 @@ from typing import Any
 
 from flax import linen as nn
 
+from fsq_repro.quantizers.alternated_vq import AlternatedVectorQuantizer
+from fsq_repro.quantizers.diveq import DiVeQ
+from fsq_repro.quantizers.ema_restart import EmaRestartQuantizer
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
 from fsq_repro.quantizers.fsq import FSQ
+from fsq_repro.quantizers.ibq import IndexBackpropagationQuantizer
+from fsq_repro.quantizers.l2_vq import L2VectorQuantizer
+from fsq_repro.quantizers.product import ProductQuantizer
+from fsq_repro.quantizers.simvq import SimVectorQuantizer
 from fsq_repro.quantizers.vq import VectorQuantizer
 
-QUANTIZERS: dict[str, type[nn.Module]] = {"fsq": FSQ, "vq": VectorQuantizer, "ema_vq": EmaVectorQuantizer}
+QUANTIZERS: dict[str, type[nn.Module]] = {
+    "fsq": FSQ,
+    "vq": VectorQuantizer,
+    "l2_vq": L2VectorQuantizer,
+    "simvq": SimVectorQuantizer,
+    "ibq": IndexBackpropagationQuantizer,
+    "diveq": DiVeQ,
+    "alternated_vq": AlternatedVectorQuantizer,
+    "product": ProductQuantizer,
+    "ema_vq": EmaVectorQuantizer,
+    "ema_restart": EmaRestartQuantizer,
+}
 
 
 def make_quantizer(name: str, **fields: Any) -> nn.Module:
-    """The quantizer of this name with these attributes.
+    """The quantizer of this name with these attributes; one that is made of others has a mapping with their name.
 
-    Raises ValueError: no such quantizer, or a field that it does not have; values are the quantizer's own to check.
+    >>> make_quantizer("product", groups=2, quantizer={"name": "fsq", "levels": (8, 5)}).codebook_size
+    1600
+
+    Raises ValueError: no such quantizer, a field that it does not have, or one that it needs and does not get; values
+    are the quantizer's own to check.
     """
+    fields = {key: make_quantizer(**value) if _is_nested(value) else value for key, value in fields.items()}
     if name not in QUANTIZERS:
         raise ValueError(f"quantizer.name = {name!r} is not one of {', '.join(QUANTIZERS)}")
     allowed = {f.name for f in dataclasses.fields(QUANTIZERS[name])} - {"parent", "name"}
@@ -25,10 +48,21 @@ def make_quantizer(name: str, **fields: Any) -> nn.Module:
             f"quantizer.{sorted(fields.keys() - allowed)[0]} is not a field of quantizer {name!r}, which has "
             f"{', '.join(sorted(allowed))}; choose the quantizer in the config's argument, quantizer=..."
         )
+    required = [f.name for f in dataclasses.fields(QUANTIZERS[name]) if f.default is f.default_factory]
+    if missing := [field for field in required if field not in fields]:
+        raise ValueError(f"quantizer.{missing[0]} is missing, but quantizer {name!r} needs {', '.join(required)}")
     return QUANTIZERS[name](**fields)
 
 
 def quantizer_label(name: str, **fields: Any) -> str:
-    """Name of a quantizer in records and tables: an ablation gets its own, e.g. "vq_no_entropy"."""
-    ablation = make_quantizer(name, **fields).ablation
-    return f"{name}_{ablation}" if ablation else name
+    """Name of a quantizer in records and tables: an ablation gets its own, e.g. "vq_no_entropy".
+
+    One that is made of others is called after them as well, e.g. "product_vq_no_entropy".
+    """
+    parts = [quantizer_label(**value) for value in fields.values() if _is_nested(value)]
+    return "_".join(part for part in (name, *(parts or [make_quantizer(name, **fields).ablation])) if part)
+
+
+def _is_nested(value: Any) -> bool:
+    """Whether a field is itself a quantizer's fields: a dict or a ConfigDict."""
+    return hasattr(value, "keys")

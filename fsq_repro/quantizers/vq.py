@@ -1,70 +1,64 @@
-"""Vector quantization as MaskGIT trains it: a codebook learned by gradient (maskgit/nets/vqgan_tokenizer.py).
-
-Loss: commitment_cost * mean((sg(q) - z)^2) + codebook_cost * mean((q - sg(z))^2) + entropy_ratio * entropy term. The
-commitment weight belongs to the encoder's term; several ports have it on the other.
-"""
+"""Vector quantization as MaskGIT trains it: a codebook learned by gradient (maskgit/nets/vqgan_tokenizer.py)."""
 
 import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_channels, straight_through, usage_metrics
-from fsq_repro.quantizers.nearest import nearest_codes, nearest_codes_and_entropy
+from fsq_repro.quantizers.base import check_at_least_0, joined
+from fsq_repro.quantizers.trained_codebook import TrainedCodebook
 
 NARROW = 32  # channels of the widest codes that are called narrow (Yu et al., arXiv 2110.04627, take 32)
 
 
-class VectorQuantizer(LearnedCodebook):
+class VectorQuantizer(TrainedCodebook):
     """Nearest codeword by squared Euclidean distance, straight-through gradient; the paper's have 256 channels.
 
+    van den Oord et al., arXiv 1711.00937; the loss with MaskGIT's entropy term, see `trained_codebook`. z is (...,
+    embedding_dim), a code any vector; no state. The baseline that other quantizers are measured against: the codebook
+    is expressive, but of a large one many codes go unused.
+
+    >>> import jax
+    >>> from fsq_repro.quantizers import VectorQuantizer
+    >>> vq, z = VectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
+    >>> variables = vq.init(jax.random.key(1), z, train=True)
+    >>> quantized = vq.apply(variables, z, train=True)
+    >>> quantized.codes.shape, quantized.indices.shape, sorted(quantized.metrics)[:2]
+    ((2, 5, 4), (2, 5), ['codebook_loss', 'commitment_loss'])
+
     Attributes:
-      commitment_cost, codebook_cost, entropy_ratio: weights of the loss terms; 0 switches a term off.
-      entropy_temperature: of the softmax in the entropy term.
+      entropy_ratio, ...: see `TrainedCodebook`.
+      affine_lr: where other than 0, codes are (1 + affine_lr * s) e + affine_lr * b for a common scale s and shift b
+        (D,), learned from 0: codes that go unused move with the others (Huh et al. 2305.08842, which has 10; there
+        commitment_cost is 0.02, codebook_cost 0.98 and there is no entropy term).
     """
 
-    commitment_cost: float = 0.25
-    codebook_cost: float = 1.0
     entropy_ratio: float = 0.1
-    entropy_temperature: float = 0.01
+    affine_lr: float = 0.0
 
     @property
     def ablation(self) -> str:
-        parts = {"narrow": self.embedding_dim <= NARROW, "no_entropy": not self.entropy_ratio}
-        return "_".join(name for name, holds in parts.items() if holds)
+        narrow, rotation = self.embedding_dim <= NARROW, self.gradient == "rotation"
+        return joined(
+            narrow=narrow,
+            no_entropy=not self.entropy_ratio,
+            rotation=rotation,
+            affine=self.affine_lr,
+            sync=self.sync_nu,
+        )
 
     def setup(self) -> None:
-        self.check_sizes()
-        for name in ("commitment_cost", "codebook_cost", "entropy_ratio"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be a finite number of at least 0.")
-        if not self.entropy_temperature > 0:
-            raise ValueError(f"entropy_temperature is {self.entropy_temperature}, but must be more than 0.")
+        self.check_fields()
+        check_at_least_0(self, "affine_lr")
         init = nn.initializers.variance_scaling(1.0, "fan_in", "uniform")
         self.codebook = self.param("codebook", init, (self.codebook_size, self.embedding_dim), jnp.float32)
-
-    def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
-        """z (..., D) -> `Quantized`; losses where `train`."""
-        check_channels("z", z, self.embedding_dim)
-        x_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
-        if train and self.entropy_ratio:
-            indices_N, entropy = nearest_codes_and_entropy(x_NxD, self.codebook, self.entropy_temperature)
-        else:
-            indices_N = nearest_codes(x_NxD, self.codebook)
-        q_NxD = self.codebook[indices_N]
-        loss, metrics = jnp.zeros((), jnp.float32), usage_metrics(indices_N, self.codebook_size)
-        if train:
-            terms = {}
-            if self.commitment_cost:
-                difference_NxD = jax.lax.stop_gradient(q_NxD) - x_NxD
-                terms["commitment_loss"] = self.commitment_cost * jnp.mean(jnp.square(difference_NxD))
-            if self.codebook_cost:
-                terms["codebook_loss"] = self.codebook_cost * jnp.mean(jnp.square(q_NxD - jax.lax.stop_gradient(x_NxD)))
-            if self.entropy_ratio:
-                terms["entropy_loss"] = self.entropy_ratio * entropy
-            loss = sum(terms.values(), loss)
-            metrics |= terms
-        codes = straight_through(x_NxD, q_NxD).reshape(z.shape).astype(z.dtype)
-        return Quantized(codes, indices_N.reshape(z.shape[:-1]), loss, metrics)
+        if self.affine_lr:
+            self.affine_scale, self.affine_bias = (
+                self.param(name, nn.initializers.zeros, (self.embedding_dim,), jnp.float32)
+                for name in ("affine_scale", "affine_bias")
+            )
 
     def codewords(self) -> jax.Array:
-        return self.codebook
+        if not self.affine_lr:
+            return self.codebook
+        scale_1xD, bias_1xD = 1 + self.affine_lr * self.affine_scale[None], self.affine_lr * self.affine_bias[None]
+        return scale_1xD * self.codebook + bias_1xD

@@ -7,7 +7,9 @@ mask of its tokens, whether its label or its codes are dropped) is drawn for the
 are the terms and draws that are no example's own:
 
 - VQ's entropy term is that of a microbatch, averaged (the published one is of a device's part of the batch).
-- UViM's dictionary adds up the tokens of all microbatches, is updated once, and splits once a step: as without.
+- UViM's dictionary adds up the tokens of all microbatches, is updated once, and splits once a step: as without. So do
+  other codebooks of running averages; those whose codes restart from tokens take them from the first microbatch.
+- What a quantizer draws in training (DiVeQ's noise) it draws for each microbatch anew.
 - Dropout inside a transformer draws for each microbatch anew.
 - Logged figures that are no means over examples (a batch's codebook usage and perplexity, the share of masked tokens
   that were right) are those of a microbatch, averaged.
@@ -61,18 +63,29 @@ def check_division(batch_size: int, accumulate_steps: int, devices: int) -> None
         )
 
 
-def update_codebook(model: Any, variables: Any, batch_sums: Any, rng: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
-    """Updates the codebook of running averages of a model's `quantizer`, once a step.
+def codebook_statistics(updated: Any, number: int | jax.Array) -> Any:
+    """What a call with the collection `batch` mutable left there for `update_codebook`, {} if nothing, to be added up.
 
-    `batch_sums` is what the calls with the collection `batch` mutable left there, added up, {} where the quantizer has
-    no state; `rng` of the stream `quantizer`. Returns the new collection `quantizer`, and metrics.
+    Of arrays called `tokens`, which are no sums, only those of the first microbatch count; `number` is this one's.
+    """
+
+    def keep(path: tuple[Any, ...], x: jax.Array) -> jax.Array:
+        return jnp.where(number == 0, x, jnp.zeros_like(x)) if path[-1].key == "tokens" else x
+
+    return jax.tree_util.tree_map_with_path(keep, updated.get("batch", {}))
+
+
+def update_codebook(model: Any, variables: Any, batch_sums: Any, rng: jax.Array) -> tuple[Any, dict[str, jax.Array]]:
+    """Updates the state of a model's `quantizer`, once a step.
+
+    `batch_sums` are the `codebook_statistics` of the microbatches, added up, {} where a quantizer's state does not
+    change; `rng` of the stream `quantizer`. Returns the new collection `quantizer`, and metrics.
     """
     if not batch_sums:
         return variables.get("quantizer", {}), {}
-    sums = batch_sums["quantizer"]
     metrics, updated = model.apply(
         variables,
-        method=lambda m: m.quantizer.update(sums["counts"], sums["dictionary"]),
+        method=lambda m: m.quantizer.update(batch_sums["quantizer"]),
         mutable=["quantizer"],
         rngs={"quantizer": rng},
     )

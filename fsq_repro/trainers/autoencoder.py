@@ -23,7 +23,7 @@ from fsq_repro.losses.perceptual import PerceptualLoss, load_perceptual
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.models.autoencoder import Autoencoder
 from fsq_repro.runtime import sharding
-from fsq_repro.trainers.accumulation import accumulate, update_codebook
+from fsq_repro.trainers.accumulation import accumulate, codebook_statistics, update_codebook
 from fsq_repro.visualization.grids import reconstruction_grid
 
 Metrics = dict[str, jax.Array]
@@ -106,15 +106,15 @@ class AutoencoderTrainer:
         """One step on `batch["image"]` (B, H, W, 3) in [0, 1]; returns the new state and float32 scalars."""
         rng = jax.random.fold_in(state.rng, state.step)
 
-        def gradients(images: jax.Array, _: int | jax.Array) -> tuple[Any, Any]:
-            grad = jax.value_and_grad(self.generator_loss, has_aux=True)
-            (_, (reconstruction, batch_sums, metrics)), grads = grad(state.params, state, frozen, images)
+        def gradients(images: jax.Array, number: int | jax.Array) -> tuple[Any, Any]:
+            grad, key = jax.value_and_grad(self.generator_loss, has_aux=True), jax.random.fold_in(rng, 1 + number)
+            (_, (reconstruction, updated, metrics)), grads = grad(state.params, state, frozen, images, key)
             discriminator_grads = {}
             if self.weights.gan:
                 grad = jax.value_and_grad(self.discriminator_loss, has_aux=True)
                 (_, more), discriminator_grads = grad(state.discriminator_params, images, reconstruction)
                 metrics |= more
-            return (grads, discriminator_grads, metrics), batch_sums
+            return (grads, discriminator_grads, metrics), codebook_statistics(updated, number)
 
         means, batch_sums = accumulate(gradients, batch["image"], self.accumulate_steps)
         grads, discriminator_grads, metrics = means
@@ -136,11 +136,13 @@ class AutoencoderTrainer:
         ), metrics | more | {"gradient_norm": optax.global_norm(grads)}
 
     def generator_loss(
-        self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array
+        self, params: Any, state: AutoencoderState, frozen: Any, images: jax.Array, rng: jax.Array
     ) -> tuple[jax.Array, tuple[jax.Array, Any, Metrics]]:
-        """Returns (total, (reconstruction, sums for `update_codebook`, metrics)); the discriminator is held fixed."""
+        """Returns (total, (reconstruction, collection `batch`, metrics)); the discriminator is held fixed."""
         variables = {"params": params, "quantizer": state.quantizer_state}
-        (reconstruction, quantized), updated = self.model.apply(variables, images, train=True, mutable=["batch"])
+        (reconstruction, quantized), updated = self.model.apply(
+            variables, images, train=True, mutable=["batch"], rngs={"quantizer": rng}
+        )
         terms = {"quantizer": quantized.loss}
         weights = self.weights
         if weights.l2:
@@ -153,7 +155,7 @@ class AutoencoderTrainer:
         total = sum(terms.values())
         metrics = {"loss": total} | {f"loss/{k}": v for k, v in terms.items()}
         metrics |= {f"quantizer/{k}": v for k, v in quantized.metrics.items()}
-        return total, (reconstruction, updated.get("batch", {}), metrics)
+        return total, (reconstruction, updated, metrics)
 
     def discriminator_loss(self, params: Any, images: jax.Array, reconstruction: jax.Array) -> tuple[Any, Metrics]:
         """Returns (total, metrics); no gradient reaches the autoencoder through `reconstruction`."""

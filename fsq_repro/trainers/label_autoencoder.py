@@ -16,7 +16,7 @@ from jax.sharding import Mesh
 
 from fsq_repro.models.label_autoencoder import LabelAutoencoder
 from fsq_repro.tasks.base import Arrays, Task
-from fsq_repro.trainers.accumulation import accumulate, update_codebook
+from fsq_repro.trainers.accumulation import accumulate, codebook_statistics, update_codebook
 from fsq_repro.trainers.check_totals import make_totals
 
 
@@ -65,7 +65,7 @@ class LabelAutoencoderTrainer:
             B, rngs = len(jax.tree.leaves(batch)[0]), {"dropout": dropout_key}
             batch = batch | {"kept": self.model.apply(variables, B, rngs=rngs, method="draw_kept_codes")}
 
-        def loss_fn(params: Any, batch: Arrays) -> tuple[jax.Array, tuple[Any, Arrays]]:
+        def loss_fn(params: Any, batch: Arrays, key: jax.Array) -> tuple[jax.Array, tuple[Any, Arrays]]:
             (outputs, quantized), updated = self.model.apply(
                 variables | {"params": params},
                 self.task.inputs(batch),
@@ -73,17 +73,19 @@ class LabelAutoencoderTrainer:
                 train=True,
                 kept_BxS=batch.get("kept"),
                 mutable=["batch"],
+                rngs={"quantizer": key},
             )
             loss_B, terms = self.task.loss(outputs, batch)
             total = jnp.mean(loss_B) + quantized.loss
             metrics = {"loss": total, "loss/quantizer": quantized.loss}
             metrics |= {f"loss/{name}": jnp.mean(term_B) for name, term_B in terms.items()}
             metrics |= {f"quantizer/{name}": value for name, value in quantized.metrics.items()}
-            return total, (updated.get("batch", {}), metrics)
+            return total, (updated, metrics)
 
-        def gradients(batch: Arrays, _: int | jax.Array) -> tuple[Any, Any]:
-            (_, (batch_sums, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch)
-            return (grads, metrics), batch_sums
+        def gradients(batch: Arrays, number: int | jax.Array) -> tuple[Any, Any]:
+            key = jax.random.fold_in(quantizer_key, 1 + number)
+            (_, (updated, metrics)), grads = jax.value_and_grad(loss_fn, has_aux=True)(state.params, batch, key)
+            return (grads, metrics), codebook_statistics(updated, number)
 
         (grads, metrics), batch_sums = accumulate(gradients, batch, self.accumulate_steps)
         quantizer_state, more = update_codebook(self.model, variables, batch_sums, quantizer_key)

@@ -6,7 +6,7 @@ import pytest
 
 from fsq_repro.errors import UserError
 from fsq_repro.profiling import benchmark_quantizers
-from fsq_repro.quantizers import QUANTIZERS
+from fsq_repro.quantizers import make_quantizer
 
 TINY = {
     "fsq": ("fsq", {"levels": (5, 3)}),
@@ -22,8 +22,9 @@ def tiny(monkeypatch):
     monkeypatch.setattr(benchmark_quantizers, "PEER", "import sys\nfor line in sys.stdin: print(1.5, flush=True)")
 
 
-def test_every_quantizer_is_measured():
-    assert {name for name, _ in benchmark_quantizers.CASES.values()} == set(QUANTIZERS)
+def test_what_is_measured_exists():
+    for name, fields in benchmark_quantizers.CASES.values():
+        assert make_quantizer(name, **fields).codebook_size >= 1000
 
 
 @pytest.mark.parametrize("python", [None, sys.executable])

@@ -90,6 +90,28 @@ def test_gradients_equal_autodiff():
         np.testing.assert_allclose(a, w, atol=1e-5 * np.abs(w).max())
 
 
+def test_by_inner_product(monkeypatch):
+    """Indices, entropy term and gradients, in chunks."""
+    monkeypatch.setattr(nearest, "CPU_CHUNK_ELEMENTS", 32 * 20)
+    x_NxD, e_KxD = draw(250, 32, 4)
+
+    def plain(x_NxD, e_KxD):
+        log_p_NxK = jax.nn.log_softmax(x_NxD @ e_KxD.T / 0.1)
+        p_NxK = jnp.exp(log_p_NxK)
+        mean_p_K = jnp.mean(p_NxK, axis=0)
+        return -jnp.mean(jnp.sum(p_NxK * log_p_NxK, axis=1)) + jnp.sum(mean_p_K * jnp.log(mean_p_K + 1e-5))
+
+    def chunked(x_NxD, e_KxD):
+        return nearest.nearest_codes_and_entropy(x_NxD, e_KxD, 0.1, True)[::-1]
+
+    (got, indices), gradients = jax.jit(jax.value_and_grad(chunked, (0, 1), has_aux=True))(x_NxD, e_KxD)
+    want, want_gradients = jax.jit(jax.value_and_grad(plain, (0, 1)))(x_NxD, e_KxD)
+    np.testing.assert_array_equal(indices, (x_NxD @ e_KxD.T).argmax(1))
+    np.testing.assert_allclose(got, want, rtol=1e-5)
+    for g, w in zip(gradients, want_gradients, strict=True):
+        np.testing.assert_allclose(g, w, atol=1e-5 * np.abs(w).max())
+
+
 def test_oracle_equals_finite_differences():
     x_NxD, e_KxD = (a.astype(np.float64) for a in draw(5, 7, 2))
     _, _, dx, de = oracle(x_NxD, e_KxD, 0.2)

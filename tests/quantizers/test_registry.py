@@ -16,6 +16,18 @@ def test_quantizers_by_name():
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 256, "entropy_ratio": 0.0}, "vq_no_entropy"),
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 32}, "vq_narrow"),
         ({"name": "vq", "codebook_size": 4, "embedding_dim": 2, "entropy_ratio": 0.0}, "vq_narrow_no_entropy"),
+        (
+            {"name": "vq", "codebook_size": 4, "embedding_dim": 64, "gradient": "rotation", "sync_nu": 0.2},
+            "vq_rotation_sync",
+        ),
+        ({"name": "vq", "codebook_size": 4, "embedding_dim": 64, "affine_lr": 10.0}, "vq_affine"),
+        ({"name": "l2_vq", "codebook_size": 4, "embedding_dim": 8}, "l2_vq"),
+        ({"name": "l2_vq", "codebook_size": 4, "embedding_dim": 8, "entropy_ratio": 0.1}, "l2_vq_entropy"),
+        ({"name": "simvq", "codebook_size": 4, "embedding_dim": 8, "bias": False}, "simvq_no_bias"),
+        ({"name": "ibq", "codebook_size": 4, "embedding_dim": 8, "entropy_ratio": 0.0}, "ibq_no_entropy"),
+        ({"name": "diveq", "codebook_size": 4, "embedding_dim": 8, "restart_every": 0}, "diveq_no_restarts"),
+        ({"name": "ema_restart", "codebook_size": 4, "embedding_dim": 8, "min_count": 0.0}, "ema_restart_no_restarts"),
+        ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "gradient": "rotation"}, "ema_vq_rotation"),
         ({"name": "ema_vq", "codebook_size": 4, "embedding_dim": 2, "splitting": False}, "ema_vq_no_splitting"),
     ],
 )
@@ -26,14 +38,25 @@ def test_an_ablation_has_a_name_of_its_own(fields, label):
 @pytest.mark.parametrize(
     ("fields", "words"),
     [
-        ({"name": "lfq"}, "^quantizer.name = 'lfq' is not one of fsq, vq, ema_vq$"),
+        ({"name": "none"}, "^quantizer.name = 'none' is not one of fsq, .*ema_vq"),
         ({"name": "fsq", "codebook_size": 4}, "quantizer.codebook_size is not a field of quantizer 'fsq', which has b"),
+        (
+            {"name": "product", "groups": 2},
+            "quantizer.quantizer is missing, but quantizer 'product' needs quan",
+        ),
         ({"name": "fsq", "parent": None}, "quantizer.parent is not a field"),
     ],
 )
 def test_what_does_not_exist_is_refused(fields, words):
     with pytest.raises(ValueError, match=words):
         make_quantizer(**fields)
+
+
+@pytest.mark.parametrize("name", [name for name, kind in QUANTIZERS.items() if hasattr(kind, "suggest")])
+@pytest.mark.parametrize("size", [256, 1000, 2**14])
+def test_what_a_codebook_suggests_is_about_that_large(name, size):
+    quantizer = make_quantizer(name, **QUANTIZERS[name].suggest(size))
+    assert 0.75 < quantizer.codebook_size / size < 4 / 3 and quantizer.num_channels > 0
 
 
 def test_a_new_quantizer_is_a_registry_line(monkeypatch):

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from fsq_repro.quantizers.vq import VectorQuantizer
-from tests.conftest import load_golden
+from tests.conftest import load_cases, load_golden
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -67,6 +67,40 @@ def test_the_decoder_does_not_train_the_codebook():
     codebook, z = (jax.random.normal(jax.random.key(i), (16, 4)) for i in range(2))
     grad = jax.grad(lambda c: jnp.sum(jnp.square(module.apply({"params": {"codebook": c}}, z, train=True).codes)))
     assert not np.any(jax.jit(grad)(codebook))
+
+
+@pytest.mark.parametrize("case", ["plain", "sync", "affine", "affine_sync"])
+def test_published_affine_and_synchronised_codes(case):
+    """beta there weighs the codebook's term, 1 - beta the encoder's."""
+    golden = load_cases("quantizers_affine_vq")
+    want, shared = golden[case], golden[""]
+    beta, sync_nu, affine_lr = (float(want[name]) for name in ("beta", "sync_nu", "affine_lr"))
+    costs = {"commitment_cost": 1 - beta, "codebook_cost": beta, "entropy_ratio": 0.0}
+    module = VectorQuantizer(16, 5, **costs, sync_nu=sync_nu, affine_lr=affine_lr)
+    params = {"codebook": shared["codebook"]}
+    if affine_lr:
+        params |= {"affine_scale": shared["affine_scale"][0], "affine_bias": shared["affine_bias"][0]}
+
+    @jax.jit
+    def step(params, z):
+        def objective(params, z):
+            quantized = module.apply({"params": params}, z, train=True)
+            return jnp.sum(quantized.codes * shared["w"]) + quantized.loss, quantized
+
+        gradients, quantized = jax.grad(objective, (0, 1), has_aux=True)(params, z)
+        return quantized, *gradients, module.apply({"params": params}, method="codewords")
+
+    quantized, grads, dz, codebook = step(params, shared["z"])
+    tolerance = {"rtol": 1e-5, "atol": 1e-5}
+    np.testing.assert_allclose(codebook, want["effective_codebook"], **tolerance)
+    np.testing.assert_array_equal(quantized.indices, want["indices"])
+    np.testing.assert_allclose(quantized.codes, want["codes"], **tolerance)
+    np.testing.assert_allclose(quantized.loss, want["loss"], **tolerance)
+    np.testing.assert_allclose(dz, want["grad_z"], **tolerance)
+    np.testing.assert_allclose(grads["codebook"], want["grad_codebook"], **tolerance)
+    if affine_lr:
+        np.testing.assert_allclose(grads["affine_scale"], want["grad_affine_scale"][0], rtol=1e-5, atol=1e-4)
+        np.testing.assert_allclose(grads["affine_bias"], want["grad_affine_bias"][0], rtol=1e-5, atol=1e-4)
 
 
 def test_initial_codebook_is_the_published_one():

@@ -20,7 +20,7 @@ from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.profiling.abstract import build_abstract
 from fsq_repro.profiling.dry_run import dry_run
 from fsq_repro.runtime import sharding
-from fsq_repro.trainers.accumulation import accumulate, check_division
+from fsq_repro.trainers.accumulation import accumulate, check_division, codebook_statistics
 from fsq_repro.trainers.generators import AutoregressiveGenerator
 from tests.tiny import (
     random_uvim_state,
@@ -47,6 +47,15 @@ def test_microbatches_take_every_example_once_and_leave_no_device_out():
     assert means == {"mean": 5.5, "number": 1.0} and set(seen) == {(4,)}
     np.testing.assert_array_equal(sums, [0 + 1 + 2, 3 + 4 + 5, 6 + 7 + 8, 9 + 10 + 11])  # devices keep their examples
     assert accumulate(lambda b, i: (b, i), batch, 1) == (batch, 0)
+
+
+def test_statistics_of_microbatches_add_up_but_for_the_tokens_which_are_the_firsts():
+    left = [{"batch": {"quantizer": {"counts": jnp.ones(2), "tokens": jnp.full(2, i + 1.0)}}} for i in range(3)]
+    parts = [codebook_statistics(left[number], number) for number in range(3)]
+    total = jax.tree.map(lambda *x: sum(x), *parts)["quantizer"]
+    np.testing.assert_array_equal(total["counts"], [3, 3])
+    np.testing.assert_array_equal(total["tokens"], [1, 1])
+    assert codebook_statistics({}, 0) == {}
 
 
 def images() -> dict[str, np.ndarray]:

@@ -81,7 +81,8 @@ def test_generator_and_discriminator_gradients_are_disjoint():
     batch = images()["image"]
 
     def generator_total(params, discriminator_params):
-        return trainer.generator_loss(params, state.replace(discriminator_params=discriminator_params), {}, batch)[0]
+        other = state.replace(discriminator_params=discriminator_params)
+        return trainer.generator_loss(params, other, {}, batch, state.rng)[0]
 
     to_generator, to_discriminator = jax.jit(jax.grad(generator_total, (0, 1)))(
         state.params, state.discriminator_params
@@ -89,7 +90,7 @@ def test_generator_and_discriminator_gradients_are_disjoint():
     assert np.abs(flat(to_generator)).max() > 0 and np.abs(flat(to_discriminator)).max() == 0
 
     def discriminator_total(discriminator_params, params):
-        reconstruction = trainer.generator_loss(params, state, {}, batch)[1][0]
+        reconstruction = trainer.generator_loss(params, state, {}, batch, state.rng)[1][0]
         return trainer.discriminator_loss(discriminator_params, batch, reconstruction)[0]
 
     to_discriminator, to_generator = jax.jit(jax.grad(discriminator_total, (0, 1)))(
