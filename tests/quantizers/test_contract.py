@@ -1,6 +1,7 @@
 """What every quantizer promises, whichever it is."""
 
 import functools
+import math
 
 import jax
 import jax.numpy as jnp
@@ -20,10 +21,16 @@ QUANTIZERS = {
         FSQ((8, 5, 4), bound="corrected"),
         lambda z: bound(z, (8, 5, 4), "corrected") / jnp.array([[[4.0, 2.0, 2.0]]]),
     ),
+    "fsq_symmetric": (FSQ((8, 5, 2), bound="symmetric"), jnp.tanh),
+    "fsq_ifsq": (FSQ((9, 5, 3), bound="ifsq"), lambda z: jnp.tanh(0.8 * z)),
+    "fsq_noise": (FSQ((8, 5, 2), bound="symmetric", noise=True), jnp.tanh),
     "vq": (VectorQuantizer(64, 6), lambda z: z),
     "ema_vq": (EmaVectorQuantizer(64, 6), lambda z: jax.nn.standardize(z, axis=-1)),
 }
 HAS_LOSS = {"vq"}
+NO_CODES_IN_TRAINING = {"fsq_noise"}
+NO_LEVELS = {"vq", "ema_vq"}
+ABLATIONS = {"vq": "narrow", "fsq_symmetric": "symmetric", "fsq_ifsq": "ifsq", "fsq_noise": "symmetric_noise"}
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
 
@@ -37,6 +44,13 @@ def evaluate(module, variables, z):
     """Outputs in evaluation, one for each of DTYPES, and the codes of the first one's indices."""
     outputs = [apply(module, variables, z.astype(dtype), False) for dtype in DTYPES]
     return outputs, module.apply(variables, outputs[0].indices, method="indices_to_codes")
+
+
+@functools.partial(jax.jit, static_argnums=0)
+def training(module, variables, z):
+    """Output in training and the codes of its indices."""
+    quantized = apply(module, variables, z, True)
+    return quantized, module.apply(variables, quantized.indices, method="indices_to_codes")
 
 
 @pytest.fixture(params=QUANTIZERS, scope="module")
@@ -64,7 +78,8 @@ def test_shapes_and_dtypes(case):
 def test_loss_and_metrics_are_float32_scalars(case, train):
     name, module, _, z, variables = case
     if train:
-        quantized = jax.jit(lambda v, z: apply(module, v, z, True))(variables, z.astype(jnp.bfloat16))
+        quantized, codes = training(module, variables, z.astype(jnp.bfloat16))
+        assert np.array_equal(quantized.codes, codes.astype(jnp.bfloat16)) == (name not in NO_CODES_IN_TRAINING)
     else:
         quantized = evaluate(module, variables, z)[0][1]
     for scalar in (quantized.loss, *quantized.metrics.values()):
@@ -87,7 +102,7 @@ def test_forward_value_is_the_code_bitwise_jitted_or_not(case):
 
 def test_every_index_survives_the_round_trip(case):
     _, module, _, _, variables = case
-    indices = jnp.arange(module.codebook_size, dtype=jnp.int32).reshape(2, -1)
+    indices = jnp.arange(module.codebook_size, dtype=jnp.int32)[None]
 
     @jax.jit
     def round_trips(variables, indices):
@@ -147,8 +162,10 @@ def test_usage_metrics_take_memory_for_the_tokens_only():
 
 def test_levels_say_whether_channels_are_scalar(case):
     name, module, _, _, _ = case
-    assert module.levels == ((8, 5, 4) if "fsq" in name else None)
-    assert module.ablation == ("narrow" if name == "vq" else "")
+    assert (module.levels is None) == (name in NO_LEVELS)
+    if module.levels is not None:
+        assert math.prod(module.levels) == module.codebook_size and len(module.levels) == module.num_channels
+    assert module.ablation == ABLATIONS.get(name, "")
 
 
 def test_every_quantizer_is_here():
