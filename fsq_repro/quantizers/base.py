@@ -2,8 +2,9 @@
 
 A quantizer is a Linen module `__call__(z, *, train) -> Quantized` with the attributes `num_channels` (channels of z,
 what the encoder must emit), `codebook_size`, `levels` (of each channel; None for a learned codebook) and `ablation`
-(how its settings differ in kind from the published method's, in records behind its name; "" for not at all), and the
-methods `indices_to_codes` and `codes_to_indices`. Inside everything is float32 and int32, whatever the dtype of z.
+(how its settings differ in kind from the published method's, in records behind its name; "" for not at all), the
+methods `indices_to_codes` and `codes_to_indices`, and the classmethod `suggest(codebook_size)`, fields for about that
+size. Inside everything is float32 and int32, whatever the dtype of z.
 """
 
 import flax.linen as nn
@@ -78,10 +79,16 @@ class LearnedCodebook(nn.Module):
     embedding_dim: int
 
     levels = None
+    published_dim = 256  # the embedding_dim that the method was published with
 
     @property
     def num_channels(self) -> int:
         return self.embedding_dim
+
+    @classmethod
+    def suggest(cls, codebook_size: int) -> dict[str, int]:
+        """The size itself, and the published width."""
+        return {"codebook_size": codebook_size, "embedding_dim": cls.published_dim}
 
     def check_sizes(self) -> None:
         """Raises ValueError unless both sizes are integers in 1..2^31 - 1."""

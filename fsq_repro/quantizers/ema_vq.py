@@ -28,6 +28,14 @@ class EmaVectorQuantizer(LearnedCodebook):
     A batch may come in parts: with `train` and the collection `batch` mutable a call leaves there what it would have
     updated the state by, arrays of the state's names and shapes, and `update` takes their sums over the parts.
 
+    >>> import jax, jax.numpy as jnp
+    >>> module, z = EmaVectorQuantizer(codebook_size=64, embedding_dim=4), jnp.ones((2, 8, 8, 4))
+    >>> rngs = {"params": jax.random.key(0), "quantizer": jax.random.key(1)}
+    >>> variables = module.init(rngs, z, train=True)
+    >>> quantized, variables = module.apply(variables, z, train=True, mutable=["quantizer"], rngs=rngs)
+    >>> quantized.codes.shape, quantized.indices.shape, variables["quantizer"]["counts"].shape
+    ((2, 8, 8, 4), (2, 8, 8), (64,))
+
     Attributes:
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
         log(min_count) / log(momentum) steps: 460 with the defaults.
@@ -44,6 +52,8 @@ class EmaVectorQuantizer(LearnedCodebook):
     commitment_cost: float = 0.0
     splitting: bool = True
     standardize: bool = True
+
+    published_dim = 768
 
     @property
     def ablation(self) -> str:

@@ -24,13 +24,13 @@ def nearest_codes(x_NxD: jax.Array, codebook_KxD: jax.Array) -> jax.Array:
     """
     x_NxD, codebook_KxD = jax.lax.stop_gradient((x_NxD, codebook_KxD))
     N, D = x_NxD.shape
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, len(codebook_KxD))
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, len(codebook_KxD))
 
     def one_chunk(x_GxCxD: jax.Array) -> jax.Array:
         return _smallest(_distances(x_GxCxD.reshape(-1, D), codebook_KxD))[0].reshape(groups, -1)
 
-    return _join(jax.lax.map(one_chunk, _split(x_NxD, groups, chunks)), N)
+    return _join(jax.lax.map(one_chunk, split_tokens(x_NxD, groups, chunks)), N)
 
 
 @functools.partial(jax.custom_vjp, nondiff_argnums=(2,))
@@ -50,8 +50,8 @@ def nearest_codes_and_entropy(
 
 def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> tuple[tuple, tuple]:
     (N, D), K = x_NxD.shape, len(codebook_KxD)
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, K)
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, K)
 
     def one_chunk(p_sums_GxK: jax.Array, part: list[jax.Array]) -> tuple[jax.Array, list[jax.Array]]:
         x_GxCxD, weight_GxC = part
@@ -67,7 +67,7 @@ def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> t
         return p_sums_GxK + jnp.einsum("gc,gck->gk", weight_GxC, q_GxCxK), each
 
     # What a chunk is padded with counts 0 times.
-    parts = [_split(a, groups, chunks) for a in (x_NxD, jnp.ones(N, jnp.float32))]
+    parts = [split_tokens(a, groups, chunks) for a in (x_NxD, jnp.ones(N, jnp.float32))]
     p_sums_GxK, each = jax.lax.scan(one_chunk, jnp.zeros((groups, K), jnp.float32), parts)
     indices_N, least_N, log_z_N, entropy_N = (_join(a, N) for a in each)
     mean_p_K = jnp.sum(p_sums_GxK, axis=0) / N
@@ -79,8 +79,8 @@ def _forward(x_NxD: jax.Array, codebook_KxD: jax.Array, temperature: float) -> t
 def _backward(temperature: float, saved: tuple, cotangents: tuple) -> tuple[jax.Array, jax.Array]:
     x_NxD, codebook_KxD, mean_p_K, *each = saved
     (N, D), K = x_NxD.shape, len(codebook_KxD)
-    groups = _num_groups(N)
-    chunks = _num_chunks(N // groups, K)
+    groups = num_groups(N)
+    chunks = num_chunks(N // groups, K)
     dp_K = jnp.log(mean_p_K + 1e-5) + mean_p_K / (mean_p_K + 1e-5)  # of the entropy of the mean, times N
 
     def one_chunk(sums: Sums, part: list[jax.Array]) -> tuple[Sums, jax.Array]:
@@ -100,7 +100,7 @@ def _backward(temperature: float, saved: tuple, cotangents: tuple) -> tuple[jax.
         return (de_GxDxK, da_sums_GxK + jnp.sum(da_GxCxK, axis=1)), dx_MxD.reshape(groups, -1, D)
 
     scale_N = jnp.full(N, 2 / (temperature * N), jnp.float32) * cotangents[1]  # 2 as in d = e.e - 2 x.e
-    parts = [_split(a, groups, chunks) for a in (x_NxD, *each, scale_N)]
+    parts = [split_tokens(a, groups, chunks) for a in (x_NxD, *each, scale_N)]
     zeros = jnp.zeros((groups, D, K), jnp.float32), jnp.zeros((groups, K), jnp.float32)
     (de_GxDxK, da_sums_GxK), dx = jax.lax.scan(one_chunk, zeros, parts)
     de_KxD = jnp.sum(de_GxDxK, axis=0).T - jnp.sum(da_sums_GxK, axis=0)[:, None] * codebook_KxD
@@ -135,7 +135,7 @@ def _smallest(d_MxK: jax.Array) -> tuple[jax.Array, jax.Array]:
     return b_M * block + jnp.argmin(d_MxE, axis=1).astype(jnp.int32), jnp.min(least_MxB, axis=1)
 
 
-def _num_groups(N: int) -> int:
+def num_groups(N: int) -> int:
     """Into how many groups tokens are divided that go through the loop side by side: one a device.
 
     Of a batch that is split over all devices each has its own part of every chunk, and sums its own tokens until the
@@ -145,12 +145,12 @@ def _num_groups(N: int) -> int:
     return devices if devices and N % devices == 0 else 1
 
 
-def _num_chunks(N: int, K: int) -> int:
+def num_chunks(N: int, K: int) -> int:
     elements = CPU_CHUNK_ELEMENTS if jax.default_backend() == "cpu" else CHUNK_ELEMENTS
     return -(-N // max(1, elements // K))
 
 
-def _split(x: jax.Array, groups: int, chunks: int) -> jax.Array:
+def split_tokens(x: jax.Array, groups: int, chunks: int) -> jax.Array:
     """(N, ...) -> (chunks, groups, ceil(N / groups / chunks), ...), each group padded with zeros.
 
     A chunk takes every chunks-th token of each group: the tokens of a batch that is split over devices stay where they
@@ -162,7 +162,7 @@ def _split(x: jax.Array, groups: int, chunks: int) -> jax.Array:
 
 
 def _join(x: jax.Array, N: int) -> jax.Array:
-    """Undoes `_split`: (chunks, groups, C, ...) -> (N, ...)."""
+    """Undoes `split_tokens`: (chunks, groups, C, ...) -> (N, ...)."""
     x = jnp.moveaxis(x, 0, 2)
     x = x.reshape(x.shape[0], -1, *x.shape[3:])
     return x[:, : N // len(x)].reshape(N, *x.shape[2:])

@@ -17,6 +17,13 @@ NARROW = 32  # channels of the widest codes that are called narrow (Yu et al., a
 class VectorQuantizer(LearnedCodebook):
     """Nearest codeword by squared Euclidean distance, straight-through gradient; the paper's have 256 channels.
 
+    >>> import jax, jax.numpy as jnp
+    >>> module, z = VectorQuantizer(codebook_size=64, embedding_dim=4), jnp.ones((2, 8, 8, 4))
+    >>> variables = module.init(jax.random.key(0), z, train=True)
+    >>> quantized = module.apply(variables, z, train=True)
+    >>> quantized.codes.shape, quantized.indices.shape, bool(quantized.loss != 0)
+    ((2, 8, 8, 4), (2, 8, 8), True)
+
     Attributes:
       commitment_cost, codebook_cost, entropy_ratio: weights of the loss terms; 0 switches a term off.
       entropy_temperature: of the softmax in the entropy term.

@@ -8,9 +8,10 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.quantizers import FSQ, EmaVectorQuantizer, VectorQuantizer, registry
+from fsq_repro.quantizers import BSQ, FSQ, LFQ, EmaVectorQuantizer, VectorQuantizer, registry
 from fsq_repro.quantizers.base import usage_metrics
 from fsq_repro.quantizers.fsq import bound
+from fsq_repro.quantizers.normalization import unit_length
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
@@ -24,10 +25,12 @@ QUANTIZERS = {
     "fsq_symmetric": (FSQ((8, 5, 2), bound="symmetric"), jnp.tanh),
     "fsq_ifsq": (FSQ((9, 5, 3), bound="ifsq"), lambda z: jnp.tanh(0.8 * z)),
     "fsq_noise": (FSQ((8, 5, 2), bound="symmetric", noise=True), jnp.tanh),
+    "lfq": (LFQ(6), lambda z: 6**0.5 * unit_length(z)),
+    "bsq": (BSQ(6), lambda z: 6**-0.5 * unit_length(z)),
     "vq": (VectorQuantizer(64, 6), lambda z: z),
     "ema_vq": (EmaVectorQuantizer(64, 6), lambda z: jax.nn.standardize(z, axis=-1)),
 }
-HAS_LOSS = {"vq"}
+HAS_LOSS = {"vq", "lfq", "bsq"}
 NO_CODES_IN_TRAINING = {"fsq_noise"}
 NO_LEVELS = {"vq", "ema_vq"}
 ABLATIONS = {"vq": "narrow", "fsq_symmetric": "symmetric", "fsq_ifsq": "ifsq", "fsq_noise": "symmetric_noise"}
