@@ -7,8 +7,11 @@ from flax import linen as nn
 
 from fsq_repro.quantizers.bsq import BSQ
 from fsq_repro.quantizers.ema_vq import EmaVectorQuantizer
+from fsq_repro.quantizers.fsp import FSP
 from fsq_repro.quantizers.fsq import FSQ
 from fsq_repro.quantizers.lfq import LFQ
+from fsq_repro.quantizers.qlae import QLAE
+from fsq_repro.quantizers.residual_fsq import ResidualFSQ
 from fsq_repro.quantizers.vq import VectorQuantizer
 
 QUANTIZERS: dict[str, Any] = {  # Linen modules under the contract of base.py
@@ -17,6 +20,9 @@ QUANTIZERS: dict[str, Any] = {  # Linen modules under the contract of base.py
     "ema_vq": EmaVectorQuantizer,
     "lfq": LFQ,
     "bsq": BSQ,
+    "qlae": QLAE,
+    "residual_fsq": ResidualFSQ,
+    "fsp": FSP,
 }
 
 

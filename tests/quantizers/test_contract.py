@@ -8,13 +8,24 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 
-from fsq_repro.quantizers import BSQ, FSQ, LFQ, EmaVectorQuantizer, VectorQuantizer, registry
+from fsq_repro.quantizers import (
+    BSQ,
+    FSP,
+    FSQ,
+    LFQ,
+    QLAE,
+    EmaVectorQuantizer,
+    ResidualFSQ,
+    VectorQuantizer,
+    registry,
+)
 from fsq_repro.quantizers.base import usage_metrics
 from fsq_repro.quantizers.fsq import bound
 from fsq_repro.quantizers.normalization import unit_length
 
 pytestmark = pytest.mark.usefixtures("strict_dtypes")
 
+S_432 = 1 + 1 / jnp.array([[[3.0, 2.0, 1.0]]])  # the range of residual FSQ
 # name -> (module, the differentiable function whose gradient the codes have)
 QUANTIZERS = {
     "fsq": (FSQ((8, 5, 4)), lambda z: bound(z, (8, 5, 4)) / jnp.array([[[4.0, 2.0, 2.0]]])),
@@ -27,12 +38,16 @@ QUANTIZERS = {
     "fsq_noise": (FSQ((8, 5, 2), bound="symmetric", noise=True), jnp.tanh),
     "lfq": (LFQ(6), lambda z: 6**0.5 * unit_length(z)),
     "bsq": (BSQ(6), lambda z: 6**-0.5 * unit_length(z)),
+    "qlae": (QLAE((8, 5, 4)), lambda z: z),
+    "residual_fsq": (ResidualFSQ((4, 3, 2)), lambda z: S_432 * jnp.tanh(z / S_432)),
+    "fsp": (FSP((8, 5, 4)), lambda z: 3**0.5 * jnp.tanh(z)),
+    "fsp_inverse": (FSP((8, 5, 4), "normal", inverse=True), lambda z: z),
     "vq": (VectorQuantizer(64, 6), lambda z: z),
     "ema_vq": (EmaVectorQuantizer(64, 6), lambda z: jax.nn.standardize(z, axis=-1)),
 }
-HAS_LOSS = {"vq", "lfq", "bsq"}
-NO_CODES_IN_TRAINING = {"fsq_noise"}
-NO_LEVELS = {"vq", "ema_vq"}
+HAS_LOSS = {"vq", "lfq", "bsq", "qlae", "fsp", "fsp_inverse"}
+NO_CODES_IN_TRAINING = {"fsq_noise", "fsp", "fsp_inverse"}
+NO_LEVELS = {"vq", "ema_vq", "residual_fsq"}
 ABLATIONS = {"vq": "narrow", "fsq_symmetric": "symmetric", "fsq_ifsq": "ifsq", "fsq_noise": "symmetric_noise"}
 DTYPES = (jnp.float32, jnp.bfloat16, jnp.float16)
 
@@ -134,6 +149,20 @@ def test_nan_is_not_rounded_to_a_valid_code(case):
     codes = np.asarray(quantized.codes)
     assert np.isnan(codes[0, 0]).all() and np.isfinite(codes[1:]).all()
     assert np.min(quantized.indices) >= 0 and np.max(quantized.indices) < module.codebook_size
+
+
+def test_gradients_are_finite_at_the_edges(case):
+    """z = 0, a code, large values, and only two tokens, which are equal."""
+    _, module, _, z, variables = case
+    code = module.apply(variables, jnp.zeros((1, 1), jnp.int32), method="indices_to_codes")
+    edges = jnp.concatenate([0 * code, code, 1e4 * z[:1, :1], -1e4 * z[:1, :1], z[:1, :1]])
+
+    def objective(z):
+        quantized = apply(module, variables, z, True)
+        return jnp.sum(quantized.codes) + quantized.loss
+
+    gradients = jax.jit(jax.vmap(jax.grad(objective)))(jnp.tile(edges, (1, 2, 1)))
+    assert np.isfinite(gradients).all()
 
 
 def test_wrong_inputs_are_refused(case):
