@@ -49,17 +49,16 @@ def indices_to_digits(indices: jax.Array, levels: tuple[int, ...]) -> jax.Array:
     return indices // along_channels(_basis(levels), indices) % along_channels(np.array(levels), indices)
 
 
-def look_up(digits: jax.Array, values: Sequence[np.ndarray] | jax.Array, levels: tuple[int, ...]) -> jax.Array:
+def look_up(digits: jax.Array, values: np.ndarray | jax.Array, levels: tuple[int, ...]) -> jax.Array:
     """Digits (..., d) int32 -> float32 (..., d): of channel i the value number digit.
 
-    `values` has one array of levels[i] values per channel, or all of them one after another in a jax array.
+    `values` (sum(levels),) are those of the channels one after another.
 
     A table and no formula: XLA compiles a division by a constant to a product with its reciprocal, which rounds
     differently from the division that the same line does when it is not jitted.
     """
-    table = values if isinstance(values, jax.Array) else jnp.asarray(np.concatenate(values).astype(np.float32))
     start = np.cumsum((0, *levels[:-1]))
-    return table[digits + along_channels(start, digits)]
+    return jnp.asarray(values, jnp.float32)[digits + along_channels(start, digits)]
 
 
 def along_channels(values: np.ndarray, like: jax.Array) -> np.ndarray:

@@ -184,8 +184,9 @@ class FSP(nn.Module):
         p = DISTRIBUTIONS[self.distribution].cdf(x) if self.inverse else x / UNIT_VARIANCE + 0.5
         return digits_to_indices(bins(p, self.levels), self.levels)
 
-    def _middles(self) -> list[np.ndarray]:
-        return [(np.arange(l) + 0.5) / l for l in check_levels(self.levels)]
+    def _middles(self) -> np.ndarray:
+        """Of the bins of all channels, one after another, float32 (sum(levels),)."""
+        return np.concatenate([(np.arange(l) + 0.5) / l for l in check_levels(self.levels)]).astype(np.float32)
 
     def _decode(self, p: jax.Array) -> jax.Array:
         """Probabilities -> codes, float32 of the same shape."""
@@ -195,5 +196,5 @@ class FSP(nn.Module):
 
     def _digits_to_codes(self, digits: jax.Array) -> jax.Array:
         with jax.ensure_compile_time_eval():  # of a jitted function too, where XLA might round otherwise
-            values = [np.asarray(self._decode(jnp.asarray(m, jnp.float32))) for m in self._middles()]
+            values = self._decode(jnp.asarray(self._middles()))
         return look_up(digits, values, self.levels)

@@ -230,5 +230,5 @@ def _middle(levels: tuple[int, ...], variant: str) -> np.ndarray:
 def _digits_to_codes(digits: jax.Array, levels: tuple[int, ...], variant: str) -> jax.Array:
     """Digits (..., d) int32 -> codes (..., d) float32."""
     middle = _middle(levels, variant)
-    values = [(np.arange(l) - m) / m for l, m in zip(levels, middle, strict=True)]
+    values = np.concatenate([(np.arange(l) - m) / m for l, m in zip(levels, middle, strict=True)])
     return mixed_radix.look_up(digits, values, levels)

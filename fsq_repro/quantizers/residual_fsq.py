@@ -50,7 +50,7 @@ def digits_to_codes(digits: list[jax.Array], levels: tuple[int, ...]) -> jax.Arr
 
 def _stage_codes(digits: jax.Array, levels: tuple[int, ...], stage: int) -> jax.Array:
     """Of one stage: (2 digit / (L - 1) - 1) / L^stage."""
-    values = [(2 * np.arange(l) - (l - 1)) / (l - 1) / float(l) ** stage for l in levels]
+    values = np.concatenate([(2 * np.arange(l) - (l - 1)) / (l - 1) / float(l) ** stage for l in levels])
     return look_up(digits, values, levels)
 
 

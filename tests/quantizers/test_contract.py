@@ -41,7 +41,7 @@ QUANTIZERS = {
     "qlae": (QLAE((8, 5, 4)), lambda z: z),
     "residual_fsq": (ResidualFSQ((4, 3, 2)), lambda z: S_432 * jnp.tanh(z / S_432)),
     "fsp": (FSP((8, 5, 4)), lambda z: 3**0.5 * jnp.tanh(z)),
-    "fsp_inverse": (FSP((8, 5, 4), "normal", inverse=True), lambda z: z),
+    "fsp_inverse": (FSP((8, 5, 4), "sigmoid", inverse=True), lambda z: z),
     "vq": (VectorQuantizer(64, 6), lambda z: z),
     "ema_vq": (EmaVectorQuantizer(64, 6), lambda z: jax.nn.standardize(z, axis=-1)),
 }
