@@ -14,27 +14,27 @@ import numpy as np
 MAX_LEVEL = 1000
 
 
-def as_integers(levels: Sequence[int], least: int) -> tuple[int, ...]:
+def as_integers(levels: Sequence[int], least: int, name: str = "levels") -> tuple[int, ...]:
     """Levels as a tuple of Python ints.
 
-    Raises ValueError: they are no sequence of integers; `least` is for the message.
+    Raises ValueError: they are no sequence of integers; `least` and the field's `name` are for the message.
     """
     try:
         return tuple(operator.index(l) for l in levels)
     except TypeError:
-        raise ValueError(f"levels is {levels!r}, but must be a sequence of integers in {least}..{MAX_LEVEL}.") from None
+        raise ValueError(f"{name} is {levels!r}, but must be a sequence of integers in {least}..{MAX_LEVEL}.") from None
 
 
-def check_levels(levels: Sequence[int], least: int = 2) -> tuple[int, ...]:
+def check_levels(levels: Sequence[int], least: int = 2, name: str = "levels") -> tuple[int, ...]:
     """Levels as a tuple of Python ints.
 
     Raises ValueError: no levels, a level that is no integer in least..1000, or 2^31 codes or more (indices are int32).
     """
-    checked = as_integers(levels, least)
+    checked = as_integers(levels, least, name)
     if not checked or min(checked) < least or max(checked) > MAX_LEVEL:
-        raise ValueError(f"levels is {checked}, but must be one or more integers in {least}..{MAX_LEVEL}.")
+        raise ValueError(f"{name} is {checked}, but must be one or more integers in {least}..{MAX_LEVEL}.")
     if math.prod(checked) >= 2**31:
-        raise ValueError(f"levels is {checked}, {math.prod(checked)} codes, but int32 indices allow less than 2^31.")
+        raise ValueError(f"{name} is {checked}, {math.prod(checked)} codes, but int32 indices allow less than 2^31.")
     return checked
 
 

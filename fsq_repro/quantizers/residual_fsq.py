@@ -80,7 +80,7 @@ class ResidualFSQ(nn.Module):
 
     @property
     def num_channels(self) -> int:
-        return len(check_levels(self.stage_levels))
+        return len(check_levels(self.stage_levels, name="stage_levels"))
 
     @property
     def codebook_size(self) -> int:
@@ -120,7 +120,7 @@ class ResidualFSQ(nn.Module):
         return digits_to_indices(jnp.concatenate(digits, axis=-1), self.stage_levels * self.num_stages)
 
     def _check(self) -> None:
-        size = math.prod(check_levels(self.stage_levels))
+        size = math.prod(check_levels(self.stage_levels, name="stage_levels"))
         if not isinstance(self.num_stages, int) or self.num_stages < 1 or size**self.num_stages >= 2**31:
             limit = f"{size}^num_stages less than 2^31"
             raise ValueError(f"num_stages is {self.num_stages!r}, but must be a positive integer with {limit}.")

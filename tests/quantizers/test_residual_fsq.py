@@ -61,7 +61,7 @@ def test_the_first_digits_are_the_coarse_code():
     [
         ({"stage_levels": (8, 8, 8), "num_stages": 4}, r"num_stages is 4, but .* 512\^num_stages less than 2\^31"),
         ({"stage_levels": (8, 8), "num_stages": 0}, "num_stages is 0, but must be a positive integer"),
-        ({"stage_levels": (8, 1)}, r"levels is \(8, 1\), but must be"),
+        ({"stage_levels": (8, 1)}, r"^stage_levels is \(8, 1\), but must be"),
     ],
 )
 def test_bad_fields_are_refused(fields, message):
