@@ -89,8 +89,10 @@ class ResidualFSQ(nn.Module):
 
     @classmethod
     def suggest(cls, codebook_size: int) -> dict[str, Any]:
-        """Two stages of the fewest channels whose codes are nearest to the root of the size."""
-        return {"stage_levels": level_sets(math.log2(codebook_size) / 2)[0], "num_stages": 2}
+        """Two stages of the levels whose product is nearest to the root of the size, by ratio."""
+        bits = math.log2(codebook_size) / 2
+        levels = min(level_sets(bits), key=lambda levels: abs(math.log2(math.prod(levels)) - bits))
+        return {"stage_levels": levels, "num_stages": 2}
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., d) -> `Quantized`; training and evaluation do not differ."""

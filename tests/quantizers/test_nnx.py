@@ -1,5 +1,6 @@
 """The NNX modules give what the Linen ones give, under NNX's own transformations."""
 
+import dataclasses
 import importlib.util
 import pathlib
 import pickle
@@ -10,24 +11,28 @@ import numpy as np
 import pytest
 from flax import nnx
 
-from fsq_repro.quantizers import QUANTIZERS
+from fsq_repro.quantizers import QUANTIZERS, make_quantizer, suggest
 from fsq_repro.quantizers import nnx as wrapped
 
-TINY = {"levels": (5, 4), "stage_levels": (3, 2), "num_bits": 4, "codebook_size": 16, "embedding_dim": 4}
 EXAMPLE = pathlib.Path(__file__).parents[2] / "examples" / "nnx_autoencoder.py"
 
 
 def make(kind):
-    fields = {k: v for k, v in TINY.items() if k in QUANTIZERS[kind].__dataclass_fields__}
-    return getattr(wrapped, QUANTIZERS[kind].__name__)(**fields, rngs=nnx.Rngs(0))
+    linen = make_quantizer(kind, **suggest(codebook_size=256, kind=kind))
+    fields = {f.name: getattr(linen, f.name) for f in dataclasses.fields(linen) if f.name not in ("parent", "name")}
+    return getattr(wrapped, type(linen).__name__)(**fields, rngs=nnx.Rngs(0))
+
+
+def arrays(variables):
+    """Nested dict of arrays, copies."""
+    return jax.tree.map(jnp.copy, nnx.to_pure_dict(nnx.state(variables)))
 
 
 @pytest.mark.parametrize("kind", QUANTIZERS)
 def test_outputs_gradients_and_state_are_those_of_linen(kind):
     module, twin = make(kind), make(kind)
     linen, key = module.linen_module, twin.rngs.quantizer()  # what the module draws in its first step
-    state_names = {"params": module.params, "quantizer": module.state}
-    variables = {c: {k: v[...] for k, v in tree.items()} for c, tree in state_names.items()}
+    variables = {"params": arrays(module.params), "quantizer": arrays(module.state)}
     z = jax.random.normal(jax.random.key(1), (6, 3, linen.num_channels))
 
     @nnx.jit
@@ -55,10 +60,9 @@ def test_outputs_gradients_and_state_are_those_of_linen(kind):
     np.testing.assert_allclose(z_grad, want_z_grad, rtol=1e-5, atol=1e-6)
     got_param_grads = nnx.to_pure_dict(param_grads).get("params", {})
     jax.tree.map(lambda a, b: np.testing.assert_allclose(a, b, rtol=1e-5, atol=1e-6), got_param_grads, want_param_grads)
-    assert set(module.state) == set(updated.get("quantizer", {}))
-    for name, value in updated.get("quantizer", {}).items():
-        np.testing.assert_array_equal(module.state[name][...], value)
-        assert not np.array_equal(value, variables["quantizer"][name])
+    jax.tree.map(np.testing.assert_array_equal, arrays(module.state), updated.get("quantizer", {}))
+    if kind == "ema_vq":
+        assert not np.array_equal(module.state["counts"], variables["quantizer"]["counts"])
 
 
 @pytest.mark.parametrize("kind", ["fsq", "ema_vq"])
@@ -76,8 +80,8 @@ def test_evaluation_and_decoding(kind):
     quantized, codes, indices = run(module, z)
     np.testing.assert_array_equal(quantized.codes, codes)
     np.testing.assert_array_equal(quantized.indices, indices)
-    assert module.codebook_size == {"fsq": 20, "ema_vq": 16}[kind] and np.max(indices) < module.codebook_size
-    assert module.levels == {"fsq": (5, 4), "ema_vq": None}[kind]
+    assert module.codebook_size == {"fsq": 240, "ema_vq": 256}[kind] and np.max(indices) < module.codebook_size
+    assert module.levels == {"fsq": (8, 6, 5), "ema_vq": None}[kind]
     after = nnx.to_pure_dict(nnx.state(module, without_key))  # with the count of random draws
     jax.tree.map(np.testing.assert_array_equal, after, state)
 
