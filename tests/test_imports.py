@@ -2,6 +2,7 @@
 
 import ast
 import pathlib
+import subprocess
 import sys
 
 import pytest
@@ -60,6 +61,17 @@ def test_arrows(file):
         assert not others & {"jax", "flax", "optax"}
     if part == "quantizers":  # used by themselves, these need no more than pyproject.toml's `dependencies`
         assert others <= {"jax", "flax", "numpy"}
+
+
+def test_quantizers_bring_jax_and_flax_alone():
+    """Not what the arrows cannot see either, such as a package that one of ours brings in."""
+    tops = "{m.split('.')[0] for m in sys.modules}"
+    theirs = f"import sys, flax.linen, flax.nnx, jax.numpy, jax.scipy.special; before = {tops}"
+    ours = f"import fsq_repro.quantizers.nnx; print(*{tops} - before - sys.stdlib_module_names)"
+    run = subprocess.run(
+        [sys.executable, "-c", f"{theirs}; {ours}"], capture_output=True, text=True, check=True, cwd=ROOT
+    )
+    assert run.stdout.split() == ["fsq_repro"]
 
 
 def test_few_rooms_know_config_dicts():

@@ -16,7 +16,8 @@ from fsq_repro.data.dense_sources import NYU_EVAL_CROPS
 from fsq_repro.losses.perceptual import LPIPS_NETWORKS
 from fsq_repro.models.feature_networks import NETWORKS
 from fsq_repro.models.inception import RESIZES
-from fsq_repro.quantizers.fsq import MAX_LEVEL, VARIANTS
+from fsq_repro.quantizers.digits import MAX_LEVEL
+from fsq_repro.quantizers.fsq import VARIANTS
 from fsq_repro.quantizers.registry import QUANTIZERS
 from fsq_repro.sampling.registry import SAMPLERS
 from fsq_repro.tasks.registry import TASKS
@@ -196,8 +197,8 @@ LEARNED: Rules = {
 OF_QUANTIZER: dict[str, Rules] = {
     "fsq": {
         "quantizer.levels": every(
-            f"a tuple of whole numbers in 3 .. {MAX_LEVEL}, at least one",
-            lambda x: _is_whole(x, 3) and x <= MAX_LEVEL,
+            f"a tuple of whole numbers in 2 .. {MAX_LEVEL}, at least one",
+            lambda x: _is_whole(x, 2) and x <= MAX_LEVEL,
             least=1,
         ),
         "quantizer.bound": one_of(VARIANTS),

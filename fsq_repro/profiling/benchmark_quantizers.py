@@ -22,11 +22,12 @@ from flax import linen as nn
 from fsq_repro.errors import UserError
 from fsq_repro.profiling.benchmark import matrix_rate
 from fsq_repro.profiling.program_costs import matrix_flops
-from fsq_repro.quantizers import make_quantizer, suggest_levels
+from fsq_repro.quantizers import QUANTIZERS, make_quantizer, suggest, suggest_levels
 
 TOKENS = (4096, 131_072)
 SECONDS = 3.0  # of the turns of one program, apart from the first few
 TURN = 0.02  # seconds of one side, or one call
+PEER_KINDS = ("fsq", "vq", "ema_vq")  # what PEER can make; others are measured without it, at one size
 PEER_ELEMENTS = 2**28  # tokens x codes that the package is asked for: it holds several such matrices
 HEADER = ("quantizer", "tokens", "pass", "median (ms)", "fastest (ms)", "temporaries (MiB)", "of matrix rate")
 PEER_HEADER = ("peer, median (ms)", "peer / ours", "of the fastest")
@@ -42,6 +43,7 @@ CASES: dict[str, tuple[str, dict[str, Any]]] = {
     **{f"vq {k}, no entropy term": learned("vq", k, entropy_ratio=0.0) for k in (1024, 16_384)},
     **{f"vq {k}": learned("vq", k) for k in (1024, 16_384)},
     **{f"ema_vq {k}": learned("ema_vq", k) for k in (1024, 16_384)},
+    **{f"{k} 2^10": (k, suggest(codebook_size=1024, kind=k)) for k in QUANTIZERS if k not in PEER_KINDS},
 }
 
 # Reads lines of JSON (name, fields, tokens, backward) and answers each with the seconds of a call, see `turn`. With
@@ -150,7 +152,7 @@ def measure(case: str, tokens: int, backward: bool, repeats: int, peer: Peer | N
     arguments = variables.get("params", {}), jax.random.normal(jax.random.key(3), (tokens, module.num_channels))
     traced = jax.jit(program(module, variables, backward)).trace(*arguments)
     compiled = traced.lower().compile()
-    if name != "fsq" and tokens * module.codebook_size > PEER_ELEMENTS:
+    if name not in PEER_KINDS or name != "fsq" and tokens * module.codebook_size > PEER_ELEMENTS:
         peer = None
     ours, theirs = [], []
     started = time.perf_counter()

@@ -34,6 +34,14 @@ class EmaVectorQuantizer(RunningCodebook):
     >>> vq.apply(variables, z, train=False).codes.shape
     (2, 5, 4)
 
+    >>> import jax, jax.numpy as jnp
+    >>> module, z = EmaVectorQuantizer(codebook_size=64, embedding_dim=4), jnp.ones((2, 8, 8, 4))
+    >>> rngs = {"params": jax.random.key(0), "quantizer": jax.random.key(1)}
+    >>> variables = module.init(rngs, z, train=True)
+    >>> quantized, variables = module.apply(variables, z, train=True, mutable=["quantizer"], rngs=rngs)
+    >>> quantized.codes.shape, quantized.indices.shape, variables["quantizer"]["counts"].shape
+    ((2, 8, 8, 4), (2, 8, 8), (64,))
+
     Attributes:
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
         log(min_count) / log(momentum) steps: 460 with the defaults.
@@ -52,6 +60,8 @@ class EmaVectorQuantizer(RunningCodebook):
     splitting: bool = True
     standardize: bool = True
     gradient: str = "ste"
+
+    published_dim = 768
 
     @property
     def ablation(self) -> str:

@@ -4,7 +4,8 @@ import itertools
 import math
 from collections.abc import Iterator
 
-from fsq_repro.quantizers.fsq import MAX_LEVEL, PAPER_LEVELS
+from fsq_repro.quantizers.digits import MAX_LEVEL
+from fsq_repro.quantizers.fsq import PAPER_LEVELS
 
 MAX_SMALLEST = 8  # the largest smallest level that Fig. 10 tells apart
 

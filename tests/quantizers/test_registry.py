@@ -1,6 +1,6 @@
 import pytest
 
-from fsq_repro.quantizers import FSQ, QUANTIZERS, EmaVectorQuantizer, make_quantizer, quantizer_label
+from fsq_repro.quantizers import FSQ, QUANTIZERS, EmaVectorQuantizer, make_quantizer, quantizer_label, suggest
 
 
 def test_quantizers_by_name():
@@ -52,13 +52,6 @@ def test_what_does_not_exist_is_refused(fields, words):
         make_quantizer(**fields)
 
 
-@pytest.mark.parametrize("name", [name for name, kind in QUANTIZERS.items() if hasattr(kind, "suggest")])
-@pytest.mark.parametrize("size", [256, 1000, 2**14])
-def test_what_a_codebook_suggests_is_about_that_large(name, size):
-    quantizer = make_quantizer(name, **QUANTIZERS[name].suggest(size))
-    assert 0.75 < quantizer.codebook_size / size < 4 / 3 and quantizer.num_channels > 0
-
-
 def test_a_new_quantizer_is_a_registry_line(monkeypatch):
     class Other(FSQ):
         ablation = "half"
@@ -66,3 +59,26 @@ def test_a_new_quantizer_is_a_registry_line(monkeypatch):
     monkeypatch.setitem(QUANTIZERS, "other", Other)
     assert make_quantizer("other", levels=(5,)).codebook_size == 5
     assert quantizer_label("other", levels=(5,)) == "other_half"
+
+
+@pytest.mark.parametrize("kind", QUANTIZERS)
+@pytest.mark.parametrize("size", [256, 1000, 2**14])
+def test_what_is_suggested_is_about_that_large(kind, size):
+    quantizer = make_quantizer(kind, **suggest(codebook_size=size, kind=kind))
+    assert 0.75 < quantizer.codebook_size / size < 4 / 3 and quantizer.num_channels > 0
+    assert not quantizer.ablation  # nothing but the published method
+
+
+@pytest.mark.parametrize(
+    ("size", "kind", "words"),
+    [
+        (64, "pq", "kind = 'pq' is not one of fsq, "),
+        (1, "lfq", "codebook_size is 1, but must be an integer in 2"),
+        (64.0, "vq", "codebook_size is 64.0, but must be"),
+        (32, "fsq", "codebook_size is 32, but the paper has levels for"),
+        (2**31 - 1, "lfq", "num_bits is 31, but"),
+    ],
+)
+def test_what_cannot_be_suggested_is_refused(size, kind, words):
+    with pytest.raises(ValueError, match=words):
+        suggest(codebook_size=size, kind=kind)
