@@ -86,6 +86,7 @@ class Folder:
         self.class_names, self.num_classes = tuple(classes), len(classes)
         self._paths = [root / name for name in mine]
         self.fingerprint = cache.fingerprint([(name, *verdicts[name][:2]) for name in mine])
+        self.names_and_sizes = cache.fingerprint([(name, verdicts[name][0]) for name in mine])  # in any copy
         numbers = {name: np.int32(number) for number, name in enumerate(classes)}
         self._labels = [numbers[_class_name(inner)] for inner in mine.values()]
         sizes = {tuple(verdicts[name][3]) for name in mine}

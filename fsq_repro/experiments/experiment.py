@@ -9,7 +9,7 @@ from ml_collections import ConfigDict
 
 from fsq_repro.data.choice import some_items
 from fsq_repro.data.pipeline import Batch
-from fsq_repro.data.sources import Source
+from fsq_repro.data.sources import Source, contents
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common, scorers, stage1_link
@@ -50,6 +50,8 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     trainer = kind.build_trainer(config, stage1)
     task = kind.build_task(config)
     sources = [kind.build_source(config, split) for split in ("train", "validation")]
+    hashes = {source.split: contents(source) for source in sources}
+    run.check_data(hashes)
     train, validation = (kind.build_items(config, stage1, source) for source in sources)
     checked = _some_items(validation, config.eval.batches * config.eval.batch_size)
     iterator = kind.train_iterator(config, task, train)
@@ -59,7 +61,7 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
         loop_config,
         iterator,
         lambda: kind.eval_batches(config, task, checked),
-        kind.facts(config, trainer),
+        kind.facts(config, trainer) | {"data_hashes": hashes},
         kind.start_from(config, trainer),
     )
 

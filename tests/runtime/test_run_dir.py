@@ -67,6 +67,7 @@ def test_a_run_keeps_the_revision_that_it_was_started_with(tmp_path):
     assert record["git_revision"] == "a" and record["versions"] == {"jax": "1"}
     assert record["later_revisions"] == ["b", "c"]
     run.update_record(status="finished", device="x")
+    (run.checkpoints / "8").mkdir(parents=True)
     before = (tmp_path / "record.json").read_text()
     run.start_record(git_revision="d", **facts)
     assert (tmp_path / "record.json").read_text() == before
