@@ -12,6 +12,7 @@ import submitit
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.sweeps import launch
 from fsq_repro.sweeps.launch import Job, slurm_executor, submit
 from fsq_repro.sweeps.sweep import Task
@@ -199,6 +200,23 @@ def test_arrays_and_dependencies_that_sbatch_gets(tmp_path, sbatch):
         assert "--kill-on-invalid-dep=yes" in sbatch(n) and "\nmodule load cuda\n" in sbatch(n)
     assert json.loads((workdir / "slurm" / "jobs.json").read_text()) == jobs | {"old/seed0": "5"}
     assert submit(tasks, executor, queued=set(jobs.values())) == (jobs, {}) and sbatch(5) is None
+
+
+def test_runs_trained_otherwise_and_what_needs_them_are_not_submitted(tmp_path, sbatch):
+    """The others are; a run whose config asks for more is submitted again."""
+    workdir = tmp_path / "runs"
+    tasks = [fake_task(workdir, f"{name}/seed0") for name in ("bad", "longer", "done")]
+    tasks += [fake_task(workdir, f"{name}_2/seed0", (f"{name}/seed0",)) for name in ("bad", "longer")]
+    tasks.append(fake_task(workdir, "bad_3/seed0", ("bad_2/seed0",)))
+    for task, config in zip(tasks, ({"steps": 1, "rate": 2}, {"steps": 0}, {"steps": 1}), strict=False):
+        set_evaluated(task)
+        RunDir(task.path).write_config(ConfigDict(config | {"optimizer": {"schedule": "constant"}}))
+        task.config.update({"optimizer": {"schedule": "constant"}})
+    (workdir / "longer" / "seed0" / "checkpoints" / "1").rmdir()
+    jobs, refused = submit(tasks, slurm_executor(workdir / "slurm", {"time": "60"}, name="s"), queued=set())
+    assert jobs == {"longer/seed0": "1", "longer_2/seed0": "2"}
+    assert refused.keys() == {"bad/seed0", "bad_2/seed0", "bad_3/seed0"}
+    assert "(rate: 2 -> None)" in refused["bad/seed0"] and refused["bad_3/seed0"] == "it needs bad_2/seed0"
 
 
 @pytest.mark.parametrize(
