@@ -203,6 +203,8 @@ def test_both_stages_whatever_the_batches(tmp_path, tmp_path_factory):
     edit(stage2, sampler__temperature=1.0, stage1=str(stage1))
     first = uvim.evaluate_run(RunDir(stage1))
     second = uvim.evaluate_run(RunDir(stage2))
+    assert first["evaluated"]["weights"] == second["stage1"]["fingerprint"] and "weights" not in second["evaluated"]
+    assert first["evaluated"]["data_hashes"] == second["evaluated"]["data_hashes"] == {"train": "", "test": ""}
     assert first["level_histograms"] and values(first)[MetricKey("tokens")] == 4 * IMAGES
     # An oracle that is given the labels, and a predictor that is not, each with weights that mean nothing.
     assert 0.5 < values(first)[RMSE] != values(second)[RMSE] > 0.5

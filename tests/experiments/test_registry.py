@@ -53,8 +53,7 @@ def test_in_shapes_a_kind_is_what_it_is_in_arrays(name, noise, tmp_path, monkeyp
     config, _ = config_of(name, str(tmp_path / "stage1"))
     kind = registry.kind_of(config)
     experiment = build_experiment(config, tmp_path / "run")
-    config, _ = config_of(name)
-    abstract = build_abstract(config, stage1)
+    abstract = build_abstract(config_of(name)[0], stage1)
 
     def shapes(tree):
         return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
