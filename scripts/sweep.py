@@ -16,7 +16,7 @@ from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.terminal import format_header, format_row
 from fsq_repro.runtime import cli
-from fsq_repro.sweeps.sweep import Stopped, Task, load_runs, other_tokens, plan, run_sweep, select_runs, take_over
+from fsq_repro.sweeps.sweep import ROOT, Stopped, Task, load_runs, other_tokens, plan, run_sweep, select_runs, take_over
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
@@ -58,7 +58,7 @@ def main() -> int:
 def data_hashes(config: ConfigDict) -> dict[str, str]:
     from fsq_repro.experiments import data_hashes  # takes seconds
 
-    return data_hashes.data_hashes(config)
+    return data_hashes.data_hashes(config, ROOT)
 
 
 def settings(flag: str) -> dict[str, str]:

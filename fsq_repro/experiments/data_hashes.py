@@ -2,19 +2,28 @@
 
 import functools
 import logging
+import pathlib
 
 from ml_collections import ConfigDict, FrozenConfigDict
 
 from fsq_repro.data.sources import SPLITS, contents
 from fsq_repro.errors import BUILD_ERRORS, UserError
 from fsq_repro.experiments.registry import kind_of
+from fsq_repro.runtime.run_dir import changed
 
 log = logging.getLogger(__name__)
 
 
-def data_hashes(config: ConfigDict) -> dict[str, str]:
-    """Split -> hash as of `sources.contents`; {}, with a warning, where the data cannot be opened on this machine."""
-    return _hashes(FrozenConfigDict({name: config[name] for name in ("trainer", "data", "task") if name in config}))
+def data_hashes(config: ConfigDict, root: pathlib.Path) -> dict[str, str]:
+    """Split -> hash as of `sources.contents`; {}, with a warning, where the data cannot be opened on this machine.
+
+    A folder with a relative path lies below `root`.
+    """
+    parts = ConfigDict({name: config[name] for name in ("trainer", "data", "task") if name in config})
+    kind, colon, path = parts.data.source.partition(":")
+    if kind == "folder":
+        parts = changed(parts, {"data.source": f"folder{colon}{root / pathlib.Path(path).expanduser()}"})
+    return _hashes(FrozenConfigDict(parts))
 
 
 @functools.cache
