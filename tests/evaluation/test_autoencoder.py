@@ -58,8 +58,12 @@ def test_metrics_and_their_keys(run):
         assert key.metric in METRICS and MetricKey.from_json(json.loads(json.dumps(key.to_json()))) == key
 
 
-def test_other_weights_leave_the_main_metrics_and_facts_as_they_are(run):
+def test_other_weights_leave_the_main_metrics_and_facts_as_they_are(run, caplog):
     autoencoder.evaluate_run(run)
+    assert "was trained on other data" not in caplog.text
+    run.update_record(data_hashes={"train": "of other images", "validation": "not measured on"})
+    autoencoder.evaluate_run(run)
+    assert "was trained on other data than those measured on: split train" in caplog.text
     before = run.update_record(level_histograms="of the main weights")
     after = autoencoder.evaluate_run(run, weights="raw", networks=("other",))
     old, new = read_metrics(before), read_metrics(after)

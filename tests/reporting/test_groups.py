@@ -49,7 +49,12 @@ DIFFERENCES = {
     "width": ({}, {"overrides": {"model.width": "8"}, "parameters": 7}, "", "model.width=8"),
     "argument of the config": ({"run": "a"}, {"run": "b"}, "run a", "run b"),
     "config file": ({"config_fingerprint": "1"}, {"config_fingerprint": "2"}, "in first", "in second"),
-    "data": ({"data_hashes": {"train": "1"}}, {"data_hashes": {"train": "2"}}, "in first", "in second"),
+    "data": (
+        {"config_fingerprint": "1", "data_hashes": {"train": "1"}},
+        {"config_fingerprint": "1", "data_hashes": {"train": "2"}},
+        "in first",
+        "in second",
+    ),
     "unknown": ({}, {}, "in first", "in second"),
 }
 

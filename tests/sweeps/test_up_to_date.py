@@ -66,7 +66,7 @@ def evaluate(path: pathlib.Path, *, weights: str = "w", step: int | None = None,
         measured |= {MetricKey(name, **of_checkpoint): usage for name in CODEBOOK_USAGE}
     fact = {"checkpoint": config.steps, "config_fingerprint": config_fingerprint(config), "weights": weights}
     fact["data_hashes"] = {split: data[split] for split in ("train", "test")}
-    run.update_record(measured, **({} if step else {"evaluated": fact}))
+    run.update_record(measured, **({} if step else {"evaluated": fact, "tokens_sha256": f"of step {config.steps}"}))
 
 
 @pytest.fixture(params=MAIN)
@@ -101,6 +101,8 @@ def test_longer_training_resumes_and_is_evaluated_again_and_never_passes_before(
     longer = changed(config, {"steps": config.steps + 4})
     assert outdated(path, longer, data_now()) == "its config has changed"
     train(path, longer, to=config.steps + 2)  # stopped on the way
+    record = RunDir(path).record
+    assert record["evaluated"] is None and record["tokens_sha256"] is None
     assert outdated(path, longer, data_now()) == "its training has not finished"
     train(path, longer)
     assert outdated(path, longer, data_now()) == f"its checkpoint of step {longer.steps} has not been evaluated"
