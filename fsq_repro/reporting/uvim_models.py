@@ -100,12 +100,15 @@ def baselines(records: Iterable[RunRecord], key: MetricKey) -> list[tuple[Metric
 
 
 def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> list[Model]:
-    kept = [Group((r,), g.variant) for g in group_runs(oracles) for r in g.records]
+    of_stage1 = group_runs(oracles)
+    single = [Group((r,), g.variant) for g in of_stage1 for r in g.records]
     models: list[Model] = []
     for g in group_runs(generators):
-        models.append(Model(g, next((oracle for oracle in kept if _is_behind(oracle.first, g.first)), None)))
-    used = [m.stage1.first for m in models if m.stage1]
-    models += [Model(None, g) for g in group_runs(r for r in oracles if not any(r is u for u in used))]
+        models.append(Model(g, next((oracle for oracle in single if _is_behind(oracle.first, g.first)), None)))
+    used = {id(m.stage1.first) for m in models if m.stage1}
+    for g in of_stage1:
+        if rest := tuple(r for r in g.records if id(r) not in used):
+            models.append(Model(None, Group(rest, g.variant)))
 
     def place(m: Model) -> tuple:
         r = m.first

@@ -194,7 +194,7 @@ class RunDir:
 
     def check_data(self, found: Mapping[str, str]) -> None:
         """UserError where the run was trained on other data than `found`, split -> hash as of `sources.contents`."""
-        known = self.record.get("data_hashes", {}) if (self.path / "record.json").exists() else {}
+        known = (self.record.get("data_hashes") or {}) if (self.path / "record.json").exists() else {}
         differ = [f"{s} split: {known[s]} -> {found[s]}" for s in sorted(found) if known.get(s, found[s]) != found[s]]
         if differ and self.trained_steps:
             raise UserError(

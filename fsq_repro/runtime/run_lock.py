@@ -25,10 +25,14 @@ def run_lock(path: pathlib.Path, doing: str) -> Iterator[None]:
       path: the run directory.
       doing: what another process is told that this one does with it: "training" or "evaluating".
 
-    Raises UserError where another process holds it, with that one's host and id.
+    Raises UserError where another process holds it, with that one's host and id, or the directory cannot be written.
     """
-    path.mkdir(parents=True, exist_ok=True)
-    with open(path / "lock", "a+") as file:
+    try:
+        path.mkdir(parents=True, exist_ok=True)
+        lock = open(path / "lock", "a")  # noqa: SIM115 (closed below)
+    except OSError as e:
+        raise UserError(f"the run directory {path} cannot be written: {e.strerror}") from None
+    with lock as file:
         try:
             fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -102,6 +102,8 @@ def test_stage_i_runs_of_one_name_are_told_apart_by_their_weights(tmp_path):
         "FSQ (optimizer.rsqrt_timescale=aa)": (0.2, 0.1),
         "FSQ (optimizer.rsqrt_timescale=bb)": (0.4, 0.2),
     }
+    (c,) = comparisons(parsed(tmp_path, raw[:3]))  # of the second its autoencoder alone
+    assert [m.variant.endswith(f"={weights})") for m, weights in zip(c.models, ("aa", "bb"), strict=True)] == [True] * 2
 
 
 def test_generators_of_two_settings_have_two_tables_with_the_same_oracle(tmp_path):

@@ -34,6 +34,14 @@ def test_a_second_process_is_told_of_the_first(tmp_path):
     assert (run / "lock").read_text() == ""
 
 
+@pytest.mark.parametrize("place, reason", [("file/run", "Not a directory"), ("file", "File exists")])
+def test_a_directory_that_cannot_be_written_is_one_sentence(tmp_path, place, reason):
+    (tmp_path / "file").touch()
+    sentence = f"^the run directory .*{place} cannot be written: {reason}$"
+    with pytest.raises(UserError, match=sentence), run_lock(tmp_path / place, "training"):
+        pytest.fail("there is no directory")
+
+
 def test_a_killed_process_holds_nothing_even_if_its_children_live(tmp_path):
     holder = subprocess.Popen(
         [sys.executable, "-c", HOLDER, str(tmp_path)], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
