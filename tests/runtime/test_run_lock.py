@@ -1,5 +1,6 @@
 """The lock of a run directory: who holds it is named, and the dead do not hold it."""
 
+import fcntl
 import os
 import signal
 import socket
@@ -31,7 +32,24 @@ def test_a_second_process_is_told_of_the_first(tmp_path):
         raise KeyError
     with run_lock(run, "evaluating"), run_lock(tmp_path, "training"):  # another directory
         pass
-    assert (run / "lock").read_text() == ""
+    assert not (run / "lock").exists()
+
+
+def test_a_lock_on_a_file_that_is_gone_does_not_count(tmp_path, monkeypatch):
+    """The holder removes it between the other's opening and locking it."""
+    flock, opened = fcntl.flock, []
+
+    def remove_first(file, how):
+        opened.append(file)
+        if len(opened) == 1:
+            (tmp_path / "lock").unlink()
+        flock(file, how)
+
+    monkeypatch.setattr(fcntl, "flock", remove_first)
+    with run_lock(tmp_path, "training"):
+        assert len(opened) == 2 and opened[0].closed
+        with pytest.raises(UserError, match="is in use"), run_lock(tmp_path, "training"):
+            pytest.fail("two hold it")
 
 
 @pytest.mark.parametrize("place, reason", [("file/run", "Not a directory"), ("file", "File exists")])
