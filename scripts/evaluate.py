@@ -15,6 +15,7 @@ from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.output_flags import define_output_folder
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
+from fsq_repro.runtime.run_lock import run_lock
 
 define_output_folder("workdir", None, "Run directory.")
 flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
@@ -31,14 +32,15 @@ def main() -> None:
     startup.start(common.batch_sizes(run.config))
     with explained():
         kind = kind_of(run.config)
-    record = kind.evaluate(
-        run,
-        stage1=FLAGS.stage1,
-        weights=FLAGS.weights,
-        step=FLAGS.checkpoint,
-        networks=FLAGS.networks,
-        inception=FLAGS.inception,
-    )
+    with run_lock(run.path, "evaluating"):
+        record = kind.evaluate(
+            run,
+            stage1=FLAGS.stage1,
+            weights=FLAGS.weights,
+            step=FLAGS.checkpoint,
+            networks=FLAGS.networks,
+            inception=FLAGS.inception,
+        )
     for key, measured in read_metrics(record).items():
         print(f"{key!s:40s} {measured.value:.6g}")
 

@@ -7,24 +7,16 @@ python scripts/sweep.py --sweep=configs/sweeps/guidance.py --workdir=runs/guidan
 """
 
 import pathlib
+import sys
 
 from absl import flags
+from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
 from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.terminal import format_header, format_row
 from fsq_repro.runtime import cli
-from fsq_repro.runtime.run_dir import config_fingerprint
-from fsq_repro.sweeps.sweep import (
-    Task,
-    load_runs,
-    other_tokens,
-    plan,
-    read_config,
-    run_sweep,
-    select_runs,
-    take_over,
-)
+from fsq_repro.sweeps.sweep import ROOT, Stopped, Task, load_runs, other_tokens, plan, run_sweep, select_runs, take_over
 
 flags.DEFINE_string("sweep", None, "FILE.py:ARG, see configs/sweeps/.")
 flags.DEFINE_string("workdir", None, "Each run lies in WORKDIR/NAME/seedK.")
@@ -39,35 +31,41 @@ flags.mark_flags_as_required(["sweep", "workdir"])
 FLAGS = flags.FLAGS
 
 
-def main() -> None:
+def main() -> int:
     workdir = pathlib.Path(FLAGS.workdir)
     name = pathlib.Path(FLAGS.sweep.partition(":")[0]).stem
     runs = select_runs(load_runs(FLAGS.sweep), FLAGS.only)
-    tasks = plan(runs, workdir, sweep=name, seeds=FLAGS.seeds, overrides=settings("set"))
     if FLAGS.slurm and FLAGS.launcher != "slurm":
         raise UserError(f"--slurm={FLAGS.slurm[0]} is for --launcher=slurm")
-    fingerprints = {task.name: config_fingerprint(read_config(task)) for task in tasks}
+    tasks = plan(runs, workdir, sweep=name, seeds=FLAGS.seeds, overrides=settings("set"))
     if FLAGS.records:
-        records = pathlib.Path(FLAGS.records)
-        if not records.is_dir():
-            raise UserError(f"--records={records} is not a directory; name a report's records/")
-        taken = take_over(tasks, records, fingerprints)
+        taken = take_over(tasks, pathlib.Path(FLAGS.records), data_hashes)
         print(f"{len(taken)} runs were finished elsewhere: {', '.join(taken) or 'none of this config'}")
     print(f"{len(runs)} runs x {FLAGS.seeds} seeds", flush=True)
     if FLAGS.launcher == "slurm":
         submit_jobs(tasks, workdir, name)
-        return
-    failed = run_sweep(tasks, on_finished=print_row, parallel=FLAGS.parallel)
+        return 0
+    try:
+        failed = run_sweep(tasks, on_finished=print_row, data_hashes=data_hashes, parallel=FLAGS.parallel)
+    except Stopped as e:
+        print(e, file=sys.stderr)
+        return 130
     if failed:
         raise UserError(f"{len(failed)} runs failed: {', '.join(failed)}")
+    return 0
+
+
+def data_hashes(config: ConfigDict) -> dict[str, str]:
+    from fsq_repro.experiments import data_hashes  # takes seconds
+
+    return data_hashes.data_hashes(config, ROOT)
 
 
 def settings(flag: str) -> dict[str, str]:
     found = {}
-    for text in FLAGS[flag].value:
-        key, equals, value = text.partition("=")
+    for key, equals, value in (text.partition("=") for text in FLAGS[flag].value):
         if not key or not equals:
-            raise UserError(f"--{flag}={text} is not KEY=VALUE")
+            raise UserError(f"--{flag}={key}{equals}{value} is not KEY=VALUE")
         found[key] = value
     return found
 
@@ -78,21 +76,23 @@ def submit_jobs(tasks: list[Task], workdir: pathlib.Path, name: str) -> None:
     except ModuleNotFoundError as e:
         raise UserError(f"--launcher=slurm needs a package that is not installed, {e.name}") from e
     executor = launch.slurm_executor(workdir / "slurm", settings("slurm"), name=name)
-    jobs = launch.submit(tasks, executor, launch.queued_jobs())
-    print(f"{len(jobs)} runs are in SLURM's queue, {len(tasks) - len(jobs)} were evaluated before")
+    jobs, refused = launch.submit(tasks, executor, launch.queued_jobs(), data_hashes)
+    print(f"{len(jobs)} runs are in SLURM's queue, {len(tasks) - len(jobs) - len(refused)} were evaluated before")
     for task_name, job in jobs.items():
         print(f"  {job:12s} {task_name:40s} {executor.folder / f'{job}_0_log.out'}")
     if jobs:
         print("squeue --me shows them; failed ones are submitted again by this command")
     print(f"report of the finished ones: python scripts/report.py --runs={workdir} --out=results/{workdir.name}")
+    if refused:
+        raise UserError(f"{len(refused)} runs were refused: {'; '.join(map(': '.join, refused.items()))}")
 
 
 def print_row(path: pathlib.Path) -> None:
     """One line for a finished run; of one that was finished elsewhere before, whether its tokens are others now."""
     if FLAGS.records and other_tokens(path, pathlib.Path(FLAGS.records) / path.parent.name / path.name):
         print(f"{path}: its test tokens are not those of the record in {FLAGS.records}", flush=True)
-    (record,) = load_records(path)
-    print(f"{format_header(record)}\n{format_row(record)}", flush=True)
+    for record in load_records(path):
+        print(f"{format_header(record)}\n{format_row(record)}", flush=True)
 
 
 if __name__ == "__main__":

@@ -9,6 +9,7 @@ Tuples are written with or without brackets: --config.quantizer.levels=8,8,8 is 
 damaged, --checkpoint=STEP goes on from an earlier one.
 """
 
+import contextlib
 import sys
 import time
 from collections.abc import Sequence
@@ -19,11 +20,12 @@ from absl import flags
 from ml_collections import config_flags
 
 from fsq_repro.errors import explained
-from fsq_repro.experiments.experiment import build_experiment
+from fsq_repro.experiments.experiment import Experiment, build_experiment
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.output_flags import define_output_folder
-from fsq_repro.runtime.run_dir import OF_THE_MACHINE, RunDir, config_fingerprint
+from fsq_repro.runtime.run_dir import OF_THE_MACHINE, RunDir, config_fingerprint, is_among
+from fsq_repro.runtime.run_lock import run_lock
 from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
@@ -43,6 +45,13 @@ def main() -> int:
         experiment = build_experiment(config, run)
 
     is_main = jax.process_index() == 0
+    with run_lock(run.path, "training") if is_main else contextlib.nullcontext():
+        return train(experiment, run, is_main)
+
+
+def train(experiment: Experiment, run: RunDir, is_main: bool) -> int:
+    """Also writes what the run directory says of it; returns the exit code."""
+    config = FLAGS.config
     if is_main:
         facts = experiment.facts | {"run": FLAGS.run or run.path.name, "sweep": FLAGS.sweep}
         facts |= {"overrides": overrides(sys.argv), "config_fingerprint": config_fingerprint(config)}
@@ -88,7 +97,7 @@ def main() -> int:
 def overrides(argv: Sequence[str]) -> dict[str, str]:
     """The config fields that the command line sets -> values as they stand there, without `OF_THE_MACHINE`."""
     parts = (arg.removeprefix("--config.").partition("=") for arg in argv if arg.startswith("--config."))
-    return {field: value for field, _, value in parts if field not in OF_THE_MACHINE}
+    return {field: value for field, _, value in parts if not is_among(field, OF_THE_MACHINE)}
 
 
 if __name__ == "__main__":

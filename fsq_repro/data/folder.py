@@ -84,6 +84,7 @@ class Folder:
         }
         self._paths = [root / name for name in mine]
         self.fingerprint = cache.fingerprint([(name, *verdicts[name][:2]) for name in mine])
+        self.names_and_sizes = cache.fingerprint([(name, verdicts[name][0]) for name in mine])  # in any copy
         self._labels = [numbers[_class_name(inner)] for inner in mine.values()]
         sizes = {verdicts[name].size for name in mine}
         self._pixels = self._decoded(root, *sizes.pop()) if len(sizes) == 1 else None

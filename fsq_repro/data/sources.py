@@ -60,6 +60,11 @@ def make_source(name: str, split: Split, resolution: int) -> Source:
     return TfdsSource(name.removeprefix("tfds:"), split)
 
 
+def contents(source: Source) -> str:
+    """A hash of what a source holds, the same on all machines: of a folder the names and sizes of its files."""
+    return getattr(source, "names_and_sizes", source.fingerprint)
+
+
 def check_request(split: str, resolution: int) -> None:
     """Raises ValueError if the split is unknown or the resolution too small."""
     if split not in SPLITS:

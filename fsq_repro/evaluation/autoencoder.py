@@ -5,6 +5,7 @@ import pathlib
 from collections.abc import Sequence
 
 from fsq_repro.errors import explained
+from fsq_repro.evaluation.evaluated import evaluated
 from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import common
 from fsq_repro.factories import scorers as scorer_factory
@@ -72,7 +73,8 @@ def evaluate_run(
     picture = reconstruction_grid(result.originals, result.reconstructions)
     if weights == "ema" and tokenizer.step == config.steps:
         save_png(run.samples / "evaluation.png", picture)
-        return run.update_record(measured, tokens_sha256=result.tokens_sha256, **result.level_facts)
+        of_run = evaluated(run, config, sources.values(), tokenizer.step, weights=tokenizer.fingerprint)
+        return run.update_record(measured, tokens_sha256=result.tokens_sha256, **result.level_facts, **of_run)
     save_png(run.samples / f"evaluation@{weights},{tokenizer.step}.png", picture)
     of_checkpoint = {"weights": weights, "step": tokenizer.step}
     return run.update_record({dataclasses.replace(key, **of_checkpoint): m for key, m in measured.items()})

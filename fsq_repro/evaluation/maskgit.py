@@ -14,6 +14,7 @@ from fsq_repro.errors import explained
 from fsq_repro.evaluation.class_agreement import agreement_metrics
 from fsq_repro.evaluation.class_metrics import class_metrics
 from fsq_repro.evaluation.compression import compression_metrics
+from fsq_repro.evaluation.evaluated import evaluated
 from fsq_repro.evaluation.sampling import draw_samples, sampling_metrics
 from fsq_repro.factories import maskgit as maskgit_factory
 from fsq_repro.factories import scorers as scorer_factory
@@ -87,7 +88,8 @@ def evaluate_run(
     if not main:
         of_checkpoint = {"weights": weights, "step": image_generator.step}
         measured = {dataclasses.replace(key, **of_checkpoint): m for key, m in measured.items()}
-    return run.update_record(measured)
+    facts = evaluated(run, config, (train, test), image_generator.step) if main else {}
+    return run.update_record(measured, **facts)
 
 
 def class_picture(

@@ -13,11 +13,12 @@ import numpy as np
 
 from fsq_repro.data.pipeline import Batch
 from fsq_repro.errors import UserError, explained, explained_items
+from fsq_repro.evaluation.evaluated import evaluated
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import scorers as scorer_factory
 from fsq_repro.inference.label_coder import load_label_coder
 from fsq_repro.inference.label_predictor import load_label_predictor
-from fsq_repro.metrics.table import MetricKey
+from fsq_repro.metrics.table import CODEBOOK_USAGE, MetricKey
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime.run_dir import Measured, RunDir, read_metrics
 from fsq_repro.tasks.base import EvaluationData, Maps
@@ -26,7 +27,6 @@ from fsq_repro.visualization.grids import save_png
 log = logging.getLogger(__name__)
 
 SEED = 0  # of decoding, where the temperature is above 0
-USAGE = ("usage", "entropy_bits", "tokens", "codes_used", "uniform_usage", "perplexity")
 
 
 def evaluate_run(
@@ -100,10 +100,12 @@ def evaluate_run(
             facts = usage.level_facts(coder.levels)
     else:
         theirs = read_metrics(RunDir(stage1 or config.stage1).record)
-        usage_keys = [MetricKey(name) for name in USAGE]
+        usage_keys = [MetricKey(name) for name in CODEBOOK_USAGE]
         measured |= {key: theirs[key] for key in usage_keys if key in theirs}
         if MetricKey("usage") not in theirs:
             log.warning("no codebook usage: stage I in %s has not been evaluated", stage1 or config.stage1)
+    of_weights = {} if usage is None else {"weights": coder.fingerprint}
+    facts |= evaluated(run, config, sources, step, **of_weights)
     picture = "evaluation"
     if step != config.steps:
         measured = {dataclasses.replace(key, weights="raw", step=step): m for key, m in measured.items()}

@@ -10,7 +10,7 @@ from ml_collections import ConfigDict
 
 from fsq_repro.data.choice import some_items
 from fsq_repro.data.pipeline import Batch
-from fsq_repro.data.sources import Source
+from fsq_repro.data.sources import Source, contents
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common, fields, scorers, split_sizes, stage1_link
@@ -64,6 +64,8 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
             "%s has %d training images, fewer than batch_size = %d: batches hold images more than once",
             *(sources[0].name, len(sources[0]), config.batch_size),
         )
+    hashes = {source.split: contents(source) for source in sources}
+    run.check_data(hashes)
     train, validation = (kind.build_items(config, stage1, source) for source in sources)
     checked = _some_items(validation, config.eval.batches * config.eval.batch_size)
     iterator = kind.train_iterator(config, task, train)
@@ -73,7 +75,7 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
         loop_config,
         iterator,
         lambda: kind.eval_batches(config, task, checked),
-        kind.facts(config, trainer),
+        kind.facts(config, trainer) | {"data_hashes": hashes},
         kind.start_from(config, trainer),
     )
 

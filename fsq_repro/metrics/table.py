@@ -107,6 +107,8 @@ _METRICS = (
     Metric("images_skipped", "images skipped", of_data=True, **_COUNT),
 )
 METRICS = {metric.name: metric for metric in _METRICS}
+# Of a split's codes, which stage I sets: a record of UViM's stage II repeats its stage I's.
+CODEBOOK_USAGE = ("usage", "entropy_bits", "tokens", "codes_used", "uniform_usage", "perplexity")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -167,9 +169,30 @@ class MetricKey:
             raise ValueError(f"a measurement needs a metric, got {entry.get('metric')!r}")
         return cls(**{field.name: entry[field.name] for field in dataclasses.fields(cls) if field.name in entry})
 
+    @classmethod
+    def of_record(cls, entry: dict[str, Any], record: dict[str, Any]) -> "MetricKey":
+        """As `from_json`, of an entry in a record whose run may have been trained further since.
+
+        Where the protocol names another checkpoint than the last one, of the record's `steps`, the key has weights and
+        step, as if that checkpoint had been chosen: it never counts as a measurement of the last one.
+        """
+        key, protocol, last = cls.from_json(entry), entry.get("protocol"), record.get("steps")
+        if repeats_stage1(key, record):
+            last = record["stage1"].get("steps")
+        measured = protocol if isinstance(protocol, dict) else {}
+        checkpoint = measured.get("checkpoint")
+        if key.step is not None or None in (checkpoint, last) or checkpoint == last:
+            return key
+        return dataclasses.replace(key, weights=key.weights or measured.get("weights", ""), step=checkpoint)
+
     def __str__(self) -> str:
         """For the terminal: `sampling_fd alexnet train guidance=0.5 raw step=100`."""
         parts = [self.metric, self.network, self.reference, self.baseline]
         parts += [] if self.guidance is None else [f"guidance={self.guidance:g}"]
         parts += [self.weights] + ([] if self.step is None else [f"step={self.step}"])
         return " ".join(part for part in parts if part)
+
+
+def repeats_stage1(key: MetricKey, record: dict[str, Any]) -> bool:
+    """Whether a record has this measurement from the record of its stage I."""
+    return key.metric in CODEBOOK_USAGE and bool(record.get("task")) and isinstance(record.get("stage1"), dict)

@@ -60,15 +60,15 @@ def same_protocol(groups: Sequence[Group], key: MetricKey) -> list[Group]:
     return commonest(groups, lambda g: g.protocol(key))
 
 
-def styles(quantizers: Iterable[str]) -> dict[str, tuple]:
-    """A style for each quantizer present: the paper's two first."""
-    present, spare = set(quantizers), itertools.cycle(SPARE_STYLES)
+def styles(lines: Iterable[str]) -> dict[str, tuple]:
+    """A style for each `Group.line` present: the paper's two quantizers first."""
+    present, spare = set(lines), itertools.cycle(SPARE_STYLES)
     return {q: STYLES.get(q) or next(spare) for q in [*STYLES, *sorted(present - set(STYLES))] if q in present}
 
 
 def style_of(g: Group, look: dict[str, tuple]) -> dict[str, Any]:
-    """The line of a group's quantizer, hollow and dashed for an autoregressive generator."""
-    colour, marker, line, face = look[g.first.quantizer]
+    """The style of a group's line, hollow and dashed for an autoregressive generator."""
+    colour, marker, line, face = look[g.line]
     if g.first.generator == "autoregressive":
         marker, line, face = "^", "--", "white"
     return {"color": colour, "marker": marker, "linestyle": line, "markerfacecolor": face, "markersize": 5}
@@ -77,8 +77,8 @@ def style_of(g: Group, look: dict[str, tuple]) -> dict[str, Any]:
 def lines(axes, groups: Sequence[Group], key: MetricKey, look: dict[str, tuple]) -> None:
     """A line over the bits of the codebook for each quantizer and kind of generator, with bars of several seeds."""
     scale = key.declared.scale
-    for quantizer, generator in itertools.product(look, (None, *GENERATORS)):
-        mine = [g for g in groups if (g.first.quantizer, g.first.generator) == (quantizer, generator)]
+    for name, generator in itertools.product(look, (None, *GENERATORS)):
+        mine = [g for g in groups if (g.line, g.first.generator) == (name, generator)]
         if not mine:
             continue
         mine.sort(key=lambda g: g.first.bits)

@@ -4,11 +4,11 @@ import dataclasses
 import json
 import math
 import statistics
-import warnings
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any, TypeVar
 
 from fsq_repro.metrics.table import FEATURE_NETWORKS, REFERENCES, MetricKey
+from fsq_repro.reporting import variants
 from fsq_repro.reporting.records import GENERATORS, RunRecord, Setting
 
 T = TypeVar("T")
@@ -41,24 +41,39 @@ class Statistic:
 
 @dataclasses.dataclass(frozen=True)
 class Group:
-    """Runs of one quantizer, codebook and protocol that differ in their seed; at least one."""
+    """Runs of one quantizer, codebook and protocol that differ in their seed; at least one.
+
+    `variant` is what tells them from others that tables would name alike, "" where there are none; see `variants`.
+    """
 
     records: tuple[RunRecord, ...]
+    variant: str = ""
 
     @property
     def first(self) -> RunRecord:
         return self.records[0]
 
     @property
+    def suffix(self) -> str:
+        """` (optimizer.beta2=0.9)`, or ""."""
+        return f" ({self.variant})" if self.variant else ""
+
+    @property
     def quantizer(self) -> str:
-        """The quantizer as tables and legends call it."""
-        return display_quantizer(self.first.quantizer)
+        """The quantizer, and the variant, as tables and legends call it."""
+        return display_quantizer(self.first.quantizer) + self.suffix
+
+    @property
+    def line(self) -> str:
+        """What figures draw as one line and in one style: the record's quantizer, and the variant."""
+        return self.first.quantizer + self.suffix
 
     @property
     def levels_text(self) -> str:
-        """`[8,5,5,5]`, or `1,024 codes`."""
+        """`[8,5,5,5]`, or `1,024 codes`; and the variant."""
         r = self.first
-        return f"[{','.join(map(str, r.levels))}]" if r.levels else f"{r.codebook_size:,} codes"
+        codes = f"[{','.join(map(str, r.levels))}]" if r.levels else f"{r.codebook_size:,} codes"
+        return codes + self.suffix
 
     def values(self, key: MetricKey) -> list[float] | None:
         """A metric of each seed; None if any run lacks it or its protocol, or the protocols differ."""
@@ -90,20 +105,27 @@ def group_runs(records: Iterable[RunRecord]) -> list[Group]:
 
     Runs share a group if these, codebook size, parameters, tokens, task, context and the protocols of their own metrics
     agree: numbers measured differently never enter one mean. UViM's generators must share their autoencoder too: the
-    paper's deviation is that of stage II. A seed that occurs twice in a group is named in a warning and counted once.
+    paper's deviation is that of stage II. Runs that differ in further overridden fields, or of which there are several
+    of one seed, are groups of their own and have a `variant` each.
     """
-    groups: dict[tuple, dict[int, RunRecord]] = {}
+    named_alike: dict[tuple, list[RunRecord]] = {}
     for r in records:
-        protocols = json.dumps({str(k): m.protocol for k, m in r.metrics.items() if k.is_main}, sort_keys=True)
         order = (r.target_bits, r.quantizer, r.levels or (), r.codebook_size, (None, *GENERATORS).index(r.generator))
-        model = (r.parameters or 0, r.num_tokens or 0, r.task or "", bool(r.context))
-        behind = (r.stage1.run, r.stage1.seed) if r.task and r.stage1 else ()
-        by_seed = groups.setdefault((*order, *model, behind, protocols), {})
-        if r.seed in by_seed:
-            warnings.warn(f"left out {r.path}: the same run as {by_seed[r.seed].path}", stacklevel=2)
-        else:
-            by_seed[r.seed] = r
-    return [Group(tuple(by_seed[seed] for seed in sorted(by_seed))) for _, by_seed in sorted(groups.items())]
+        named_alike.setdefault((order, r.task or "", bool(r.context)), []).append(r)
+    measured_alike: dict[tuple, list[RunRecord]] = {}
+    for (order, *task), runs in named_alike.items():
+        for r, variant in zip(runs, variants.by_overrides(runs), strict=True):
+            protocols = json.dumps({str(k): m.protocol for k, m in r.metrics.items() if k.is_main}, sort_keys=True)
+            model = (r.parameters or 0, r.num_tokens or 0, *task)
+            behind = (r.stage1.run, r.stage1.seed, r.stage1.fingerprint or "") if r.task and r.stage1 else ()
+            measured_alike.setdefault((order, variant, model, behind, protocols), []).append(r)
+    groups = []
+    for (_, variant, *_), runs in sorted(measured_alike.items(), key=lambda item: item[0]):
+        parts: dict[str, list[RunRecord]] = {}
+        for r, name in zip(runs, variants.by_name(runs), strict=True):
+            parts.setdefault(", ".join(filter(None, (variant, name))), []).append(r)
+        groups += [Group(tuple(sorted(part, key=lambda r: r.seed)), label) for label, part in sorted(parts.items())]
+    return groups
 
 
 def keys_of(records: Iterable[RunRecord], metric: str) -> list[MetricKey]:

@@ -41,7 +41,7 @@ def guidance_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
         for kind in GENERATORS
         for item in commonest([c for c in curves if c[0].first.generator == kind], lambda c: _curve_protocol(*c))
     ]
-    look = drawing.styles(g.first.quantizer for g, _ in curves)
+    look = drawing.styles(g.line for g, _ in curves)
     axes_keys = [MetricKey(name, network=distance.network) for name in ("recall", "precision")]
     with matplotlib.rc_context(drawing.RC):
         figure = Figure(figsize=(9.0, 4.4), dpi=160)

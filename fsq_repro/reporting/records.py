@@ -1,7 +1,8 @@
 """Run records: the `record.json` of each run directory, the only thing that reports are made from.
 
-A measured value counts only together with its protocol (feature network, reference set, number of samples, ...).
-Records that cannot be read are named in a warning and left out; the others still make a report.
+A measured value counts only together with its protocol (feature network, reference set, number of samples, ...), and
+as a run's own only if it is of the run's last checkpoint. Records that cannot be read, and copies of others, are named
+in a warning and left out; the others still make a report.
 """
 
 import dataclasses
@@ -36,6 +37,7 @@ class Stage1:
     steps: int
     batch_size: int
     seed: int
+    fingerprint: str | None = dataclasses.field(default=None, compare=False)  # of its weights
 
 
 @dataclasses.dataclass(frozen=True, order=True)
@@ -85,6 +87,9 @@ class RunRecord:
     scale: str | None  # "paper" | "cifar10" | "cpu" | "smoke"
     overrides: dict[str, str] | None  # config fields that the command line set -> values as they stood there
     validation: dict[str, Any] | None  # the loop's last check on the validation split
+    config_fingerprint: str | None  # of the config without what machines set
+    data_hashes: dict[str, str] | None  # split -> hash of what it was trained on
+    weights: str | None  # stage I: fingerprint of the evaluated weights
 
     @property
     def bits(self) -> float:
@@ -116,27 +121,48 @@ class RunRecord:
 
 REQUIRED = {"experiment": str, "run": str, "seed": int, "quantizer": str, "codebook_size": int}
 OPTIONAL = {
-    **dict.fromkeys(("sweep", "device", "git_revision", "task", "scale"), str),
+    **dict.fromkeys(("sweep", "device", "git_revision", "task", "scale", "config_fingerprint"), str),
     **dict.fromkeys(("num_tokens", "parameters", "steps", "batch_size", "stage"), int),
     **dict.fromkeys(("target_bits", "wall_time_s"), float),
     **dict.fromkeys(("levels", "level_histograms"), list),
-    **dict.fromkeys(("data", "overrides", "validation"), dict),
+    **dict.fromkeys(("data", "overrides", "validation", "data_hashes", "evaluated"), dict),
     "context": bool,
 }
 
 
-def load_records(directory: str | os.PathLike) -> list[RunRecord]:
-    """Reads every finished `record.json` below a directory, by path; FileNotFoundError if there is no directory."""
+def load_records(directory: str | os.PathLike, copies: str | os.PathLike | None = None) -> list[RunRecord]:
+    """Reads every finished `record.json` below a directory, by path; FileNotFoundError if there is no directory.
+
+    Run directories come before mere records: of a run and its copy the run is kept. Records below `copies`, which a
+    report keeps for itself, are read only where there are no others.
+    """
     directory = pathlib.Path(directory)
     if not directory.is_dir():
         raise FileNotFoundError(f"the runs directory {directory} does not exist.")
-    records = []
-    for path in sorted(directory.rglob(RECORD_NAME)):
+    found = sorted(directory.rglob(RECORD_NAME), key=lambda p: (not (p.parent / "config.json").is_file(), p))
+    others = [p for p in found if copies is None or not p.resolve().is_relative_to(pathlib.Path(copies).resolve())]
+    records: dict[tuple, list[RunRecord]] = {}
+    for path in others or found:
         try:
-            records.append(parse_record(json.loads(path.read_text()), path))
+            record = parse_record(json.loads(path.read_text()), path)
         except (ValueError, OSError) as error:  # json's and unicode's errors are ValueErrors
             warnings.warn(f"left out {path}: {error}", stacklevel=2)
-    return records
+            continue
+        alike = records.setdefault((record.sweep, record.run, record.seed, record.generator, record.setting), [])
+        if same := next((other for other in alike if is_same_run(record, other)), None):
+            warnings.warn(f"left out {path}: the same run as {same.path}", stacklevel=2)
+        else:
+            alike.append(record)
+    return [record for alike in records.values() for record in alike]
+
+
+def is_same_run(a: RunRecord, b: RunRecord) -> bool:
+    """Whether two records of one name, seed and setting are of one run: copies, or of one config, data and stage I."""
+    known = [(a.config_fingerprint, b.config_fingerprint), (a.data_hashes, b.data_hashes)]
+    known += [(a.stage1.fingerprint, b.stage1.fingerprint)] if a.stage1 and b.stage1 else []
+    differ = any(x is not None and y is not None and x != y for x, y in known)
+    same_config = a.config_fingerprint is not None and a.config_fingerprint == b.config_fingerprint
+    return not differ and (same_config or (a.metrics, a.validation) == (b.metrics, b.validation))
 
 
 def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
@@ -169,8 +195,21 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         raise ValueError(f"field stage must be 1 or 2, got {stage}.")
     if stage == 2:
         generator, facts = _one_of(raw, "generator", GENERATORS), _field(raw, "stage1", dict)
-        stage1 = Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
-    return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
+        stage1 = Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1) if f.compare})
+        stage1 = dataclasses.replace(stage1, fingerprint=_field(facts, "fingerprint", str, optional=True))
+    metrics, older = _metrics(raw)
+    if older:
+        steps = ", ".join(f"{step:,}" for step in sorted(older))
+        warnings.warn(
+            f"{path}: its metrics are of step {steps} and not shown, since it was trained to {raw['steps']:,}; "
+            "scripts/evaluate.py measures it again",
+            stacklevel=2,
+        )
+        fields["level_histograms"] = None
+    if fields["validation"] and fields["validation"].get("step", fields["steps"]) != fields["steps"]:
+        fields["validation"] = None
+    weights = (fields.pop("evaluated") or {}).get("weights")
+    return RunRecord(path=path, metrics=metrics, generator=generator, stage1=stage1, weights=weights, **fields)
 
 
 def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:
@@ -192,8 +231,9 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
     return value
 
 
-def _metrics(raw: dict) -> dict[MetricKey, Measured]:
-    found = {}
+def _metrics(raw: dict) -> tuple[dict[MetricKey, Measured], set[int]]:
+    """The measurements, and the steps of those under a main key that are of an older checkpoint: their keys say so."""
+    found, seen, older = {}, set(), set()
     for entry in _field(raw, "metrics", list):
         if not isinstance(entry, dict):
             raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
@@ -202,7 +242,11 @@ def _metrics(raw: dict) -> dict[MetricKey, Measured]:
             raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
         if protocol is not None and not isinstance(protocol, dict):
             raise ValueError(f"the protocol of metric {key} must be an object, got {protocol!r}.")
-        if key in found:
+        if key in seen:
             raise ValueError(f"metric {key} stands twice in it.")
-        found[key] = Measured(float(value), protocol)
-    return found
+        seen.add(key)
+        of_checkpoint = MetricKey.of_record(entry, raw)
+        if of_checkpoint != key:
+            older.add(of_checkpoint.step)
+        found[of_checkpoint] = Measured(float(value), protocol)
+    return found, older

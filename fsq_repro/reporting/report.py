@@ -1,6 +1,7 @@
 """The report: every table and figure for which there are run records."""
 
 import dataclasses
+import itertools
 import os
 import pathlib
 import re
@@ -22,6 +23,7 @@ from fsq_repro.reporting.groups import split_by_setting
 from fsq_repro.reporting.records import RECORD_NAME, RunRecord, Setting, load_records
 
 PICTURES = ("evaluation", "classes")  # samples/NAME.png of a run directory
+RECORDS = "records"  # where a report keeps those that it is made from
 
 
 @dataclasses.dataclass(frozen=True)
@@ -60,7 +62,7 @@ def write_report(
     FileNotFoundError if there is no runs directory; ValueError, before anything is written, if it holds no finished run
     of a known sweep.
     """
-    records = load_records(runs_dir)
+    records = load_records(runs_dir, copies=pathlib.Path(out_dir) / RECORDS)
     studies = {name: [r for r in records if r.sweep == name] for name in STUDIES}
     chosen = [r for runs in studies.values() for r in runs]
     if not chosen:
@@ -106,15 +108,20 @@ def _copy_records_and_pictures(
 ) -> dict[pathlib.Path, list[str]]:
     """Copies each record to records/RUN/seedK/ and its pictures to pictures/RUN_seedK_NAME.png, returned by record.
 
-    Runs of one name and seed but of different settings are kept apart by the setting. A report that is made again
-    from its own records finds the pictures where it put them.
+    Runs of one name and seed are kept apart by their setting and, where that is the same too, by numbers. A report that
+    is made again from its own records finds the pictures where it put them.
     """
     owners: dict[tuple[str, int], Setting] = {}
+    taken: set[tuple[str, int]] = set()
     pictures: dict[pathlib.Path, list[str]] = {}
     for r in records:
         own_name = owners.setdefault((r.run, r.seed), r.setting) == r.setting
-        run = r.run if own_name else f"{r.run}_{_slug(r.setting)}"
-        copy = out_dir / "records" / run / f"seed{r.seed}" / RECORD_NAME
+        run = name = r.run if own_name else f"{r.run}_{_slug(r.setting)}"
+        number = itertools.count(2)
+        while (run, r.seed) in taken:
+            run = f"{name}_{next(number)}"
+        taken.add((run, r.seed))
+        copy = out_dir / RECORDS / run / f"seed{r.seed}" / RECORD_NAME
         again = copy.resolve() == r.path.resolve()
         if not again:
             copy.parent.mkdir(parents=True, exist_ok=True)

@@ -48,7 +48,7 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
     )
     panels = [(title, groups, key) for title, groups, key in panels if groups]
     labels = {USAGE: "codebook usage, %", COST: COST.declared.unit}  # shorter than the metric's title
-    look = drawing.styles(g.first.quantizer for g in drawn)
+    look = drawing.styles(g.line for g in drawn)
     with matplotlib.rc_context(drawing.RC):
         rows = max(1, len(panels) // 2)
         figure = Figure(figsize=(9.0, 0.7 + 3.4 * rows), dpi=160)
@@ -85,9 +85,9 @@ def _uniform_cost_and_entropy(ax, groups: Sequence[Group], look: dict[str, tuple
     ax.plot(ends, ends, color=drawing.GREY, linewidth=0.8, zorder=1)
     middle = sum(ends) / 2
     ax.annotate("uniform, $\\log_2|C|$", (middle,) * 2, (-8, 4), textcoords="offset points", ha="right", fontsize=8)
-    for quantizer, (colour, *_) in look.items():
+    for line, (colour, *_) in look.items():
         # Autoencoders' tokens: the same for both kinds of generators.
-        mine = [g for g in groups if g.first.quantizer == quantizer and g.values(ENTROPY)]
+        mine = [g for g in groups if g.line == line and g.values(ENTROPY)]
         if entropy := {g.first.bits: g.statistic(ENTROPY).mean for g in mine}:
             x, y = np.array(sorted(entropy.items())).T
             ax.plot(x, y, color=colour, zorder=1, **ENTROPY_STYLE)

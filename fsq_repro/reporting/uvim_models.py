@@ -6,7 +6,7 @@ from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
 from fsq_repro.metrics.table import MetricKey
-from fsq_repro.reporting.groups import Group, group_runs, keys_of, split_by_setting
+from fsq_repro.reporting.groups import Group, display_quantizer, group_runs, keys_of, split_by_setting
 from fsq_repro.reporting.records import RunRecord, Setting, Stage1
 
 QUANTIZERS = {"fsq": "FSQ", "ema_vq": "VQ", "ema_vq_no_splitting": "VQ, no splitting"}  # as Table 2 calls them
@@ -34,9 +34,11 @@ class Model:
 
     @property
     def variant(self) -> str:
-        """`FSQ`, or `VQ, no splitting`, or `FSQ, no context`."""
-        quantizer = QUANTIZERS.get(self.first.quantizer) or self.groups[0].quantizer
-        return quantizer if self.first.context else f"{quantizer}, no context"
+        """`FSQ`, or `VQ, no splitting`, or `FSQ, no context`; behind it what tells it from others of these names."""
+        r = self.first
+        quantizer = QUANTIZERS.get(r.quantizer) or display_quantizer(r.quantizer)
+        suffixes = dict.fromkeys(g.suffix for g in self.groups)
+        return quantizer + ("" if r.context else ", no context") + "".join(suffixes)
 
     def of_labels(self, key: MetricKey) -> Group:
         """The group to take a metric of the labels' codes (usage, ...) from: stage I, else one stage-II run.
@@ -98,13 +100,15 @@ def baselines(records: Iterable[RunRecord], key: MetricKey) -> list[tuple[Metric
 
 
 def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> list[Model]:
-    kept = [r for g in group_runs(oracles) for r in g.records]  # a copied run counts once
-    models, used = [], []
+    of_stage1 = group_runs(oracles)
+    single = [Group((r,), g.variant) for g in of_stage1 for r in g.records]
+    models: list[Model] = []
     for g in group_runs(generators):
-        behind = next((r for r in kept if _is_behind(r, g.first)), None)
-        models.append(Model(g, Group((behind,)) if behind else None))
-        used.append(behind)
-    models += [Model(None, g) for g in group_runs(r for r in kept if not any(r is u for u in used))]
+        models.append(Model(g, next((oracle for oracle in single if _is_behind(oracle.first, g.first)), None)))
+    used = {id(m.stage1.first) for m in models if m.stage1}
+    for g in of_stage1:
+        if rest := tuple(r for r in g.records if id(r) not in used):
+            models.append(Model(None, Group(rest, g.variant)))
 
     def place(m: Model) -> tuple:
         r = m.first
@@ -116,6 +120,9 @@ def _models(generators: Sequence[RunRecord], oracles: Sequence[RunRecord]) -> li
 def _is_behind(oracle: RunRecord, generator: RunRecord) -> bool:
     facts = Stage1(oracle.experiment, oracle.run, oracle.steps, oracle.batch_size, oracle.seed)
     model = (oracle.quantizer, oracle.codebook_size, oracle.context)
+    weights = (oracle.weights, generator.stage1.fingerprint)
+    if None not in weights and weights[0] != weights[1]:
+        return False
     return facts == generator.stage1 and model == (generator.quantizer, generator.codebook_size, generator.context)
 
 

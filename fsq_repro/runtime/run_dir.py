@@ -5,6 +5,7 @@ record.json      what reports are made from: the run's facts and every metric wi
 metrics.jsonl    one line a write
 checkpoints/     orbax
 samples/*.png
+lock             see `run_lock`
 """
 
 import dataclasses
@@ -13,13 +14,14 @@ import hashlib
 import json
 import os
 import pathlib
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
-from fsq_repro.metrics.table import MetricKey
+from fsq_repro.metrics.table import MetricKey, repeats_stage1
 
 # What a resumed run may change: how long (at a constant learning rate) and how often, and how the batch is spread, not
 # what is trained; and where stage I lies, since its weights are compared.
@@ -50,6 +52,13 @@ OF_THE_MACHINE = (
     "eval.inception",
     "eval.reference_file",
 )
+# What a record says of the evaluated checkpoint besides its metrics.
+OF_THE_EVALUATION = ("evaluated", "tokens_sha256", "level_histograms", "saturation")
+
+
+def is_among(field: str, parts: Iterable[str]) -> bool:
+    """Whether a config field is one of `parts` or lies below one: "mesh.fsdp" below "mesh"."""
+    return any(f"{field}.".startswith(f"{part}.") for part in parts)
 
 
 def config_fingerprint(config: ConfigDict) -> str:
@@ -57,7 +66,7 @@ def config_fingerprint(config: ConfigDict) -> str:
     fields = _flatten(config_as_json(config))
     if str(fields.get("data.source", "")).startswith("folder:"):
         fields["data.source"] = "folder"
-    kept = {k: v for k, v in fields.items() if not any(f"{k}.".startswith(f"{part}.") for part in OF_THE_MACHINE)}
+    kept = {k: v for k, v in fields.items() if not is_among(k, OF_THE_MACHINE)}
     return hashlib.sha256(json.dumps(kept, sort_keys=True).encode()).hexdigest()[:16]
 
 
@@ -129,8 +138,21 @@ class RunDir:
         return _read(self.path / "record.json")
 
     @property
+    def fingerprint(self) -> str | None:
+        """`config_fingerprint` by the record, else of the config as it stands here; None where neither is known."""
+        record = _read(self.path / "record.json") if (self.path / "record.json").exists() else {}
+        known = record.get("config_fingerprint")
+        return known or (config_fingerprint(self.config) if (self.path / "config.json").exists() else None)
+
+    @property
     def checkpoints(self) -> pathlib.Path:
         return self.path / "checkpoints"
+
+    @property
+    def trained_steps(self) -> int:
+        """Step of the last checkpoint, by the names in `checkpoints`; 0 where there is none."""
+        names = [path.name for path in self.checkpoints.iterdir()] if self.checkpoints.is_dir() else []
+        return max((int(name) for name in names if name.isdecimal()), default=0)
 
     @property
     def samples(self) -> pathlib.Path:
@@ -155,16 +177,30 @@ class RunDir:
         differ = [
             f"{key}: {old.get(key)!r} -> {new.get(key)!r}"
             for key in sorted(old.keys() | new.keys())
-            if old.get(key) != new.get(key) and not any(f"{key}.".startswith(f"{may}.") for may in RESUMABLE_CHANGES)
+            if old.get(key) != new.get(key) and not is_among(key, RESUMABLE_CHANGES)
         ]
         # Imported weights have trained no step here: their schedule is yet to begin.
         has_trained = (self.path / "record.json").exists() and "wall_time_s" in self.record
         if has_trained and old["steps"] != new["steps"] and new.get("optimizer.schedule") != "constant":
             differ.append(f"steps: {old['steps']} -> {new['steps']}, at which the learning rate's schedule ends")
+        elif new["steps"] < self.trained_steps:
+            differ.append(
+                f"steps: {old['steps']} -> {new['steps']}, less than the {self.trained_steps} of its checkpoint"
+            )
         if differ:
             raise UserError(
                 f"{self.path} holds a run with another config ({'; '.join(differ)}); resume it as it was, or choose "
                 "another --workdir"
+            )
+
+    def check_data(self, found: Mapping[str, str]) -> None:
+        """UserError where the run was trained on other data than `found`, split -> hash as of `sources.contents`."""
+        known = (self.record.get("data_hashes") or {}) if (self.path / "record.json").exists() else {}
+        differ = [f"{s} split: {known[s]} -> {found[s]}" for s in sorted(found) if known.get(s, found[s]) != found[s]]
+        if differ and self.trained_steps:
+            raise UserError(
+                f"the data of {self.path} have changed since it was trained (hash of names and sizes, "
+                f"{'; '.join(differ)}); give it the data that it had, or choose another --workdir"
             )
 
     def write_config(self, config: ConfigDict, **origin: Any) -> None:
@@ -181,11 +217,17 @@ class RunDir:
         """`update_record` when training starts or goes on.
 
         A run keeps the revision and the versions that it was started with; other revisions that went on with it are
-        listed in `later_revisions`. Those that only found it finished are not.
+        listed in `later_revisions`. Those that only found it finished are not; they note what is asked for now. A
+        record of a run whose checkpoints are gone, or were never here, is that of another run.
         """
-        old = _read(self.path / "record.json") if (self.path / "record.json").exists() else {}
+        file = self.path / "record.json"
+        old = _read(file) if file.exists() else {}
+        if old.get("status") == "finished" and not self.trained_steps:
+            file.unlink()
+            old = {}
         if old.get("status") == "finished" and old.get("steps") == facts["steps"]:
-            return self.update_record()
+            return self.update_record(**self._asked_again(old, facts))
+        facts |= {name: None for name in OF_THE_EVALUATION if name in old}
         if first := old.get("git_revision"):
             later = [r for r in (*old.get("later_revisions", ()), facts["git_revision"]) if r != first]
             kept = {"git_revision": first, "versions": old["versions"], "later_revisions": list(dict.fromkeys(later))}
@@ -196,17 +238,26 @@ class RunDir:
         """Merges facts and measurements into `record.json`; a measurement replaces the one of its key.
 
         In the file measurements are the list `metrics`: {"metric", further fields of the key, "value", "protocol"}.
+        Measurements of another checkpoint than the last one, of the record's `steps`, are kept under keys that say so.
         Returns the record.
         """
         file = self.path / "record.json"
         record = _read(file) if file.exists() else {"metrics": []}
         record |= facts
-        entries = {MetricKey.from_json(entry): entry for entry in record["metrics"]}
+        keys = [MetricKey.of_record(entry, record) for entry in record["metrics"]]
+        entries = {key: entry | key.to_json() for key, entry in zip(keys, record["metrics"], strict=True)}
         entries |= {key: {**key.to_json(), **dataclasses.asdict(m)} for key, m in (measured or {}).items()}
         record["metrics"] = list(entries.values())
         write_json(file, record)
         self.record = record
         return record
+
+    def _asked_again(self, old: dict, facts: dict) -> dict:
+        """What changes in the record of a finished run whose config may now ask for another evaluation."""
+        changes = {name: facts[name] for name in ("config_fingerprint", "overrides") if name in facts}
+        if not old.get("evaluated") and self.fingerprint != facts.get("config_fingerprint"):
+            changes["evaluated"] = {"config_fingerprint": self.fingerprint}  # until it is evaluated again
+        return changes
 
 
 def open_run(run: str | pathlib.Path | RunDir, trainer: str | None = None, why: str = "") -> RunDir:
@@ -223,4 +274,10 @@ def open_run(run: str | pathlib.Path | RunDir, trainer: str | None = None, why: 
 
 def read_metrics(record: dict) -> Measurements:
     """The measurements of a record. ValueError for an entry of an unknown metric."""
-    return {MetricKey.from_json(e): Measured(e["value"], e["protocol"]) for e in record["metrics"]}
+    return {MetricKey.of_record(e, record): Measured(e["value"], e["protocol"]) for e in record["metrics"]}
+
+
+def is_evaluated(record: dict) -> bool:
+    """Whether a record has metrics of its run's last checkpoint. ValueError for an entry of an unknown metric."""
+    keys = [MetricKey.of_record(e, record) for e in record.get("metrics", ())]
+    return any(key.is_main and not repeats_stage1(key, record) for key in keys)

@@ -21,7 +21,8 @@ from submitit.core.utils import FailedJobError
 
 from fsq_repro.errors import UserError
 from fsq_repro.runtime.run_dir import write_json
-from fsq_repro.sweeps.sweep import ROOT, Task, is_finished
+from fsq_repro.sweeps.sweep import ROOT, Task, nothing_known, survey
+from fsq_repro.sweeps.up_to_date import DataHashes
 
 # SLURM sends it to all processes of a job before it preempts the job or stops it at its time limit.
 REQUEUE_SIGNAL = signal.Signals[f"SIG{submitit.JobEnvironment.USR_SIG}"]
@@ -37,14 +38,14 @@ class Job:
     """A task in its job: submitit calls it, in each process of a job of several; the first of them evaluates."""
 
     task: Task
-    needed: tuple[pathlib.Path, ...]  # run directories of the tasks that must have finished first
+    needed: tuple[Task, ...]  # that must have finished first
     _process: subprocess.Popen | None = dataclasses.field(default=None, init=False)
 
     def __call__(self) -> None:
         """Trains and evaluates; RuntimeError, which fails the job, for a failed script or an unfinished needed task."""
-        missing = [path for path in self.needed if not is_finished(path)]
-        if missing:
-            raise RuntimeError(f"{self.task.name} is left out: {missing[0]} has not finished")
+        for needed in self.needed:
+            if reason := needed.outdated(nothing_known):
+                raise RuntimeError(f"{self.task.name} is left out: {needed.path} is not ready, {reason}")
         self._run(self.task.train, os.environ)
         if self.task.evaluate and submitit.JobEnvironment().global_rank == 0:
             self._run(self.task.evaluate, os.environ | {"JAX_NUM_PROCESSES": "1"})
@@ -119,18 +120,25 @@ def queued_jobs() -> set[str]:
     return set(done.stdout.split())
 
 
-def submit(tasks: list[Task], executor: submitit.Executor, queued: set[str]) -> dict[str, str]:
+def submit(
+    tasks: list[Task], executor: submitit.Executor, queued: set[str], data_hashes: DataHashes = nothing_known
+) -> tuple[dict[str, str], dict[str, str]]:
     """Submits the tasks of `sweep.plan` that are neither done nor in the queue; UserError where sbatch refused.
 
     The folder of `slurm_executor`'s executor keeps the job ids, in jobs.json; `queued` is of `queued_jobs`. Returns
-    names of all tasks that are not done -> ids of their jobs.
+    names of the tasks to be done -> ids of their jobs, and names of those that cannot be -> why: `sweep.survey` refused
+    them or what they need.
     """
     record = executor.folder / "jobs.json"
     known = json.loads(record.read_text()) if record.exists() else {}
-    paths = {task.name: task.path for task in tasks}
-    done = {task.name for task in tasks if task.is_done}
-    jobs = {name: job for name, job in known.items() if name in paths.keys() - done and job in queued}
-    todo = [task for task in tasks if task.name not in done | jobs.keys()]
+    by_name = {task.name: task for task in tasks}
+    left, refused = survey(tasks, data_hashes)
+    for task in tasks:
+        if missing := [name for name in task.needs if name in refused]:
+            refused.setdefault(task.name, f"it needs {missing[0]}")
+    done = by_name.keys() - left.keys() - refused.keys()
+    jobs = {name: job for name, job in known.items() if name in left and name not in refused and job in queued}
+    todo = [task for task in tasks if task.name not in done | jobs.keys() | refused.keys()]
     while todo:
         arrays: dict[str, list[Task]] = {}  # by what they wait for
         for task in todo:
@@ -141,14 +149,14 @@ def submit(tasks: list[Task], executor: submitit.Executor, queued: set[str]) -> 
             executor.update_parameters(dependency=dependency if ":" in dependency else None)
             try:
                 submitted = executor.submit_array(
-                    [Job(task, tuple(paths[name].resolve() for name in task.needs)) for task in array]
+                    [Job(task, tuple(by_name[name] for name in task.needs)) for task in array]
                 )
             except FailedJobError as e:
                 raise UserError(f"sbatch refused the jobs of {array[0].name}: {' '.join(str(e).split())}") from None
             jobs |= {task.name: job.job_id for task, job in zip(array, submitted, strict=True)}
             write_json(record, known | jobs)
         todo = [task for task in todo if task.name not in jobs]
-    return jobs
+    return jobs, refused
 
 
 def _literal(text: str) -> object:

@@ -1,28 +1,28 @@
 """Sweeps: a list of runs, each trained and evaluated in processes of its own.
 
-A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Finished runs are
-skipped, an interrupted one resumes, a failed one is named at the end while the others go on. `run_sweep` launches on
-this machine, `launch.submit` on a SLURM cluster.
+A sweep file offers `get_runs(arg) -> list[Run]`. Run `name` with seed K lies in DIR/name/seedK. Runs that are what is
+asked for are skipped, an interrupted one resumes, one that was trained otherwise is refused; a failed one is named at
+the end while the others go on. `run_sweep` launches on this machine, `launch.submit` on a SLURM cluster.
 """
 
 import concurrent.futures
 import contextlib
 import dataclasses
 import importlib.util
-import json
 import os
 import pathlib
 import re
 import shutil
-import subprocess
-import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Sequence
 
 from absl import flags
 from ml_collections import ConfigDict, config_flags
 
 from fsq_repro.errors import UserError, explained
+from fsq_repro.runtime.run_dir import RunDir, config_fingerprint
+from fsq_repro.sweeps.children import Children
+from fsq_repro.sweeps.up_to_date import DataHashes, outdated, read_record
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
 
@@ -94,10 +94,20 @@ class Task:
     needs: tuple[str, ...]  # names of the tasks that must have finished first
     train: tuple[str, ...]
     evaluate: tuple[str, ...]  # () where it is not
+    config: ConfigDict  # as scripts/train.py will read it
 
-    @property
-    def is_done(self) -> bool:
-        return is_finished(self.path, evaluated=bool(self.evaluate))
+    def outdated(self, data_hashes: DataHashes, path: pathlib.Path | None = None) -> str:
+        """`up_to_date.outdated` of the run directory, or of another `path`."""
+        return outdated(path or self.path, self.config, data_hashes, evaluated=bool(self.evaluate))
+
+
+class Stopped(Exception):
+    """SIGTERM or SIGINT: the runs that were training saved; the same command goes on from there."""
+
+
+def nothing_known(config: ConfigDict) -> dict[str, str]:
+    """`DataHashes` where the data are not looked at: each training looks at its own."""
+    return {}
 
 
 def plan(
@@ -106,9 +116,10 @@ def plan(
     """Every run of `load_runs` with every seed below `seeds`, each behind those that it needs.
 
     `workdir` is DIR above, `sweep` the name in the records. `overrides`, config fields -> values, win over the runs'
-    own; UserError for one that the sweep itself sets: the seed, or a run directory that a run needs.
+    own; UserError for one that the sweep itself sets: the seed, or a run directory that a run needs; and for a config
+    that cannot be read or set so.
     """
-    overrides = overrides or {}
+    overrides, workdir = overrides or {}, workdir.resolve()
     alone = {run.name for run in runs if run.one_seed}
     tasks = []
     for run in runs:
@@ -118,24 +129,25 @@ def plan(
         for seed in range(1 if run.one_seed else seeds):
             needs = {field: f"{a}/seed{0 if a in alone else seed}" for field, a in run.inputs.items()}
             fields = {"seed": seed} | run.overrides | overrides
-            fields |= {field: (workdir / name).resolve() for field, name in needs.items()}
+            fields |= {field: workdir / name for field, name in needs.items()}
             path = workdir / run.name / f"seed{seed}"
             train = (
                 "scripts/train.py",
                 f"--config={run.config}:{run.arg}",
-                f"--workdir={path.resolve()}",
+                f"--workdir={path}",
                 f"--run={run.name}",
                 f"--sweep={sweep}",
                 *(f"--config.{key}={value}" for key, value in fields.items()),
             )
-            evaluate = ("scripts/evaluate.py", f"--workdir={path.resolve()}") if run.evaluate else ()
-            tasks.append(Task(f"{run.name}/seed{seed}", path, tuple(needs.values()), train, evaluate))
+            evaluate = ("scripts/evaluate.py", f"--workdir={path}") if run.evaluate else ()
+            name = f"{run.name}/seed{seed}"
+            tasks.append(Task(name, path, tuple(needs.values()), train, evaluate, _read_config(name, train)))
     return tasks
 
 
-def read_config(task: Task) -> ConfigDict:
+def _read_config(name: str, train: Sequence[str]) -> ConfigDict:
     """A run's config with its overrides, as scripts/train.py will read it; UserError where it cannot be set so."""
-    argv = ["train.py", *(a for a in task.train if a.startswith("--config"))]
+    argv = ["train.py", *(a for a in train if a.startswith("--config"))]
     values = flags.FlagValues()
     config_flags.DEFINE_config_file("config", flag_values=values, lock_config=True, sys_argv=argv)
     try:
@@ -143,16 +155,42 @@ def read_config(task: Task) -> ConfigDict:
             values(argv)
         return values["config"].value
     except (KeyError, AttributeError) as e:
-        raise UserError(f"the config of run {task.name} has no field {' '.join(str(e.args[0]).split())}") from None
-    except (flags.Error, TypeError, ValueError) as e:
-        raise UserError(f"the config of run {task.name} cannot be set so: {' '.join(str(e).split())}") from None
+        raise UserError(f"the config of run {name} has no field {' '.join(str(e.args[0]).split())}") from None
+    except (flags.Error, OSError, TypeError, ValueError) as e:
+        raise UserError(f"the config of run {name} cannot be set so: {' '.join(str(e).split())}") from None
 
 
-def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None], parallel: int = 1) -> list[str]:
+def survey(tasks: list[Task], data_hashes: DataHashes) -> tuple[dict[str, str], dict[str, str]]:
+    """What is left of `plan`'s tasks: names of those to be trained or evaluated -> why; of those refused -> why.
+
+    A run that is what is asked for is trained again where another needs its checkpoint and only its record is here.
+    """
+    todo, refused = {}, {}
+    for task in reversed(tasks):  # each stands behind those that it needs
+        try:
+            reason = task.outdated(data_hashes)
+        except UserError as e:
+            refused[task.name] = str(e)
+            continue
+        waiting = [other.name for other in tasks if other.name in todo and task.name in other.needs]
+        if not reason and waiting and not RunDir(task.path).trained_steps:
+            reason = f"its checkpoint, which {waiting[0]} needs, is not here"
+        if reason:
+            todo[task.name] = reason
+    return todo, refused
+
+
+def run_sweep(
+    tasks: list[Task],
+    *,
+    on_finished: Callable[[pathlib.Path], None],
+    data_hashes: DataHashes = nothing_known,
+    parallel: int = 1,
+) -> list[str]:
     """Trains and evaluates every task of `plan` on this machine; returns the names of those that failed.
 
     `on_finished` is called with each run's directory, also of those that had finished before. `parallel` runs at a time
-    are for CPUs: small networks use two processes of one thread each better than one of two.
+    are for CPUs: small networks use two processes of one thread each better than one of two. Raises Stopped.
     """
     environment = dict(os.environ)
     if parallel > 1:  # each keeps to one core: devices and threads of XLA, threads of NumPy's matrix products
@@ -161,52 +199,71 @@ def run_sweep(tasks: list[Task], *, on_finished: Callable[[pathlib.Path], None],
         environment |= {"OPENBLAS_NUM_THREADS": "1", "OMP_NUM_THREADS": "1"}
     finished: dict[str, concurrent.futures.Future[bool]] = {}
     minutes: list[float] = []
+    at_first, _ = survey(tasks, data_hashes)
 
     def work(i: int, task: Task) -> bool:
         name, title = task.name, f"[{i + 1}/{len(tasks)}]"
         # What a task needs stands before it, so it has a worker already.
         missing = [needed for needed in task.needs if not finished[needed].result()]
+        if children.stopped:
+            return False
         if missing:
             print(f"{title} {name}: left out, {missing[0]} failed", flush=True)
             return False
-        if not task.is_done:
-            print(f"{title} {name}", flush=True)
+        try:
+            reason = task.outdated(data_hashes) or at_first.get(name)
+        except UserError as e:
+            print(f"{title} {name} REFUSED: {e}", flush=True)
+            return False
+        if reason:
+            print(f"{title} {name}: {reason}", flush=True)
             started = time.monotonic()
             prefix = f"    {name}: " if parallel > 1 else "    "
             task.path.mkdir(parents=True, exist_ok=True)
             log = task.path / "log.txt"
             commands = [command for command in (task.train, task.evaluate) if command]
-            if not all(_call(command, log, environment, prefix) for command in commands):
-                print(f"{title} {name} FAILED; its output is in {log}", flush=True)
+            if not all(children.run(command, ROOT, log, environment, prefix) for command in commands):
+                if not children.stopped:
+                    print(f"{title} {name} FAILED; its output is in {log}", flush=True)
                 return False
             minutes.append((time.monotonic() - started) / 60)
-            left = sum(not other.is_done for other in tasks)
+            left = len(survey(tasks, data_hashes)[0])
             expected = left * sum(minutes) / len(minutes) / parallel
             print(f"{title} {name} took {minutes[-1]:.1f} min; {left} runs left, about {expected:.0f} min", flush=True)
         on_finished(task.path)
         return True
 
-    with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
-        for i, task in enumerate(tasks):
-            finished[task.name] = pool.submit(work, i, task)
-    return [name for name, future in finished.items() if not future.result()]
+    with Children() as children:
+        with concurrent.futures.ThreadPoolExecutor(parallel) as pool:
+            for i, task in enumerate(tasks):
+                finished[task.name] = pool.submit(work, i, task)
+        failed = [name for name, future in finished.items() if not future.result()]
+        if children.stopped:
+            raise Stopped(f"stopped by a signal; {len(failed)} runs are left, and the same command goes on with them")
+    return failed
 
 
-def take_over(tasks: list[Task], records: pathlib.Path, fingerprints: Mapping[str, str]) -> list[str]:
+def take_over(tasks: list[Task], records: pathlib.Path, data_hashes: DataHashes = nothing_known) -> list[str]:
     """Takes runs that were finished elsewhere as finished: their records are put into the run directories.
 
-    `records` is laid out as a report's `records/`; `fingerprints` are those of the tasks' configs, by name. A record is
-    taken if it is of the same config, and if no run that is still to be trained needs the run's checkpoints, which
-    records do not have: that one is trained again. Returns the names of those taken.
+    `records` is laid out as a report's `records/`. A record is taken if it is of the same config and the same data, and
+    if no run that is still to be trained needs the run's checkpoints, which records do not have: that one is trained
+    again. Returns the names of those taken. UserError where `records` is no directory.
     """
-    found = {
-        task.name
-        for task in tasks
-        if not task.is_done
-        and is_finished(records / task.name, evaluated=bool(task.evaluate))
-        and _record(records / task.name).get("config_fingerprint") == fingerprints[task.name]
-    }
-    needed = {name for task in tasks if not task.is_done and task.name not in found for name in task.needs}
+    if not records.is_dir():
+        raise UserError(f"--records={records} is not a directory; name a report's records/")
+
+    def is_the_same(task: Task) -> bool:
+        path = records / task.name
+        if read_record(path).get("config_fingerprint") != config_fingerprint(task.config):
+            return False
+        with contextlib.suppress(UserError):
+            return not task.outdated(data_hashes, path)
+        return False
+
+    todo, _ = survey(tasks, data_hashes)
+    found = {task.name for task in tasks if task.name in todo and is_the_same(task)}
+    needed = {name for task in tasks if task.name in todo.keys() - found for name in task.needs}
     taken = [task for task in tasks if task.name in found - needed]
     for task in taken:
         task.path.mkdir(parents=True, exist_ok=True)
@@ -216,30 +273,5 @@ def take_over(tasks: list[Task], records: pathlib.Path, fingerprints: Mapping[st
 
 def other_tokens(path: pathlib.Path, recorded: pathlib.Path) -> bool:
     """Whether an autoencoder trained in `path` has other test tokens than the record in the directory `recorded`."""
-    first, again = (_record(directory).get("tokens_sha256") for directory in (recorded, path))
+    first, again = (read_record(directory).get("tokens_sha256") for directory in (recorded, path))
     return bool(first and again) and first != again
-
-
-def is_finished(path: pathlib.Path, *, evaluated: bool = True) -> bool:
-    """Whether a run directory is that of a run trained to its end and, where that is asked, evaluated."""
-    record = _record(path)
-    return record.get("status") == "finished" and (bool(record.get("metrics")) or not evaluated)
-
-
-def _record(path: pathlib.Path) -> dict:
-    """The record in a directory; {} where there is none that can be read."""
-    try:
-        return json.loads((path / "record.json").read_text())
-    except (FileNotFoundError, json.JSONDecodeError):
-        return {}
-
-
-def _call(command: tuple[str, ...], log_file: pathlib.Path, environment: dict, prefix: str) -> bool:
-    """Runs a script of this repository; its output goes to the terminal and to `log_file`."""
-    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.STDOUT, "text": True, "bufsize": 1}
-    process = subprocess.Popen([sys.executable, *command], cwd=ROOT, env=environment, **pipes)
-    with open(log_file, "a") as log:
-        for line in process.stdout:
-            print(prefix + line, end="", flush=True)
-            log.write(line)
-    return process.wait() == 0

@@ -1,14 +1,18 @@
+import os
+import shutil
 import subprocess
 import sys
 
 import numpy as np
 import pytest
+from PIL import Image
 
 from fsq_repro.data.image_reader import read_image
 from fsq_repro.data.pipeline import eval_batches
-from fsq_repro.data.sources import make_source
+from fsq_repro.data.sources import contents, make_source
 from fsq_repro.data.tfds_source import rgb
 from tests.data.image_files import drawn, save
+from tests.tiny import NoiseSource
 
 
 @pytest.fixture
@@ -87,3 +91,23 @@ assert not asked, asked
 """
     result = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True)
     assert result.returncode == 0, result.stderr
+
+
+def test_contents_are_names_and_sizes_wherever_a_folder_lies(tmp_path, monkeypatch):
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path / "cache"))
+    for split in ("train", "validation", "test"):
+        (tmp_path / "a" / split).mkdir(parents=True)
+        Image.new("RGB", (9, 9)).save(tmp_path / "a" / split / "0.png")
+
+    def hashes(name):
+        return [contents(make_source(f"folder:{tmp_path / name}", s, 8)) for s in ("train", "validation", "test")]
+
+    shutil.copytree(tmp_path / "a", tmp_path / "b", copy_function=shutil.copyfile)
+    os.utime(tmp_path / "b" / "train" / "0.png", (1, 1))
+    before = hashes("a")
+    assert hashes("b") == before and len(set(before)) == 3
+    Image.new("RGB", (10, 9)).save(tmp_path / "b" / "validation" / "0.png")
+    (tmp_path / "b" / "test" / "0.png").rename(tmp_path / "b" / "test" / "1.png")
+    assert [x == y for x, y in zip(before, hashes("b"), strict=True)] == [True, False, False]
+    scenes = [contents(source) for source in (NoiseSource(fingerprint="1"), NoiseSource(fingerprint="2"))]
+    assert scenes == ["1", "2"]

@@ -11,7 +11,7 @@ from fsq_repro.factories import common, fields, scorers
 from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.frechet import frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
-from fsq_repro.runtime.run_dir import RunDir, read_metrics
+from fsq_repro.runtime.run_dir import RunDir, config_fingerprint, read_metrics
 from tests.evaluation.test_maskgit import ToyScorer
 from tests.tiny import NoiseSource, save_untrained, tiny_config
 
@@ -58,16 +58,24 @@ def test_metrics_and_their_keys(run):
         assert (m.protocol["weights"], m.protocol["checkpoint"], m.protocol["samples"]) == ("ema", 8, 20)
     assert [p.name for p in run.samples.iterdir()] == ["evaluation.png"]
 
+    fact = record["evaluated"]
+    assert fact["checkpoint"] == 8 and fact["config_fingerprint"] == config_fingerprint(run.config)
+    assert fact["weights"] == tokenizer.fingerprint and fact["data_hashes"] == {"train": "", "test": ""}
     for key in measured:
         assert key.metric in METRICS and MetricKey.from_json(json.loads(json.dumps(key.to_json()))) == key
 
 
-def test_other_weights_leave_the_main_metrics_and_facts_as_they_are(run):
+def test_other_weights_leave_the_main_metrics_and_facts_as_they_are(run, caplog):
     autoencoder.evaluate_run(run)
+    assert "was trained on other data" not in caplog.text
+    run.update_record(data_hashes={"train": "of other images", "validation": "not measured on"})
+    autoencoder.evaluate_run(run)
+    assert "was trained on other data than those measured on: split train" in caplog.text
     before = run.update_record(level_histograms="of the main weights")
     after = autoencoder.evaluate_run(run, weights="raw", networks=("other",))
     old, new = read_metrics(before), read_metrics(after)
     assert old.items() <= new.items() and after["level_histograms"] == "of the main weights"
+    assert after["evaluated"] == before["evaluated"]
     raw = {key: m for key, m in new.items() if key not in old}
     assert len(raw) == len(old) and {(key.weights, key.step) for key in raw} == {("raw", 8)}
     assert {key.network for key in raw} == {"other", ""} and {m.protocol["weights"] for m in raw.values()} == {"raw"}

@@ -20,7 +20,7 @@ from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.table import METRICS, MetricKey
 from fsq_repro.metrics.usage import CodebookUsage
 from fsq_repro.runtime.checkpoints import Checkpoints
-from fsq_repro.runtime.run_dir import RunDir, read_metrics
+from fsq_repro.runtime.run_dir import RunDir, config_fingerprint, read_metrics
 from tests.tiny import NoiseSource, save_untrained, tiny_config, tiny_stage2
 
 
@@ -97,6 +97,11 @@ def evaluated(tmp_path_factory):
         image_generator = load_image_generator(path)
         raw = read_metrics(maskgit.evaluate_run(run, weights="raw", networks=("other",)))
     assert raw.keys() > measured.keys() and run.config.eval.networks == ("toy",)
+    assert run.record["evaluated"] == {
+        "checkpoint": 8,
+        "config_fingerprint": config_fingerprint(config),
+        "data_hashes": {"train": "", "test": ""},
+    }
     return run, measured, image_generator, {key: m for key, m in raw.items() if key not in measured}
 
 

@@ -13,14 +13,14 @@ from fsq_repro.errors import UserError
 from fsq_repro.evaluation import uvim
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.factories import scorers
-from fsq_repro.metrics.table import MetricKey
+from fsq_repro.metrics.table import CODEBOOK_USAGE, MetricKey
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
 from tests.evaluation.test_maskgit import ToyScorer
 from tests.inference.test_label_predictor import random_depth_runs
 from tests.tiny import DenseNoiseSource, tiny_uvim
 
 IMAGES = 30  # no multiple of a batch
-USAGE = {MetricKey(name) for name in uvim.USAGE}
+USAGE = {MetricKey(name) for name in CODEBOOK_USAGE}
 RMSE, PQ, MSE = map(MetricKey, ("rmse", "pq", "mse"))
 
 
@@ -43,6 +43,7 @@ class PerfectCoder:
     """Stands for `LabelCoder`: outputs are the labels, and an image's codes are four pixels of its blue channel."""
 
     def __init__(self, config, levels=(5, 5, 3), step=8):
+        self.fingerprint = "of the perfect weights"
         self.task, self.levels, self.step = label_autoencoder_factory.build_task(config.task), levels, step
         self.model = SimpleNamespace(quantizer=SimpleNamespace(codebook_size=75))
 
@@ -202,6 +203,8 @@ def test_both_stages_whatever_the_batches(tmp_path, tmp_path_factory):
     edit(stage2, sampler__temperature=1.0, stage1=str(stage1))
     first = uvim.evaluate_run(RunDir(stage1))
     second = uvim.evaluate_run(RunDir(stage2))
+    assert first["evaluated"]["weights"] == second["stage1"]["fingerprint"] and "weights" not in second["evaluated"]
+    assert first["evaluated"]["data_hashes"] == second["evaluated"]["data_hashes"] == {"train": "", "test": ""}
     assert first["level_histograms"] and values(first)[MetricKey("tokens")] == 4 * IMAGES
     # An oracle that is given the labels, and a predictor that is not, each with weights that mean nothing.
     assert 0.5 < values(first)[RMSE] != values(second)[RMSE] > 0.5

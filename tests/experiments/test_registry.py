@@ -14,6 +14,7 @@ from fsq_repro.profiling.abstract import build_abstract
 from fsq_repro.runtime.run_dir import RunDir
 from tests.tiny import (
     NO_DATA,
+    DenseNoiseSource,
     NoiseSource,
     make_dense_noise,
     save_untrained,
@@ -43,7 +44,7 @@ def noise(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("name", registry.KINDS)
-def test_in_shapes_a_kind_is_what_it_is_in_arrays(name, noise, tmp_path):
+def test_in_shapes_a_kind_is_what_it_is_in_arrays(name, noise, tmp_path, monkeypatch):
     """Batch, frozen networks and facts of the abstract experiment are those of the one that trains."""
     _, stage1 = config_of(name)
     if stage1 is not None:
@@ -52,8 +53,7 @@ def test_in_shapes_a_kind_is_what_it_is_in_arrays(name, noise, tmp_path):
     config, _ = config_of(name, str(tmp_path / "stage1"))
     kind = registry.kind_of(config)
     experiment = build_experiment(config, tmp_path / "run")
-    config, _ = config_of(name)
-    abstract = build_abstract(config, stage1)
+    abstract = build_abstract(config_of(name)[0], stage1)
 
     def shapes(tree):
         return jax.tree.map(lambda x: (x.shape, str(x.dtype)), tree)
@@ -69,6 +69,16 @@ def test_in_shapes_a_kind_is_what_it_is_in_arrays(name, noise, tmp_path):
     assert experiment.facts["stage"] == (2 if kind.needs else 1) and ("stage1" in experiment.facts) == bool(kind.needs)
     assert experiment.loop_config == abstract.loop_config
     assert not (tmp_path / "run").exists()
+
+    run = RunDir(tmp_path / "run")
+    run.update_record(**experiment.facts)
+    for source in (NoiseSource, DenseNoiseSource):  # a validation image more, as the hash would tell
+        fingerprint = property(lambda s: str(s.split == "validation"), lambda s, value: None)
+        monkeypatch.setattr(source, "fingerprint", fingerprint)
+    build_experiment(config, run)  # nothing has been trained yet
+    (run.checkpoints / "4").mkdir(parents=True)
+    with pytest.raises(UserError, match="the data of .* have changed .*validation split:  -> True"):
+        build_experiment(config, run)
 
 
 @pytest.mark.parametrize("name", registry.KINDS)

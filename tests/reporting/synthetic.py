@@ -6,7 +6,7 @@ import itertools
 import json
 import math
 
-from fsq_repro.metrics.table import METRICS, MetricKey
+from fsq_repro.metrics.table import CODEBOOK_USAGE, METRICS, MetricKey
 from fsq_repro.reporting.records import parse_record
 
 RFD, SFD, CFD = (MetricKey(f"{what}_fd", "alexnet", "train") for what in ("reconstruction", "sampling", "colorization"))
@@ -82,6 +82,15 @@ def tables(markdown):
     return found
 
 
+def evaluated(raw):
+    """The record with all metrics measured at its last step; usage in UViM's stage II is that of its stage I."""
+    for m in raw["metrics"]:
+        of_stage1 = raw.get("task") and raw.get("stage") == 2 and m["metric"] in CODEBOOK_USAGE
+        if "checkpoint" in m["protocol"]:
+            m["protocol"]["checkpoint"] = raw["stage1"]["steps"] if of_stage1 else raw["steps"]
+    return raw
+
+
 def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sweep="tradeoff", **changes):
     """The JSON object of one finished run."""
     levels = (levels or LEVELS[bits]) if quantizer == "fsq" else None
@@ -123,7 +132,7 @@ def record(quantizer="fsq", bits=10, seed=0, fd=10.0, usage=0.9, levels=None, sw
         "level_histograms": [[6 + i] + [1] * (level - 2) + [3] for i, level in enumerate(levels)] if levels else None,
         "saturation": None,
     }
-    return copy.deepcopy(raw | changes)
+    return evaluated(copy.deepcopy(raw | changes))
 
 
 def write(directory, *records):
@@ -191,7 +200,7 @@ def stage2(quantizer="fsq", bits=10, seed=0, fd=20.0, cost=None, generator="mask
         "metrics": metrics(measured),
         "level_histograms": None,
     }
-    return copy.deepcopy(raw | facts | changes)
+    return evaluated(copy.deepcopy(raw | facts | changes))
 
 
 def paper_like_stage2():
@@ -310,7 +319,7 @@ def uvim(task="depth", quantizer="fsq", context=True, stage=2, seed=0, score=0.5
             "seed": stage1_seed,
             "fingerprint": "0f",
         }
-    return copy.deepcopy(raw | changes)
+    return evaluated(copy.deepcopy(raw | changes))
 
 
 def paper_like_uvim():

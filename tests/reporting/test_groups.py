@@ -13,7 +13,8 @@ from fsq_repro.reporting.groups import (
     split_by_setting,
     titled,
 )
-from tests.reporting.synthetic import CFD, RFD, SPLIT_PROTOCOL, add, entry, parsed, record, stage2, uvim
+from fsq_repro.reporting.records import load_records
+from tests.reporting.synthetic import CFD, RFD, SPLIT_PROTOCOL, add, entry, parsed, record, stage2, uvim, write
 
 
 def test_seeds_are_averaged_and_other_runs_are_not(tmp_path):
@@ -34,10 +35,61 @@ def test_further_measurements_of_a_run_do_not_keep_it_from_its_seeds(tmp_path):
     assert len(group_runs(parsed(tmp_path, [first, second]))) == 1
 
 
-def test_a_copied_run_counts_once(tmp_path):
-    with pytest.warns(UserWarning, match="left out .*1.json: the same run as .*0.json"):
-        (group,) = group_runs(parsed(tmp_path, [record(fd=9.0), record(fd=9.0)]))
-    assert len(group.records) == 1
+# Ways in which two runs that tables name alike differ, and the labels that tell them apart.
+DIFFERENCES = {
+    "learning rate": ({}, {"overrides": {"optimizer.learning_rate": "0.01"}}, "", "optimizer.learning_rate=0.01"),
+    "two rates": (
+        {"overrides": {"optimizer.learning_rate": "1e-2", "seed": "0"}},
+        {"overrides": {"optimizer.learning_rate": "0.02", "seed": "0"}},
+        "optimizer.learning_rate=0.01",
+        "optimizer.learning_rate=0.02",
+    ),
+    "sampler": ({}, {"overrides": {"sampler.temperature": "2"}}, "", "sampler.temperature=2"),
+    "a field below": ({}, {"overrides": {"loss.gan": "0", "mesh.fsdp": "2"}}, "", "loss.gan=0"),
+    "width": ({}, {"overrides": {"model.width": "8"}, "parameters": 7}, "", "model.width=8"),
+    "argument of the config": ({"run": "a"}, {"run": "b"}, "run a", "run b"),
+    "config file": ({"config_fingerprint": "1"}, {"config_fingerprint": "2"}, "in first", "in second"),
+    "data": (
+        {"config_fingerprint": "1", "data_hashes": {"train": "1"}},
+        {"config_fingerprint": "1", "data_hashes": {"train": "2"}},
+        "in first",
+        "in second",
+    ),
+    "unknown": ({}, {}, "in first", "in second"),
+}
+
+
+@pytest.mark.parametrize("make", [record, stage2, uvim], ids=["autoencoder", "generator", "uvim"])
+@pytest.mark.parametrize("difference", DIFFERENCES)
+def test_runs_that_differ_are_told_apart_whatever_the_field(tmp_path, make, difference):
+    """Two seeds of each: they share their mean with each other and with no other."""
+    first, second, *labels = DIFFERENCES[difference]
+    for place, changes in (("first", first), ("second", second)):
+        for seed in (0, 1):
+            raw = make(seed=seed, **changes)
+            for m in raw["metrics"]:
+                m["value"] += 0.01 * seed + (0.1 if place == "second" else 0.0)
+            write(tmp_path / place, raw)
+    groups = group_runs(load_records(tmp_path))
+    assert [(g.variant, [r.seed for r in g.records]) for g in groups] == [(label, [0, 1]) for label in labels]
+    assert all(g.quantizer == f"FSQ ({g.variant})" or not g.variant for g in groups)
+
+
+@pytest.mark.parametrize("changes", [{"overrides": {"eval.batch_size": "8", "log_every": "1"}}, {"device": "gpu"}])
+def test_what_changes_no_number_keeps_no_seed_apart(tmp_path, changes):
+    (group,) = group_runs(parsed(tmp_path, [record(), record(seed=1, **changes)]))
+    assert len(group.records) == 2 and group.quantizer == "FSQ"
+
+
+@pytest.mark.parametrize("again", [{}, {"config_fingerprint": "1", "fd": 9.5}], ids=["copy", "trained again"])
+def test_a_run_counts_once(tmp_path, again):
+    """Whichever comes first by path, a run directory wins over a record alone."""
+    write(tmp_path / "a", record(config_fingerprint="1"))
+    write(tmp_path / "b", record(**{"config_fingerprint": "1"} | again))
+    (tmp_path / "b" / "fsq_10" / "seed0" / "config.json").touch()
+    with pytest.warns(UserWarning, match="left out .*/a/.*: the same run as .*/b/"):
+        (r,) = load_records(tmp_path)
+    assert r.measured(RFD).value == again.get("fd", 10.0)
 
 
 def test_settings_are_kept_apart(tmp_path):

@@ -1,14 +1,15 @@
 """Reading run records, and what may be averaged."""
 
+import dataclasses
 import json
 import subprocess
 import sys
 
 import pytest
 
-from fsq_repro.metrics.table import MetricKey
+from fsq_repro.metrics.table import CODEBOOK_USAGE, MetricKey
 from fsq_repro.reporting.records import Stage1, load_records, parse_record
-from tests.reporting.synthetic import RFD, entry, parsed, record, stage2, uvim, write
+from tests.reporting.synthetic import RFD, add, entry, parsed, record, stage2, uvim, write
 
 
 def test_records_are_found_at_any_depth(tmp_path):
@@ -71,6 +72,39 @@ def test_truncated_and_incomplete_files(tmp_path):
         parse_record([raw], tmp_path)
     with pytest.raises(FileNotFoundError, match="does not exist"):
         load_records(tmp_path / "nowhere")
+
+
+RUNS = {
+    "autoencoder": lambda **c: record(**c),
+    "generator": lambda **c: stage2(**c),
+    "uvim stage I": lambda **c: uvim(stage=1, **c),
+    "uvim stage II": lambda **c: uvim(**c),
+}
+
+
+@pytest.mark.parametrize("kind", RUNS)
+def test_metrics_of_one_checkpoint_are_never_those_of_another(tmp_path, kind):
+    """A run trained further keeps what was measured before, with its step; what was chosen so stays as it was."""
+    raw = RUNS[kind]()
+    last = raw["steps"]
+    add(raw, MetricKey("images", weights="raw", step=5), 1, {"weights": "raw", "checkpoint": 5})
+    (whole,) = parsed(tmp_path, [raw])
+    with pytest.warns(UserWarning, match=f"0.json: its metrics are of step {last:,} and not shown, .* to {last + 9:,}"):
+        (further,) = parsed(tmp_path, [raw | {"steps": last + 9}])
+    assert len(further.metrics) == len(whole.metrics) and further.level_histograms is None
+    for key, measured in whole.metrics.items():
+        checkpoint = (measured.protocol or {}).get("checkpoint")
+        moved = dataclasses.replace(key, weights=measured.protocol.get("weights", ""), step=checkpoint)
+        of_stage1 = raw.get("task") and raw["stage"] == 2 and key.metric in CODEBOOK_USAGE
+        assert further.metrics[moved if checkpoint == last and not of_stage1 else key] == measured
+    shown = [m for key, m in further.metrics.items() if key.is_main and "checkpoint" in m.protocol]
+    assert {m.protocol["checkpoint"] for m in shown} == ({800} if kind == "uvim stage II" else set())
+
+
+def test_a_check_of_an_earlier_step_is_not_the_last(tmp_path):
+    checks = [{"step": 1200, "mse": 0.1}, {"step": 600, "mse": 0.1}, {"mse": 0.1}]
+    records = parsed(tmp_path, [record(validation=check) for check in checks])
+    assert [r.validation for r in records] == [checks[0], None, checks[2]]
 
 
 def test_a_run_without_a_sweep_belongs_to_its_experiments_study(tmp_path):

@@ -1,15 +1,20 @@
 """Figures and the whole report, from files to files."""
 
 import pathlib
+import shutil
 import subprocess
 import sys
+import warnings
 
 import numpy as np
 import pytest
+from matplotlib.figure import Figure
 from PIL import Image
 
 from fsq_repro.metrics.table import MetricKey
+from fsq_repro.reporting import drawing
 from fsq_repro.reporting.drawing import caption_of, measured_so, stages
+from fsq_repro.reporting.groups import group_runs
 from fsq_repro.reporting.guidance import guidance_figure
 from fsq_repro.reporting.histograms import level_histogram_figure
 from fsq_repro.reporting.levels import levels_figure
@@ -166,6 +171,46 @@ def test_runs_of_one_name_and_of_two_stages_are_both_kept(tmp_path):
         texts.append(markdown.read_text())
         assert len(list((tmp_path / "out" / "records").rglob("record.json"))) == 2
     assert texts[0] == texts[1] and "## Sampling and compression" in texts[0]
+
+
+@pytest.mark.parametrize("inside", ["report", ".", "deep/report"])
+def test_a_report_below_its_runs_never_reads_its_own_copies(tmp_path, inside):
+    """Made as the runs are, after one was evaluated again, and when only the copies are left."""
+    runs = write(tmp_path / "runs", only(record("vq", 8), "psnr"), only(record("vq", 10), "psnr"))
+    texts = [write_report(runs, runs / inside)[0].read_text()]
+    changed = only(record("vq", 8), "psnr")
+    entry(changed, "psnr")["value"] = 99.0
+    write(runs, changed)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")  # a copy would be named
+        texts.append(write_report(runs, runs / inside)[0].read_text())
+    for name in ("vq_8", "vq_10"):
+        shutil.rmtree(runs / name)
+    texts.append(write_report(runs, runs / inside)[0].read_text())
+    assert "99.00" not in texts[0] and "99.00" in texts[1] and texts[1] == texts[2]
+
+
+def test_records_of_one_name_seed_and_setting_are_all_kept(tmp_path):
+    for place, rate in (("a", "0.1"), ("b", "0.2")):
+        raw = only(record("vq", 8, overrides={"optimizer.learning_rate": rate}), "psnr")
+        entry(raw, "psnr")["value"] += float(rate)
+        write(tmp_path / "runs" / place, raw)
+    texts = [write_report(tmp_path / source, tmp_path / "out")[0].read_text() for source in ("runs", "out/records")]
+    assert texts[0] == texts[1]
+    assert [f"VQ (optimizer.learning_rate={rate})" in texts[0] for rate in ("0.1", "0.2")] == [True, True]
+    assert "28.10" in texts[0] and "28.20" in texts[0]
+
+
+def test_lines_of_a_figure_are_runs_that_differ_in_the_codebook_alone(tmp_path):
+    """Two learning rates are two lines with names of their own, in different colours."""
+    rate = {"optimizer.learning_rate": "0.1"}
+    groups = group_runs(parsed(tmp_path, [record(), record("fsq", 12), record(fd=12.0, overrides=rate)]))
+    look = drawing.styles(g.line for g in groups)
+    axes = Figure().subplots()
+    drawing.lines(axes, groups, RFD, look)
+    _, labels = axes.get_legend_handles_labels()
+    assert labels == ["FSQ", "FSQ (optimizer.learning_rate=0.1)"]
+    assert len({style[0] for style in look.values()}) == 2
 
 
 def test_report_writes_what_there_are_records_for(tmp_path):

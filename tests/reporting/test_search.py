@@ -12,6 +12,7 @@ def trial(number, mse, quantizer="fsq", **overrides):
         "metrics": [],
         "level_histograms": None,
         "overrides": common | overrides,
+        "steps": 1250,
         "validation": {"step": 1250, "mse": mse, "usage": 0.5, "entropy_bits": 9.0},
     }
 

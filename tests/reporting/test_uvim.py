@@ -7,6 +7,7 @@ from PIL import Image
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.reporting import paper_uvim
 from fsq_repro.reporting.markdown import MISSING, NO_PROTOCOL
+from fsq_repro.reporting.records import load_records
 from fsq_repro.reporting.report import write_report
 from fsq_repro.reporting.uvim import uvim_findings, uvim_table
 from fsq_repro.reporting.uvim_figure import uvim_figure
@@ -80,9 +81,29 @@ def test_only_the_stage_i_behind_a_run_is_its_oracle(tmp_path, change):
 
 
 def test_copied_stage_i_records_make_one_row(tmp_path):
-    with pytest.warns(UserWarning, match="left out .*2.json: the same run as .*1.json"):
-        (c,) = comparisons(parsed(tmp_path, [uvim(), uvim(stage=1), uvim(stage=1)]))
+    write(tmp_path / "a", uvim(), uvim(stage=1))
+    write(tmp_path / "b", uvim(stage=1))
+    with pytest.warns(UserWarning, match="left out .*b.*: the same run as .*a"):
+        (c,) = comparisons(load_records(tmp_path))
     assert len(c.models) == 1 and c.models[0].stage1 is not None
+
+
+def test_stage_i_runs_of_one_name_are_told_apart_by_their_weights(tmp_path):
+    """Also two that differ in a field that no table shows, and the generators on their codes."""
+    raw = []
+    for weights, score in (("aa", 0.1), ("bb", 0.2)):
+        overrides = {"optimizer.rsqrt_timescale": weights}
+        raw.append(uvim(stage=1, score=score, evaluated={"weights": weights}, overrides=overrides))
+        raw.append(uvim(score=2 * score))
+        raw[-1]["stage1"]["fingerprint"] = weights
+    (c,) = comparisons(parsed(tmp_path, raw))
+    rmse = MetricKey("rmse")
+    assert {m.variant: (m.stage2.statistic(rmse).mean, m.stage1.statistic(rmse).mean) for m in c.models} == {
+        "FSQ (optimizer.rsqrt_timescale=aa)": (0.2, 0.1),
+        "FSQ (optimizer.rsqrt_timescale=bb)": (0.4, 0.2),
+    }
+    (c,) = comparisons(parsed(tmp_path, raw[:3]))  # of the second its autoencoder alone
+    assert [m.variant.endswith(f"={weights})") for m, weights in zip(c.models, ("aa", "bb"), strict=True)] == [True] * 2
 
 
 def test_generators_of_two_settings_have_two_tables_with_the_same_oracle(tmp_path):

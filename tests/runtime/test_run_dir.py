@@ -32,6 +32,15 @@ def test_the_fingerprint_is_of_what_is_trained_and_measured(tmp_path):
     assert config_fingerprint(here) == config_fingerprint(there)
 
 
+def test_a_finished_run_without_its_checkpoints_starts_a_record_of_its_own(tmp_path):
+    """Whatever it says was measured on weights that are gone."""
+    run, facts = RunDir(tmp_path), {"status": "training", "steps": 8, "git_revision": "b", "versions": {}}
+    run.update_record(
+        {MetricKey("psnr"): Measured(1.0, {"checkpoint": 8})}, status="finished", git_revision="a", wall_time_s=9.0
+    )
+    assert run.start_record(**facts) == {"metrics": []} | facts
+
+
 def test_resuming_may_change_how_long_but_not_what(tmp_path):
     config = tiny_config()
     config.optimizer.schedule = "constant"
@@ -67,6 +76,7 @@ def test_a_run_keeps_the_revision_that_it_was_started_with(tmp_path):
     assert record["git_revision"] == "a" and record["versions"] == {"jax": "1"}
     assert record["later_revisions"] == ["b", "c"]
     run.update_record(status="finished", device="x")
+    (run.checkpoints / "8").mkdir(parents=True)
     before = (tmp_path / "record.json").read_text()
     run.start_record(git_revision="d", **facts)
     assert (tmp_path / "record.json").read_text() == before

@@ -22,6 +22,7 @@ from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.metrics.table import MetricKey
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
+from fsq_repro.runtime.run_lock import run_lock
 from tests.scripts.processes import Fork, command, environment, finish, run_all, run_script, start
 from tests.tiny import save_untrained, tiny_config
 from tests.trainers.test_loop import assert_same
@@ -142,6 +143,7 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
     done, tampered = tmp_path / "done", tmp_path / "tampered"
     run_script(train_command(done, pictures, steps="1", loss__gan="0.0"), tmp_path)
     shutil.copytree(done, tampered)
+    held = shutil.copytree(done, tmp_path / "held")
     config = json.loads((tampered / "config.json").read_text())
     config["config"]["quantizer"]["levels"] = [5, 5, 5]
     (tampered / "config.json").write_text(json.dumps(config))
@@ -169,12 +171,16 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, pictures
         "codebook mismatch": (command("evaluate", f"--workdir={tampered}"), "does not fit the config"),
         "no run": (command("evaluate", f"--workdir={empty}"), "not a run directory"),
         "no checkpoint of that step": (command("evaluate", f"--workdir={done}", "--checkpoint=7"), "step 7"),
+        "in use, trained": (train_command(held, pictures, steps="1", loss__gan="0.0"), f"process {os.getpid()} on"),
+        "in use, evaluated": (command("evaluate", f"--workdir={held}"), "is training it; wait for it"),
         "no sweep": (command("sweep", "--sweep=configs/sweeps/x.py", f"--workdir={fresh}"), "does not exist"),
     }
-    before = {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
-    check_refusals(cases, tmp_path)
-    assert not fresh.exists()
-    assert before == {p: p.read_bytes() for d in (done, tampered) for p in d.rglob("*") if p.is_file()}
+    directories = (done, tampered, held)
+    with run_lock(held, "training"):
+        before = {p: p.read_bytes() for d in directories for p in d.rglob("*") if p.is_file()}
+        check_refusals(cases, tmp_path)
+        assert not fresh.exists()
+        assert before == {p: p.read_bytes() for d in directories for p in d.rglob("*") if p.is_file()}
 
 
 STAGE2 = {

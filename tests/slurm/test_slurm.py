@@ -48,9 +48,9 @@ def test_dependencies_failure_and_preemption(tmp_path, in_root):
         fake_task(workdir, "broken_2/seed0", ("broken/seed0",)),
     ]
     executor = slurm_executor(workdir / "slurm", {"time": "30", "cpus_per_task": "1"}, name="test")
-    jobs = submit(tasks, executor, queued_jobs())
+    jobs, _ = submit(tasks, executor, queued_jobs())
     assert jobs["a/seed0"].endswith("_0") and jobs["broken/seed0"].endswith("_1")
-    assert submit(tasks, executor, queued_jobs())["a_2/seed0"] == jobs["a_2/seed0"]  # it is in the queue
+    assert submit(tasks, executor, queued_jobs())[0]["a_2/seed0"] == jobs["a_2/seed0"]  # it is in the queue
 
     wait_for((tmp_path / "runs" / "a" / "seed0" / "pids.json").exists, 300)
     subprocess.run(["scancel", "--signal=USR2", jobs["a/seed0"]], check=True)  # as SLURM does before it preempts
@@ -68,7 +68,7 @@ def test_a_job_that_slurm_requeues_by_itself_resumes(tmp_path, in_root):
     workdir = tmp_path / "runs"
     task = fake_task(workdir, "a/seed0", steps="until_stopped")
     executor = slurm_executor(workdir / "slurm", {"time": "30"}, name="test")
-    jobs = submit([task], executor, queued_jobs())
+    jobs, _ = submit([task], executor, queued_jobs())
     wait_for((task.path / "pids.json").exists, 300)
     subprocess.run(["scontrol", "requeue", jobs["a/seed0"]], check=True)
     wait_for(lambda: not queued_jobs() & set(jobs.values()), 600)
@@ -80,7 +80,7 @@ def test_a_cancelled_job_does_not_come_back(tmp_path, in_root):
     workdir = tmp_path / "runs"
     task = fake_task(workdir, "a/seed0", steps="until_stopped")
     executor = slurm_executor(workdir / "slurm", {"time": "30"}, name="test")
-    jobs = submit([task], executor, queued_jobs())
+    jobs, _ = submit([task], executor, queued_jobs())
     wait_for((task.path / "pids.json").exists, 300)
     subprocess.run(["scancel", jobs["a/seed0"]], check=True)
     wait_for(lambda: not queued_jobs() & set(jobs.values()), 120)

@@ -9,8 +9,10 @@ import time
 
 import pytest
 import submitit
+from ml_collections import ConfigDict
 
 from fsq_repro.errors import UserError
+from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.sweeps import launch
 from fsq_repro.sweeps.launch import Job, slurm_executor, submit
 from fsq_repro.sweeps.sweep import Task
@@ -57,11 +59,11 @@ def fake_task(workdir: pathlib.Path, name: str, needs: tuple[str, ...] = (), *, 
     (workdir / "evaluate.py").write_text(FAKE_EVALUATE)
     path = workdir / name
     train = (str(workdir / "train.py"), str(path), str(steps))
-    return Task(name, path, needs, train, (str(workdir / "evaluate.py"), str(path)))
+    return Task(name, path, needs, train, (str(workdir / "evaluate.py"), str(path)), ConfigDict({"steps": 1}))
 
 
 def set_evaluated(task: Task) -> None:
-    task.path.mkdir(parents=True)
+    (task.path / "checkpoints" / "1").mkdir(parents=True)
     (task.path / "record.json").write_text(json.dumps({"status": "finished", "metrics": [{"metric": "usage"}]}))
 
 
@@ -99,7 +101,7 @@ def test_stage2_starts_after_its_stage1_and_not_at_all_after_a_failed_one(tmp_pa
         fake_task(workdir, "broken_2/seed0", ("broken/seed0",)),
     ]
     executor = OneAfterAnother(workdir / "slurm")
-    jobs = submit(tasks, executor, set())
+    jobs, _ = submit(tasks, executor, set())
     assert json.loads((workdir / "slurm" / "jobs.json").read_text()) == jobs and len(jobs) == 4
     executor.jobs[jobs["a_2/seed0"]].wait()
     a, a_2 = events(workdir).index("evaluated a"), events(workdir).index("start a_2 0")
@@ -135,14 +137,14 @@ def test_a_job_whose_script_slurm_stopped_waits_to_be_killed(tmp_path, monkeypat
         (tmp_path / "stopped.py").write_text(script)
         started = time.monotonic()
         with pytest.raises(RuntimeError, match="stopped.py of a/seed0 failed"):
-            Job(Task("a/seed0", tmp_path, (), ("stopped.py",), ("stopped.py",)), ())()
+            Job(Task("a/seed0", tmp_path, (), ("stopped.py",), ("stopped.py",), ConfigDict()), ())()
         assert time.monotonic() - started >= 0.5
 
 
 def test_a_job_refuses_to_start_before_what_it_needs(tmp_path):
-    task = fake_task(tmp_path / "runs", "b/seed0", ("a/seed0",))
-    with pytest.raises(RuntimeError, match="b/seed0 is left out: .*a/seed0 has not finished"):
-        Job(task, (tmp_path / "runs" / "a" / "seed0",))()
+    needed, task = fake_task(tmp_path / "runs", "a/seed0"), fake_task(tmp_path / "runs", "b/seed0", ("a/seed0",))
+    with pytest.raises(RuntimeError, match="b/seed0 is left out: .*a/seed0 is not ready, it has not been trained"):
+        Job(task, (needed,))()
     assert not task.path.exists()
 
 
@@ -177,8 +179,8 @@ def test_arrays_and_dependencies_that_sbatch_gets(tmp_path, sbatch):
     (workdir / "slurm" / "jobs.json").write_text(
         json.dumps({"queued/seed0": "77_3", "a/seed0": "66", "old/seed0": "5"})
     )
-    jobs = submit(tasks, executor, queued={"77_3"})
-    assert jobs == {
+    jobs, refused = submit(tasks, executor, queued={"77_3"})
+    assert not refused and jobs == {
         "queued/seed0": "77_3",
         "a/seed0": "1_0",
         "b/seed0": "1_1",
@@ -197,7 +199,24 @@ def test_arrays_and_dependencies_that_sbatch_gets(tmp_path, sbatch):
             assert f"#SBATCH {line}\n" in sbatch(n)
         assert "--kill-on-invalid-dep=yes" in sbatch(n) and "\nmodule load cuda\n" in sbatch(n)
     assert json.loads((workdir / "slurm" / "jobs.json").read_text()) == jobs | {"old/seed0": "5"}
-    assert submit(tasks, executor, queued=set(jobs.values())) == jobs and sbatch(5) is None
+    assert submit(tasks, executor, queued=set(jobs.values())) == (jobs, {}) and sbatch(5) is None
+
+
+def test_runs_trained_otherwise_and_what_needs_them_are_not_submitted(tmp_path, sbatch):
+    """The others are; a run whose config asks for more is submitted again."""
+    workdir = tmp_path / "runs"
+    tasks = [fake_task(workdir, f"{name}/seed0") for name in ("bad", "longer", "done")]
+    tasks += [fake_task(workdir, f"{name}_2/seed0", (f"{name}/seed0",)) for name in ("bad", "longer")]
+    tasks.append(fake_task(workdir, "bad_3/seed0", ("bad_2/seed0",)))
+    for task, config in zip(tasks, ({"steps": 1, "rate": 2}, {"steps": 0}, {"steps": 1}), strict=False):
+        set_evaluated(task)
+        RunDir(task.path).write_config(ConfigDict(config | {"optimizer": {"schedule": "constant"}}))
+        task.config.update({"optimizer": {"schedule": "constant"}})
+    (workdir / "longer" / "seed0" / "checkpoints" / "1").rmdir()
+    jobs, refused = submit(tasks, slurm_executor(workdir / "slurm", {"time": "60"}, name="s"), queued=set())
+    assert jobs == {"longer/seed0": "1", "longer_2/seed0": "2"}
+    assert refused.keys() == {"bad/seed0", "bad_2/seed0", "bad_3/seed0"}
+    assert "(rate: 2 -> None)" in refused["bad/seed0"] and refused["bad_3/seed0"] == "it needs bad_2/seed0"
 
 
 @pytest.mark.parametrize(

@@ -5,6 +5,7 @@ import pathlib
 import pytest
 
 from fsq_repro.errors import UserError
+from fsq_repro.runtime.run_dir import config_fingerprint
 from fsq_repro.sweeps import sweep
 from fsq_repro.sweeps.sweep import Run
 
@@ -18,13 +19,24 @@ if path.parent.name == "broken":
     sys.exit("out of luck")
 evaluated = "evaluate" in sys.argv[0]
 metrics = [{"metric": "usage"}] if evaluated else []
+(path / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
 (path / "record.json").write_text(json.dumps({"status": "finished", "metrics": metrics}))
+"""
+
+
+FAKE_CONFIG = """
+from ml_collections import ConfigDict
+def get_config(arg=""):
+    quantizer, data = ConfigDict({"levels": (4, 4)}), ConfigDict({"source": "scenes"})
+    return ConfigDict({"seed": 7, "steps": 1, "stage1": "", "quantizer": quantizer, "data": data})
 """
 
 
 @pytest.fixture
 def fake_root(tmp_path, monkeypatch):
     (tmp_path / "scripts").mkdir()
+    for name in ("c.py", "d.py"):
+        (tmp_path / name).write_text(FAKE_CONFIG)
     for name in ("train", "evaluate"):
         (tmp_path / "scripts" / f"{name}.py").write_text(FAKE_SCRIPT)
     monkeypatch.setattr(sweep, "ROOT", tmp_path)
@@ -63,15 +75,15 @@ def test_records_of_the_same_config_are_taken_unless_their_checkpoint_is_needed(
     """Of two pairs: the second stage of the first is still to be trained, so its autoencoder is trained again."""
     runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
     tasks = sweep.plan([*runs, Run("other", "c.py")], fake_root / "runs", sweep="s", seeds=1)
-    records, fingerprints = fake_root / "records", {task.name: "same" for task in tasks}
-    for name in ("a", "b", "b_2"):
-        finished_elsewhere(records, f"{name}/seed0", "same", tokens_sha256="1")
+    records, same = fake_root / "records", {task.name: config_fingerprint(task.config) for task in tasks}
+    for name in ("a/seed0", "b/seed0", "b_2/seed0"):
+        finished_elsewhere(records, name, same[name], tokens_sha256="1")
     finished_elsewhere(records, "other/seed0", "another config")
-    assert sweep.take_over(tasks, records, fingerprints) == ["b/seed0", "b_2/seed0"]
+    assert sweep.take_over(tasks, records) == ["b/seed0", "b_2/seed0"]
     assert sweep.run_sweep(tasks, on_finished=lambda path: None) == []
     calls = (fake_root / "runs" / "calls.txt").read_text()
     assert [name for name in ("a/", "b/", "a_2/", "b_2/", "other/") if name in calls] == ["a/", "a_2/", "other/"]
-    assert sweep.take_over(tasks, records, fingerprints) == []  # all are done
+    assert sweep.take_over(tasks, records) == []  # all are done
 
 
 @pytest.mark.parametrize("again, other", [("1", False), ("2", True), (None, False)])
@@ -159,10 +171,10 @@ def test_overrides_and_inputs_reach_the_command_line(fake_root):
 
 
 @pytest.mark.parametrize("key", ["seed", "stage1"])
-def test_what_the_sweep_itself_sets_cannot_be_overridden(tmp_path, key):
+def test_what_the_sweep_itself_sets_cannot_be_overridden(fake_root, key):
     runs = [Run("r", "c.py"), Run("r_maskgit", "d.py", inputs={"stage1": "r"})]
     with pytest.raises(UserError, match=f"--set={key}=3: the sweep itself sets {key}"):
-        sweep.plan(runs, tmp_path, sweep="s", seeds=1, overrides={key: "3"})
+        sweep.plan(runs, fake_root, sweep="s", seeds=1, overrides={key: "3"})
 
 
 def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
