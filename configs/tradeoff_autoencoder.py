@@ -6,19 +6,29 @@ Hardware: the paper gives none. One point is 500k steps of batch 256 at 128 px.
 
     python scripts/train.py --config=configs/tradeoff_autoencoder.py:quantizer=fsq,bits=10 --workdir=runs/fsq_10
 
-Argument: quantizer=fsq|vq|vq_no_entropy|vq_narrow|ema_vq, bits=4|6|8|9|10|11|12|14|16 (log2 of the codebook size to
-match), scale=paper|cifar10|cpu|smoke. `cifar10` and `cpu` train the same modules in minutes on two cores, on CIFAR-10
-and on embedded photographs, by one recipe.
+Argument: quantizer=fsq|vq|ema_vq, a name in VARIANTS below, or any other kind in fsq_repro/quantizers/registry.py with
+the settings that it suggests (lfq, bsq, l2_vq, ...); bits=4|6|8|9|10|11|12|14|16 (log2 of the codebook size to match);
+scale=paper|cifar10|cpu|smoke. `cifar10` and `cpu` train the same modules in minutes on two cores, on CIFAR-10 and on
+embedded photographs, by one recipe.
 """
 
 from ml_collections import ConfigDict
 
-from fsq_repro.quantizers import suggest_levels
+from fsq_repro.quantizers import QUANTIZERS as KINDS
+from fsq_repro.quantizers import suggest, suggest_levels
 from fsq_repro.runtime.arguments import parse_arg
 
 BITS = (10, 4, 6, 8, 9, 11, 12, 14, 16)
 
-QUANTIZERS = ("fsq", "vq", "vq_no_entropy", "vq_narrow", "ema_vq")
+# Of one kind with some of its fields set otherwise.
+VARIANTS = {
+    "vq_no_entropy": ("vq", {"entropy_ratio": 0.0}),
+    # The best of VQ's trials on CIFAR-10: results/search.
+    "vq_narrow": ("vq", {"embedding_dim": 8, "entropy_ratio": 0.001, "entropy_temperature": 1.0}),
+    "fsq_symmetric": ("fsq", {"bound": "symmetric"}),
+    "fsq_noise": ("fsq", {"bound": "symmetric", "noise": True}),
+}
+QUANTIZERS = ("fsq", "vq", "ema_vq", *VARIANTS, *(kind for kind in KINDS if kind not in ("fsq", "vq", "ema_vq")))
 SCALES = ("paper", "cifar10", "cpu", "smoke")
 
 
@@ -93,7 +103,10 @@ def get_config(arg: str = "") -> ConfigDict:
 
 
 def quantizer(name: str, bits: int) -> ConfigDict:
-    """FSQ's level set, or the VQ codebook, of 2^bits codes."""
+    """FSQ's level set, or the codebook, of 2^bits codes."""
+    if name in VARIANTS:
+        kind, fields = VARIANTS[name]
+        return ConfigDict(quantizer(kind, bits).to_dict() | fields)
     if name == "fsq":
         return ConfigDict({"name": "fsq", "levels": suggest_levels(2**bits), "bound": "paper"})
     if name == "ema_vq":  # UViM's: big_vision/models/proj/uvim/vit.py
@@ -107,20 +120,19 @@ def quantizer(name: str, bits: int) -> ConfigDict:
                 "splitting": True,
             }
         )
-    vq = ConfigDict(  # maskgit/configs/vqgan_config.py
-        {
-            "name": "vq",
-            "codebook_size": 2**bits,
-            "embedding_dim": 256,
-            "commitment_cost": 0.25,
-            "codebook_cost": 1.0,
-            "entropy_ratio": 0.0 if name == "vq_no_entropy" else 0.1,
-            "entropy_temperature": 0.01,
-        }
-    )
-    if name == "vq_narrow":  # the best of VQ's trials on CIFAR-10: results/search
-        vq.update({"embedding_dim": 8, "entropy_ratio": 0.001, "entropy_temperature": 1.0})
-    return vq
+    if name == "vq":  # maskgit/configs/vqgan_config.py
+        return ConfigDict(
+            {
+                "name": "vq",
+                "codebook_size": 2**bits,
+                "embedding_dim": 256,
+                "commitment_cost": 0.25,
+                "codebook_cost": 1.0,
+                "entropy_ratio": 0.1,
+                "entropy_temperature": 0.01,
+            }
+        )
+    return ConfigDict({"name": name} | suggest(codebook_size=2**bits, kind=name))
 
 
 def cifar10(c: ConfigDict) -> None:

@@ -7,9 +7,8 @@ Hardware: the paper gives none. One point is 1M steps of batch 256 on 8x8 tokens
     python scripts/train.py --config=configs/tradeoff_maskgit.py:quantizer=fsq,bits=10 \
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
 
-Argument: quantizer=fsq|vq|vq_no_entropy|vq_narrow|ema_vq, bits=4|6|8|9|10|11|12|14|16,
-generator=masked|autoregressive, scale=paper|cifar10|cpu|smoke. Quantizer, bits and scale must be those of the run in
-`stage1`.
+Argument: quantizer, bits and scale as of `tradeoff_autoencoder`, and those of the run in `stage1`;
+generator=masked|autoregressive.
 """
 
 from ml_collections import ConfigDict
