@@ -19,8 +19,9 @@ import jax
 from absl import flags
 from ml_collections import config_flags
 
-from fsq_repro.errors import explained
+from fsq_repro.errors import UserError, explained
 from fsq_repro.experiments.experiment import Experiment, build_experiment
+from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
 from fsq_repro.runtime.output_flags import define_output_folder
@@ -31,6 +32,7 @@ from fsq_repro.trainers import loop
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 define_output_folder("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
 flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint to go on from, where the last one is damaged.")
+flags.DEFINE_boolean("evaluate", False, "Then do what scripts/evaluate.py does, without a second start.")
 flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
 flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")
 flags.mark_flags_as_required(["config", "workdir"])
@@ -41,12 +43,17 @@ def main() -> int:
     run = RunDir(FLAGS.workdir)
     config = FLAGS.config
     startup.start(common.batch_sizes(config))
+    if FLAGS.evaluate and jax.process_count() > 1:
+        raise UserError("--evaluate is for one process; after a training by several call scripts/evaluate.py")
     with explained():
         experiment = build_experiment(config, run)
 
     is_main = jax.process_index() == 0
     with run_lock(run.path, "training") if is_main else contextlib.nullcontext():
-        return train(experiment, run, is_main)
+        code = train(experiment, run, is_main)
+        if FLAGS.evaluate and is_main and not code:
+            kind_of(config).evaluate(run)
+    return code
 
 
 def train(experiment: Experiment, run: RunDir, is_main: bool) -> int:

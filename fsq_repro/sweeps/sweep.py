@@ -221,8 +221,8 @@ def run_sweep(
             prefix = f"    {name}: " if parallel > 1 else "    "
             task.path.mkdir(parents=True, exist_ok=True)
             log = task.path / "log.txt"
-            commands = [command for command in (task.train, task.evaluate) if command]
-            if not all(children.run(command, ROOT, log, environment, prefix) for command in commands):
+            command = (*task.train, *(("--evaluate",) if task.evaluate else ()))  # in one process: one start
+            if not children.run(command, ROOT, log, environment, prefix):
                 if not children.stopped:
                     print(f"{title} {name} FAILED; its output is in {log}", flush=True)
                 return False

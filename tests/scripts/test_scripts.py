@@ -213,9 +213,11 @@ def stage2_command(workdir: pathlib.Path, stage1: pathlib.Path, data: pathlib.Pa
 def test_stage2_trains_evaluates_and_samples_and_bad_input_changes_nothing(tmp_path, pictures):
     stage1 = save_untrained(tmp_path / "stage1", tiny_config("quantizer=fsq,bits=6"))
     run, grid, samples = tmp_path / "run", tmp_path / "grid.png", tmp_path / "samples.npz"
-    run_script(stage2_command(run, stage1, pictures), tmp_path)
+    run_script([*stage2_command(run, stage1, pictures), "--evaluate"], tmp_path)
+    in_the_same_process = json.loads((run / "record.json").read_text())
     run_script(command("evaluate", f"--workdir={run}"), tmp_path)
     record = json.loads((run / "record.json").read_text())
+    assert record == in_the_same_process
     keys = {MetricKey(name) for name in ("compression_bits", "coder_bits", "usage")}
     keys |= {
         MetricKey("sampling_fd", "alexnet", "train"),

@@ -11,13 +11,13 @@ from fsq_repro.sweeps.sweep import Run
 
 FAKE_SCRIPT = """
 import json, pathlib, sys
-args = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:])
+args = dict(a.lstrip("-").split("=", 1) for a in sys.argv[1:] if "=" in a)
 path = pathlib.Path(args["workdir"])
 calls = path.parent.parent / "calls.txt"
-calls.open("a").write(f"{sys.argv[0]} {path.parent.name}/{path.name}\\n")
+evaluated = "--evaluate" in sys.argv
+calls.open("a").write(f"{sys.argv[0]} {path.parent.name}/{path.name}{' --evaluate' * evaluated}\\n")
 if path.parent.name == "broken":
     sys.exit("out of luck")
-evaluated = "evaluate" in sys.argv[0]
 metrics = [{"metric": "usage"}] if evaluated else []
 (path / "checkpoints" / "1").mkdir(parents=True, exist_ok=True)
 (path / "record.json").write_text(json.dumps({"status": "finished", "metrics": metrics}))
@@ -37,8 +37,7 @@ def fake_root(tmp_path, monkeypatch):
     (tmp_path / "scripts").mkdir()
     for name in ("c.py", "d.py"):
         (tmp_path / name).write_text(FAKE_CONFIG)
-    for name in ("train", "evaluate"):
-        (tmp_path / "scripts" / f"{name}.py").write_text(FAKE_SCRIPT)
+    (tmp_path / "scripts" / "train.py").write_text(FAKE_SCRIPT)
     monkeypatch.setattr(sweep, "ROOT", tmp_path)
     return tmp_path
 
@@ -51,7 +50,7 @@ def test_sweep_skips_finished_goes_past_failed_and_leaves_out_what_needs_it(fake
     assert failed == ["broken/seed0", "broken/seed1", "needs_it/seed0", "needs_it/seed1"]
     assert len(seen) == 2 and "out of luck" in (workdir / "broken" / "seed0" / "log.txt").read_text()
     calls = (workdir / "calls.txt").read_text().splitlines()
-    assert len([c for c in calls if "good/seed0" in c]) == 2  # train, evaluate
+    assert [c for c in calls if "good/seed0" in c] == ["scripts/train.py good/seed0 --evaluate"]
     sweep.run_sweep(tasks, on_finished=seen.append)
     again = (workdir / "calls.txt").read_text().splitlines()[len(calls) :]
     assert not [c for c in again if "good" in c] and len(again) == 2
@@ -99,17 +98,16 @@ def test_parallel_runs_wait_for_what_they_need(fake_root):
     script += "\nif not path.parent.name.endswith('_2'): time.sleep(0.3)\n"
     script += "\nassert os.environ['OPENBLAS_NUM_THREADS'] == '1' and 'eigen=false' in os.environ['XLA_FLAGS']"
     script += "\nassert os.environ['JAX_NUM_CPU_DEVICES'] == '1'\n"
-    for name in ("train", "evaluate"):
-        (fake_root / "scripts" / f"{name}.py").write_text(script)
+    (fake_root / "scripts" / "train.py").write_text(script)
     runs = [Run(n, "c.py") for n in ("a", "b")] + [Run(f"{n}_2", "c.py", inputs={"stage1": n}) for n in ("a", "b")]
     workdir, seen = fake_root / "runs", []
     tasks = sweep.plan(runs, workdir, sweep="s", seeds=1)
     assert sweep.run_sweep(tasks, on_finished=seen.append, parallel=2) == []
     calls = (workdir / "calls.txt").read_text().splitlines()
-    assert len(calls) == 8 and len(seen) == 4
+    assert len(calls) == 4 and len(seen) == 4
     for name in ("a", "b"):
         order = [c for c in calls if c.split()[1].startswith(f"{name}/") or c.split()[1].startswith(f"{name}_2/")]
-        assert [c.split()[1] for c in order] == [f"{name}/seed0"] * 2 + [f"{name}_2/seed0"] * 2
+        assert [c.split()[1] for c in order] == [f"{name}/seed0", f"{name}_2/seed0"]
 
 
 def test_all_sweep_files_name_runs_of_existing_configs():
@@ -180,8 +178,7 @@ def test_what_the_sweep_itself_sets_cannot_be_overridden(fake_root, key):
 def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
     """Also after it failed: then nothing that needs it is started."""
     script = FAKE_SCRIPT + "\n(path / f'{pathlib.Path(sys.argv[0]).stem}.json').write_text(json.dumps(sys.argv))\n"
-    for name in ("train", "evaluate"):
-        (fake_root / "scripts" / f"{name}.py").write_text(script)
+    (fake_root / "scripts" / "train.py").write_text(script)
     runs = [
         Run("a_stage1", "c.py", one_seed=True),
         Run("a", "c.py", inputs={"stage1": "a_stage1"}),
@@ -199,7 +196,7 @@ def test_what_needs_one_seed_is_trained_once_and_serves_all(fake_root):
         "a_stage1/seed0",
     ]
     calls = [line.split()[1] for line in (workdir / "calls.txt").read_text().splitlines()]
-    assert calls.count("a_stage1/seed0") == 2 and len(calls) == 9 and not any(c.startswith("b/") for c in calls)
+    assert calls.count("a_stage1/seed0") == 1 and len(calls) == 5 and not any(c.startswith("b/") for c in calls)
     for seed in range(3):
         argv = json.loads((workdir / "a" / f"seed{seed}" / "train.json").read_text())
         assert f"--config.stage1={workdir / 'a_stage1' / 'seed0'}" in argv and f"--config.seed={seed}" in argv
