@@ -156,7 +156,7 @@ def test_values_are_tuples_not_lists():
     [
         ("quantizer.levels", (8, 2), "level"),
         ("quantizer.bound", "other", "bound"),
-        ("quantizer.name", "lfq", "quantizer.name = 'lfq'"),
+        ("quantizer.name", "none", "quantizer.name = 'none'"),
         ("model.dtype", "float16", "model.dtype = 'float16'"),
         ("model.filters", 48, "filters"),
         ("data.resolution", 30, "data.resolution = 30"),
@@ -364,7 +364,7 @@ def assert_refused(build, config: ConfigDict, field: str, value, words: str):
         ("panoptic", "task.min_fraction", 1.0, "task.min_fraction = 1.0 must be in [0, 1)"),
         ("colorization", "eval.eval_names", "names.txt", "eval.reference_names = '' must both be given or both be"),
         ("depth", "model.code_grid", 5, "code_grid is 5, but must be in 1..4"),
-        ("depth", "quantizer.name", "lfq", "quantizer.name = 'lfq' must be one of fsq, vq, ema_vq"),
+        ("depth", "quantizer.name", "none", "quantizer.name = 'none' must be one of fsq, "),
         ("depth", "quantizer.levels", (8, 2), "level"),
         ("depth", "quantizer.codebook_size", 64, "quantizer.codebook_size is not a field of quantizer 'fsq'"),
     ],

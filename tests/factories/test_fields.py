@@ -106,7 +106,7 @@ EDGES = [  # field, what is allowed, what is not
     ("model.dtype", ("float32", "bfloat16"), ("float16", "double")),
     ("loss.perceptual_network", ("resnet50", "lpips_alexnet"), ("vgg16",)),
     ("loss.gan", (0, 0.0, 1e3), (-0.1,)),
-    ("quantizer.levels", ((3,), (8, 5, 5), (1000, 3)), ((2, 8), (1001,), (8, 2.5), (8, "5"), (True, 8))),
+    ("quantizer.levels", ((3,), (8, 5, 5), (1000, 3)), ((1, 8), (1001,), (8, 2.5), (8, "5"), (True, 8))),
     ("quantizer.bound", ("paper", "corrected"), ("other",)),
     ("data.source", ("photos", "folder:x"), ("",)),
 ]

@@ -10,7 +10,7 @@ import pytest
 from fsq_repro.data.folder import Folder
 from fsq_repro.evaluation import autoencoder, maskgit
 from fsq_repro.experiments.experiment import build_experiment
-from fsq_repro.factories import scorers
+from fsq_repro.factories import fields, scorers
 from fsq_repro.factories.split_sizes import check_split_sizes
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
@@ -22,6 +22,7 @@ from tests.tiny import save_untrained, tiny_config, tiny_stage2
 @pytest.fixture(autouse=True)
 def toy(tmp_path, monkeypatch):
     monkeypatch.setattr(scorers, "Scorer", ToyScorer)
+    monkeypatch.setattr(fields, "NETWORKS", (*fields.NETWORKS, "toy"))
     monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path / "cache"))
 
 

@@ -38,6 +38,7 @@ class NormalsSource:
 
     def __init__(self, source):
         self._source, self.name = source, source.name
+        self.split, self.fingerprint = source.split, f"normals of {source.fingerprint}"
 
     def __len__(self):
         return len(self._source)
