@@ -3,10 +3,9 @@
     python scripts/gpu_check.py --out=gpu_check.md [--minutes=10]
     python scripts/gpu_check.py --quick --out=gpu_check.md    # all of it in tiny sizes, also on a CPU
 
-Needs the packages of requirements.txt and JAX for the device (pip install "jax[cuda12]==0.10.2"), 0.10 to 0.12; no
-data, no download, no weights but those that come with the packages. Takes the first device. Each row of the table is
-found by a process of its own: where one fails or time runs out, its row says so. The file is written anew after each.
-So far this has been run on CPUs only.
+Needs the packages of requirements.txt and JAX for the device (pip install "jax[cuda12]==0.10.2"), 0.10 to 0.12; no data
+and no weights but those in packages. Takes the first device. Each row of the table is found by a process of its own and
+says what failed there or was not reached; the file is written anew after each. So far this has run on CPUs only.
 """
 
 import functools

@@ -48,12 +48,17 @@ def device_facts() -> Iterator[Found]:
         "platform": device.platform,
         "runtime": " ".join(device.client.platform_version.split()),
         "driver": _driver(),
-        "memory_limit": (device.memory_stats() or {}).get("bytes_limit"),
+        "memory_limit": memory_stats(device).get("bytes_limit"),
         "float32_error": float(np.max(np.abs(jax.jit(lambda x: x @ x)(x) - exact)) / np.max(np.abs(exact))),
         "versions": startup.versions(),
         "revision": startup.git_revision(),
         "xla_flags": os.environ.get("XLA_FLAGS", ""),
     }
+
+
+def memory_stats(device: jax.Device) -> dict[str, int]:
+    """What the device reports of its memory; {} where it does not, as CPUs."""
+    return device.memory_stats() or {}
 
 
 def _driver() -> str | None:
@@ -173,12 +178,12 @@ def measure_steps(
     device = mesh.devices.item()
     yield {"note": note, "batch_size": config.batch_size}
     step = compile_step(experiment, mesh)
-    compile_s, limit = time.monotonic() - started, (device.memory_stats() or {}).get("bytes_limit")
+    compile_s, limit = time.monotonic() - started, memory_stats(device).get("bytes_limit")
     needed = program_bytes(step)
     yield {"compile_s": compile_s, "program_bytes": needed, "limit_bytes": limit}
     if limit and needed > limit:
         raise MemoryError(f"the compiled step needs {needed:,} bytes, JAX may use {limit:,}")
-    compilation_peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    compilation_peak = memory_stats(device).get("peak_bytes_in_use")
 
     frozen = _frozen(config, experiment, mesh)
     batch = sharding.put_batch(random_batch(experiment.batch, class_counts(config), 0), mesh)
@@ -202,7 +207,7 @@ def measure_steps(
         "peak_flops_per_s": peak_rate(device.device_kind, experiment.dtype),
         "loss": float(metrics["loss"]),
     }
-    peak = (device.memory_stats() or {}).get("peak_bytes_in_use")
+    peak = memory_stats(device).get("peak_bytes_in_use")
     yield {"peak_bytes": peak, "peak_of_compilation": peak is not None and peak == compilation_peak}
     yield {"matrix_flops_per_s": matrix_rate(matrix_side, dtype=experiment.dtype)}
 
