@@ -1,7 +1,7 @@
 """Ten minutes on a GPU: do the trainers run and resume on it, how fast are steps, and in what memory. One table.
 
-    python scripts/gpu_check.py --out=gpu_check.md [--minutes=10]
-    python scripts/gpu_check.py --quick --out=gpu_check.md    # all of it in tiny sizes, also on a CPU
+    PYTHONPATH=. python scripts/gpu_check.py --out=gpu_check.md [--minutes=10]
+    PYTHONPATH=. python scripts/gpu_check.py --quick --out=gpu_check.md    # all of it in tiny sizes, also on a CPU
 
 Needs the packages of requirements.txt and JAX for the device (pip install "jax[cuda12]==0.10.2"), 0.10 to 0.12; no data
 and no weights but those in packages. Takes the first device. Each row of the table is found by a process of its own and

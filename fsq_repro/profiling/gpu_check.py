@@ -41,7 +41,7 @@ def device_facts() -> Iterator[Found]:
     That is the largest error of a product of float32 arrays over its largest entry.
     """
     device = jax.devices()[0]
-    x = np.asarray(jax.random.normal(jax.random.key(0), (256, 256)))
+    x = np.asarray(jax.random.normal(jax.random.key(0), (1024, 1024)))
     exact = x.astype(np.float64) @ x
     yield {
         "device": device.device_kind,
