@@ -70,7 +70,7 @@ def main() -> None:
         with atomic_path(FLAGS.out) as temporary:
             temporary.write_text(gpu_check_report(facts, rows))
 
-    facts = run("device", "")
+    facts = run("device", "") | {"quick": FLAGS.quick}
     if facts.get("platform") == "cpu" and not FLAGS.quick:
         raise UserError("JAX sees no accelerator, only the CPU: install JAX for it, or give --quick")
     for row in FLAGS.row:

@@ -28,8 +28,14 @@ DIFFERS = """\
 
 
 def gpu_check_report(facts: Row, rows: Mapping[str, Row]) -> str:
-    """Markdown: the machine, one table of named rows, and what its columns are; `facts` and rows of `find`."""
-    title = f"# Check of {facts.get('device', 'a device')}, revision {facts.get('revision', 'unknown')[:12]}\n"
+    """Markdown: the machine, one table of named rows, and what its columns are.
+
+    Args:
+      facts: of the device, as of `profiling.gpu_check.find`, and whether the check was `quick`.
+      rows: name -> as of `find`, and `too_large`, the batches that did not fit.
+    """
+    title = f"# Check of {facts.get('device', 'a device')}, revision {facts.get('revision', 'unknown')[:12]}"
+    title += f"{', everything in tiny sizes' * facts['quick']}\n"
     cells = [[name, *(cell(row) for _, cell in COLUMNS)] for name, row in rows.items()]
     table = markdown_table(["run", *(title for title, _ in COLUMNS)], cells)
     notes = NOTES.format(missing=MISSING)

@@ -26,9 +26,15 @@ def tiny_autoregressive():
     return config, tiny_config()
 
 
+def tiny_masked():
+    config, stage1 = tiny_stage2(""), tiny_config()
+    config.data.crop = stage1.data.crop = "random_resized"
+    return config, stage1
+
+
 TRAINERS = {  # the others are in tests/scripts/test_gpu_check.py, which is slow
     "autoencoder with VQ and the GAN": lambda: (tiny_config("quantizer=vq,bits=6", gan=True),),
-    "masked": lambda: (tiny_stage2(""), tiny_config()),
+    "masked, encoding images in the step": tiny_masked,
     "code predictor": lambda: (tiny_uvim(2), tiny_uvim(1)),
 }
 

@@ -12,6 +12,7 @@ FACTS = {
     "versions": {"python": "3.12.1", "jax": "0.12.0"},
     "revision": "0123456789abcdef",
     "xla_flags": "",
+    "quick": False,
 }
 TRAINED = {"batch_size": 8, "compile_s": 12.3, "loss": 0.5, "resume": {"arrays": 0, "largest": 0.0, "where": ""}}
 TIMED = {
@@ -98,5 +99,6 @@ def test_the_machine():
     for words in ("driver 570.1", "cuda 12090", "may use 60 GiB", "python 3.12.1, jax 0.12.0", "to TF32 on NVIDIA's"):
         assert words in report
     assert "kept in float32" in gpu_check_report(FACTS | {"float32_error": 1e-7}, {})
-    failed = gpu_check_report({"failed": "device: exit code 1: no GPU"}, {"a run": TRAINED})
+    assert "0123456789ab, everything in tiny sizes\n" in gpu_check_report(FACTS | {"quick": True}, {})
+    failed = gpu_check_report({"failed": "device: exit code 1: no GPU", "quick": False}, {"a run": TRAINED})
     assert "# Check of a device" in failed and "- device: exit code 1: no GPU\n" in failed and "| a run |" in failed
