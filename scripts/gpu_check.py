@@ -5,7 +5,7 @@
 
 Needs the packages of requirements.txt and JAX for the device (pip install "jax[cuda12]==0.10.2"), 0.10 to 0.12; no data
 and no weights but those in packages. Takes the first device. Each row of the table is found by a process of its own and
-says what failed there or was not reached; the file is written anew after each. So far this has run on CPUs only.
+says what failed there or was not reached; the file is written anew after each. Has run on CPUs only so far.
 """
 
 import functools
@@ -57,7 +57,7 @@ def main() -> None:
         configs = configs_of(row) if row else ()
         emit(gpu_check.find(part, *configs, batch_size=int(batch_size), quick=FLAGS.quick))
         return
-    deadline, rows = time.monotonic() + 60 * FLAGS.minutes, {}
+    deadline, rows, chosen = time.monotonic() + 60 * FLAGS.minutes, {}, [row for row in ROWS if row in FLAGS.row]
 
     def run(part: str, row: str, batch_size: int = 0, **variables: str) -> Row:
         print(part, row, batch_size or "", flush=True)
@@ -73,9 +73,9 @@ def main() -> None:
     facts = run("device", "") | {"quick": FLAGS.quick}
     if facts.get("platform") == "cpu" and not FLAGS.quick:
         raise UserError("JAX sees no accelerator, only the CPU: install JAX for it, or give --quick")
-    for row in FLAGS.row:
+    for row in chosen:
         add(row, run_until_it_fits(functools.partial(run, "time" if ROWS[row][1] else "train", row)))
-    for row in (row for row in FLAGS.row if "step_s" in rows[row]):  # last, for these can be had without a GPU
+    for row in (row for row in chosen if "step_s" in rows[row]):  # last, for these can be had without a GPU
         add(row, run("bound", row, rows[row]["batch_size"], JAX_PLATFORMS="cpu"))
     print(gpu_check_report(facts, rows))
 

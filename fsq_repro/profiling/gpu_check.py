@@ -1,7 +1,7 @@
 """What `scripts/gpu_check.py` finds out: do the trainers run and resume on a machine, how fast, and in what memory.
 
 All of it is on the first device and on random arrays: nothing is downloaded. It has been run on CPUs only, with
-JAX 0.10.2 and 0.12.0; no number of a GPU or TPU is known yet.
+JAX 0.10.2, 0.11.2 and 0.12.0; no number of a GPU or TPU is known yet.
 
 What is found comes in pieces, dicts ready for JSON, so that a piece that fails leaves those before it.
 """
