@@ -5,7 +5,7 @@ import re
 import pytest
 
 from scripts import gpu_check as script
-from tests.scripts.processes import command, run_all, run_script
+from tests.scripts.processes import command, environment, finish, run_all, start
 
 SCRIPT = "scripts/gpu_check.py"
 
@@ -61,7 +61,7 @@ def test_without_time_or_accelerator(tmp_path):
 @pytest.mark.slow
 def test_all_of_it_in_tiny_sizes(tmp_path):
     out = tmp_path / "table.md"
-    run_script(command("gpu_check", "--quick", "--minutes=60", f"--out={out}"), tmp_path)
+    finish(start(command("gpu_check", "--quick", "--minutes=60", f"--out={out}"), environment(tmp_path)), timeout=3600)
     lines = [[cell.strip() for cell in line.split("|")[1:-1]] for line in out.read_text().splitlines() if "| " in line]
     rows = {line[0]: dict(zip(lines[0], line, strict=True)) for line in lines[2:]}
     assert rows.keys() == script.ROWS.keys()
