@@ -13,12 +13,13 @@ from fsq_repro.experiments.registry import KINDS, kind_of
 from fsq_repro.factories import common, fields
 from fsq_repro.profiling.program_costs import matrix_flops
 from fsq_repro.runtime import sharding
+from fsq_repro.trainers.compiled_step import place_state
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class AbstractExperiment:
-    """What `dry_run` needs of an experiment."""
+    """What `dry_run` and `gpu_check` need of an experiment."""
 
     name: str
     trainer: Trainer  # a stage II has a stage I of shapes, which its step can be traced with, but nothing else
@@ -32,6 +33,12 @@ class AbstractExperiment:
     def state(self) -> Any:
         """Shapes of the train state."""
         return jax.eval_shape(self.trainer.init_state, jax.random.key(self.loop_config.seed))
+
+    def placed(self, mesh: Mesh) -> tuple[Any, Any, Any]:
+        """Shapes of the step's arguments (train state, frozen networks, batch) with their places on the mesh."""
+        frozen = jax.tree.map(lambda x: sharding.placed(x, sharding.replicated(mesh)), self.frozen)
+        batch = jax.tree.map(lambda x: sharding.placed(x, sharding.batch_sharding(mesh)), self.batch)
+        return place_state(self.state, mesh), frozen, batch
 
     @functools.cache  # noqa: B019 (an experiment lives as long as the process)
     def traced_step(self, mesh: Mesh) -> tuple[ClosedJaxpr, Any]:

@@ -1,4 +1,4 @@
-"""Peak rates and memories of accelerators, for the estimates of a dry run."""
+"""Peak rates and memories of accelerators, for the estimates of a dry run and the utilisation of a real one."""
 
 import dataclasses
 
@@ -26,3 +26,24 @@ ACCELERATORS = (
     Accelerator("A100 80GB", 312e12, 156e12, 80 * 10**9, "NVIDIA A100 80GB datasheet (SXM), nvidia.com"),
     Accelerator("H100 SXM", 989.4e12, 494.7e12, 80 * 10**9, "NVIDIA H100 architecture whitepaper (SXM5), nvidia.com"),
 )
+
+# `jax.Device.device_kind` -> the accelerator above that has its peak rates (NVIDIA's datasheets give the same ones for
+# all A100, and for H100 SXM and H200 SXM; H100 PCIe and NVL are slower). Memories may differ.
+KINDS = {
+    "TPU v3": "TPU v3 core",
+    "TPU v4": "TPU v4",
+    "TPU v5 lite": "TPU v5e",
+    "TPU v5e": "TPU v5e",
+    "NVIDIA A100-PCIE-40GB": "A100 80GB",
+    "NVIDIA A100 80GB PCIe": "A100 80GB",
+    "NVIDIA A100-SXM4-40GB": "A100 80GB",
+    "NVIDIA A100-SXM4-80GB": "A100 80GB",
+    "NVIDIA H100 80GB HBM3": "H100 SXM",
+    "NVIDIA H200": "H100 SXM",
+}
+
+
+def peak_rate(device_kind: str, dtype: str) -> float | None:
+    """Peak FLOP/s of a device for arrays of "float32" or "bfloat16"; None for a kind that is not known."""
+    rates = {a.name: getattr(a, f"{dtype}_flops") for a in ACCELERATORS}
+    return rates[KINDS[device_kind]] if device_kind in KINDS else None

@@ -17,9 +17,8 @@ from jax.sharding import Mesh
 from fsq_repro.profiling.abstract import AbstractExperiment
 from fsq_repro.profiling.accelerators import ACCELERATORS, Accelerator
 from fsq_repro.profiling.program_costs import read_collectives
-from fsq_repro.runtime import sharding
 from fsq_repro.trainers.accumulation import check_division
-from fsq_repro.trainers.compiled_step import lower_step, place_state
+from fsq_repro.trainers.compiled_step import lower_step
 
 PARAMETER_FIELDS = ("params", "discriminator_params")
 # The program is never run: its machine code is made quickly. Partitioning and buffers come before that.
@@ -57,9 +56,7 @@ def dry_run(
     check_division(config.batch_size, trainer.accumulate_steps, mesh.size)
     if not 0 < utilisation <= 1:
         raise ValueError(f"utilisation = {utilisation} must be in (0, 1]")
-    state = place_state(experiment.state, mesh)
-    frozen = jax.tree.map(lambda x: sharding.placed(x, sharding.replicated(mesh)), experiment.frozen)
-    batch = jax.tree.map(lambda x: sharding.placed(x, sharding.batch_sharding(mesh)), experiment.batch)
+    state, frozen, batch = experiment.placed(mesh)
     flops_per_step = experiment.flops_per_step(mesh)
     memory = _memory(state, frozen, batch)
     compiled = needed = None
