@@ -3,6 +3,7 @@
 # make reproduce-cifar10   the trade-off study on CIFAR-10 with three seeds
 # make reproduce-uvim      UViM: depth, panoptic segmentation, colourisation with FSQ and VQ, both stages
 # make test                sets up and runs all tests
+# make gpu-check           ten minutes on a GPU: trainers, resume, step times, memory; PYTHON=... has the packages
 # make test-fast           some of each folder in under a minute: the list in tests/fast.txt
 PYTHON ?= python3
 VENV := .venv
@@ -13,7 +14,7 @@ SEEDS ?= 1
 DATA ?= cifar10
 
 .PHONY: setup reproduce reproduce-maskgit reproduce-cifar10 reproduce-search reproduce-levels reproduce-guidance reproduce-uvim test test-fast test-slow smoke lint \
-	benchmark benchmark-maskgit benchmark-uvim tfds clean
+	benchmark benchmark-maskgit benchmark-uvim gpu-check tfds clean
 
 setup: $(VENV)/ready
 
@@ -75,6 +76,9 @@ benchmark-maskgit: $(VENV)/ready
 benchmark-uvim: $(VENV)/ready
 	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=1,scale=cpu
 	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=2,scale=cpu --config.stage1=$(RUNS)/uvim/depth_fsq_stage1/seed0
+
+gpu-check:
+	PYTHONPATH=. $(PYTHON) scripts/gpu_check.py --out=$(RESULTS)/gpu_check.md
 
 lint: $(VENV)/ready
 	$(BIN)/ruff check .
