@@ -19,7 +19,7 @@ DATA ?= cifar10
 setup: $(VENV)/ready
 
 reproduce: $(VENV)/ready
-	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS)
+	$(BIN)/python scripts/sweep.py --sweep=configs/sweeps/tradeoff.py:scale=cpu --workdir=$(RUNS)/tradeoff --seeds=$(SEEDS) --parallel=2
 	$(BIN)/python scripts/report.py --runs=$(RUNS)/tradeoff --out=$(RESULTS)/tradeoff
 
 # Takes the autoencoders of `make reproduce` as they are, and trains those that are not there.
