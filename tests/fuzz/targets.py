@@ -66,8 +66,8 @@ def _torch(content: bytes) -> None:
     FILE.write_bytes(content)
     arrays, _ = read_state_dict(FILE)
     for x in arrays.values():
-        if x.nbytes > len(content):
-            raise Finding(f"an array of {x.nbytes} bytes came from {len(content)}")
+        if x.size > len(content):
+            raise Finding(f"an array of {x.size} elements came from {len(content)} bytes")
         x.tobytes()
 
 
