@@ -138,7 +138,7 @@ def cifar10(c: ConfigDict) -> None:
 def photos(c: ConfigDict) -> None:
     """The same on the embedded photographs' crops, in fewer steps."""
     c.steps = 2500
-    c.data.flip = False  # a mirror image more is another 24,000 images to encode for each autoencoder
+    c.data.flip = False  # a mirror image more is another 12,000 images to encode for each autoencoder
     c.eval.batch_size = 128
     c.eval.batches = 8
     c.eval.networks = ("alexnet",)

@@ -22,12 +22,13 @@ from fsq_repro.inference.label_predictor import LabelPredictor, load_label_predi
 from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.groups import display_quantizer
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_file
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.tasks.base import Maps
 from fsq_repro.visualization.grids import save_png
 
 flags.DEFINE_list("runs", None, "Run directories of UViM's stage II, all of one task.", required=True)
-flags.DEFINE_string("out", None, "PNG.", required=True)
+define_output_file("out", "PNG.", required=True)
 flags.DEFINE_integer("images", 6, "Rows.", lower_bound=1)
 FLAGS = flags.FLAGS
 

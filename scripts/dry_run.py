@@ -24,6 +24,7 @@ from fsq_repro.profiling.abstract import build_abstract
 from fsq_repro.profiling.dry_run import dry_run
 from fsq_repro.reporting.dry_run import dry_run_lines
 from fsq_repro.runtime import cli, run_dir, sharding, startup
+from fsq_repro.runtime.output_flags import define_output_files
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_multi_integer("devices", 1, "Virtual devices, of all hosts together.", lower_bound=1)
@@ -32,7 +33,7 @@ flags.DEFINE_multi_integer(
 )
 flags.DEFINE_boolean("compile", True, "Compile the step; without it nothing is said of temporaries and collectives.")
 flags.DEFINE_float("utilisation", 0.3, "Assumed share of the accelerators' peak rate.")
-flags.DEFINE_multi_string("json", [], "Also writes all figures to this file.")
+define_output_files("json", "Also writes all figures to this file.")
 flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 
@@ -47,9 +48,6 @@ def main() -> None:
     for name in ("fsdp", "json"):
         if len(FLAGS[name].value) not in (0, runs):
             raise UserError(f"--{name} stands there {len(FLAGS[name].value)} times, but --devices {runs} times")
-    for file in FLAGS.json:
-        if not pathlib.Path(file).parent.is_dir():
-            raise UserError(f"--json={file} lies in no directory that exists")
     splits = FLAGS.fsdp or [config.mesh.fsdp] * runs
     with explained():
         layouts = zip(FLAGS.devices, splits, strict=True)

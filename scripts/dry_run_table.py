@@ -21,7 +21,7 @@ from fsq_repro.errors import UserError, explained
 from fsq_repro.files import atomic_path
 from fsq_repro.profiling import dry_run_cache
 from fsq_repro.reporting.dry_run import DryRunRow, dry_run_report
-from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime import cli, output_flags, startup
 from fsq_repro.sweeps.sweep import ROOT, Run, load_runs
 
 LAYOUTS = {"dp1": (1, 1), "dp8": (8, 1), "dp64": (64, 1), "fsdp8": (8, 8), "fsdp64": (64, 64)}  # --devices and --fsdp
@@ -35,8 +35,8 @@ SWEEPS = [
 flags.DEFINE_multi_string("sweep", SWEEPS, "FILE.py:ARG, see configs/sweeps/; may be given several times.")
 flags.DEFINE_string("only", "", "Regular expression of the names of the runs to do now, e.g. uvim/.*_fsq; all.")
 flags.DEFINE_list("layouts", list(LAYOUTS), f"Of {', '.join(LAYOUTS)}, those to do now.")
-flags.DEFINE_string("cache", "results/dry_run", "Directory of the results, a SWEEP.json each.")
-flags.DEFINE_string("out", None, "The Markdown file to write.", required=True)
+output_flags.define_output_folder("cache", "results/dry_run", "Directory of the results, a SWEEP.json each.")
+output_flags.define_output_file("out", "The Markdown file to write.", required=True)
 FLAGS = flags.FLAGS
 
 

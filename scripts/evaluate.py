@@ -13,9 +13,10 @@ from fsq_repro.errors import explained
 from fsq_repro.experiments.registry import kind_of
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_folder
 from fsq_repro.runtime.run_dir import RunDir, read_metrics
 
-flags.DEFINE_string("workdir", None, "Run directory.")
+define_output_folder("workdir", None, "Run directory.")
 flags.DEFINE_enum("weights", None, ("ema", "raw"), "Averaged weights or not; by default what the tables show.")
 flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint; the last by default.")
 flags.DEFINE_list("networks", None, "Feature networks of the Frechet distances; by default those of the config.")

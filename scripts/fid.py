@@ -61,6 +61,7 @@ def text(result: dict[str, Any]) -> str:
         side = result[role]
         count = "an unknown number of" if side["count"] is None else f"{side['count']:,}"
         size = f" of {side['size'][0]} x {side['size'][1]} pixels" if "size" in side else ""
+        size += f", {side['unreadable']} unreadable files left out" if side.get("unreadable") else ""
         digest = side.get("pixels_sha256") or side["file_sha256"]
         lines.append(f"{role:20s} {side['path']}: {count} images{size}, SHA-256 {digest}")
     for field, value in result["protocol"].items():

@@ -20,10 +20,11 @@ from ml_collections import config_flags
 from fsq_repro.conversion.published_weights import import_run
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_folder
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 flags.DEFINE_string("file", None, "The file with the weights.")
-flags.DEFINE_string("workdir", None, "Run directory to be made; it must not exist or be empty.")
+define_output_folder("workdir", None, "Run directory to be made; it must not exist or be empty.")
 flags.mark_flags_as_required(["config", "file", "workdir"])
 FLAGS = flags.FLAGS
 

@@ -20,6 +20,7 @@ from fsq_repro.data import prepare
 from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.sources import SPLITS, make_source
 from fsq_repro.errors import UserError, explained
+from fsq_repro.files import printable
 from fsq_repro.runtime import cli
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
@@ -46,7 +47,9 @@ def main() -> None:
             source = prepare.open_set(name, split) if is_tfds else make_source(name, split, FLAGS.resolution)
             height, width = source[0]["image"].shape[:2]
             size = f"first {height} x {width} pixels"
-            print(f"{name} {split}: {len(source):,} images, {size}, classes: {source.num_classes}", flush=True)
+            print(
+                f"{printable(name)} {split}: {len(source):,} images, {size}, classes: {source.num_classes}", flush=True
+            )
     if getattr(source, "num_unreadable", 0):
         print(f"{source.num_unreadable} unreadable images are left out")
     if made:

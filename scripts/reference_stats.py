@@ -16,12 +16,13 @@ from absl import flags
 
 from fsq_repro.data.choice import CHOICE, some_items
 from fsq_repro.data.sources import SPLITS, make_source
-from fsq_repro.errors import UserError, explained
+from fsq_repro.errors import explained
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.image_sets import SourceImages
 from fsq_repro.metrics.reference_statistics import write_reference
 from fsq_repro.metrics.table import FEATURE_NETWORKS
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_file
 
 flags.DEFINE_string("data", None, "photos, scenes, folder:PATH or a TFDS name.", required=True)
 flags.DEFINE_enum("split", "train", SPLITS, "Which part of the data.")
@@ -32,15 +33,13 @@ flags.DEFINE_enum("resize", None, ("adm", "pytorch-fid", "clean"), "Of Inception
 flags.DEFINE_integer("images", 10_000, "Images kept for precision and recall, at most; 0 keeps none.", lower_bound=0)
 flags.register_validator("images", lambda n: n != 1, "must be 0 or at least 2")
 flags.DEFINE_integer("batch_size", 64, "Images at a time.", lower_bound=1)
-flags.DEFINE_string("out", None, "The .npz file.", required=True)
+define_output_file("out", "The .npz file.", suffix=".npz", required=True)
 FLAGS = flags.FLAGS
 
 
 def main() -> None:
     startup.start()
     warnings.showwarning = lambda message, *_, **__: print(f"warning: {message}", file=sys.stderr)
-    if not FLAGS.out.endswith(".npz"):
-        raise UserError(f"--out={FLAGS.out} must end in .npz")
     with explained():
         source = make_source(FLAGS.data, FLAGS.split, FLAGS.resolution)
         images = SourceImages(source, FLAGS.resolution)
@@ -59,13 +58,15 @@ def main() -> None:
                 "split": FLAGS.split,
                 "fingerprint": source.fingerprint,
                 "resolution": FLAGS.resolution,
+                "unreadable": images.unreadable,  # files that were left out
                 "images_chosen": CHOICE,
                 "pixels_sha256": pixels_sha256,
                 "versions": startup.versions(),
                 "revision": startup.git_revision(),
             },
         )
-    print(f"{FLAGS.out}: {len(images):,} images, {statistics.pool.mean.size} features, {kept:,} images kept")
+    left_out = f", {images.unreadable} unreadable files left out" if images.unreadable else ""
+    print(f"{FLAGS.out}: {len(images):,} images, {statistics.pool.mean.size} features, {kept:,} images kept{left_out}")
 
 
 if __name__ == "__main__":

@@ -11,9 +11,10 @@ from absl import flags
 from fsq_repro.errors import explained
 from fsq_repro.reporting.report import write_report
 from fsq_repro.runtime import cli
+from fsq_repro.runtime.output_flags import define_output_folder
 
 flags.DEFINE_string("runs", None, "Directory with run directories, at any depth.", required=True)
-flags.DEFINE_string("out", None, "Directory for the tables (Markdown) and figures (PNG).", required=True)
+define_output_folder("out", None, "Directory for the tables (Markdown) and figures (PNG).", required=True)
 flags.DEFINE_boolean("show_data", True, "Pictures of the data and of reconstructions; off for data of others.")
 FLAGS = flags.FLAGS
 

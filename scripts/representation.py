@@ -13,11 +13,12 @@ from fsq_repro.inference.tokenizer import load_tokenizer
 from fsq_repro.quantizers import quantizer_label
 from fsq_repro.reporting.representation import representation_figure
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_file
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.visualization.representation import representation_study
 
 flags.DEFINE_list("runs", None, "Run directories of stage I, one a quantizer.", required=True)
-flags.DEFINE_string("out", None, "PNG.", required=True)
+define_output_file("out", "PNG.", suffix=".png", required=True)
 flags.DEFINE_integer("seed", 0, "Chooses the random draws and the stitched images.")
 FLAGS = flags.FLAGS
 

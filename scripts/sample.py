@@ -17,14 +17,15 @@ from fsq_repro.factories import common
 from fsq_repro.files import atomic_path
 from fsq_repro.inference.image_generator import load_image_generator
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_file
 from fsq_repro.runtime.run_dir import RunDir
 from fsq_repro.visualization.grids import image_grid, save_png
 
 flags.DEFINE_string("workdir", None, "Run directory of stage II.")
 flags.DEFINE_list("labels", None, "Class labels; all classes by default.")
 flags.DEFINE_integer("per_label", 8, "Samples of each label.", lower_bound=1)
-flags.DEFINE_string("out", None, "PNG with one row (or more) a label.")
-flags.DEFINE_string("npz", None, "File for the samples as the ADM suite reads them.")
+define_output_file("out", "PNG with one row (or more) a label.")
+define_output_file("npz", "File for the samples as the ADM suite reads them.")
 flags.DEFINE_integer("seed", 0, "Seed of the samples.")
 flags.DEFINE_float("guidance", None, "Guidance weight; that of the run's config by default.", lower_bound=0.0)
 flags.DEFINE_enum("weights", "ema", ("ema", "raw"), "Averaged weights, or those of the last step.")
@@ -42,7 +43,7 @@ def main() -> None:
     config = run.config
     generator = load_image_generator(run, stage1=FLAGS.stage1, weights=FLAGS.weights, step=FLAGS.checkpoint)
     try:
-        labels = [int(x) for x in FLAGS.labels or range(config.data.num_classes)]
+        labels = [int(x) for x in (range(config.data.num_classes) if FLAGS.labels is None else FLAGS.labels or [""])]
     except ValueError:
         raise UserError(f"--labels={','.join(FLAGS.labels)} must be whole numbers with commas between") from None
     guidance = config.sampler.guidance_weight if FLAGS.guidance is None else FLAGS.guidance

@@ -19,11 +19,12 @@ from fsq_repro.errors import explained
 from fsq_repro.experiments.experiment import build_experiment
 from fsq_repro.factories import common
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_folder
 from fsq_repro.runtime.run_dir import OF_THE_MACHINE, RunDir, config_fingerprint
 from fsq_repro.trainers import loop
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
-flags.DEFINE_string("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
+define_output_folder("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
 flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
 flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")
 flags.mark_flags_as_required(["config", "workdir"])

@@ -16,6 +16,7 @@ from typing import Any
 from fsq_repro.data.dense_sources import COCO, LABELS, NYU, make_dense_source
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tfds_source import load_builder
+from fsq_repro.files import check_output, printable
 
 MIB, GIB = 2**20, 2**30
 
@@ -88,14 +89,19 @@ def prepare_set(name: str, *, manual_dir: str | os.PathLike | None = None, say: 
         directory ($TFDS_DATA_DIR, or ~/tensorflow_datasets).
       say: takes the lines for the user.
 
-    Raises ValueError for an unknown name, a set in another format or an incomplete one in the way, TensorFlow missing,
-    a file to download by hand missing or of another size, too little room on the disk, or a download that failed.
+    Raises ValueError for an unknown name, a data directory that cannot be written, a set in another format or an
+    incomplete one in the way, TensorFlow missing, a file to download by hand missing or of another size, too little
+    room on the disk, or a download that failed.
     """
     builder = _open_builder(name)
     if builder is not None and builder.is_prepared():
         say(f"{name} is prepared already: {builder.data_dir}")
         return
     root = _data_dir()
+    try:
+        check_output(root, is_folder=True)
+    except ValueError as e:
+        raise ValueError(f"--data_dir={printable(root)} cannot take the TFDS set {name!r}: {e}.") from e
     manual = pathlib.Path(manual_dir).expanduser() if manual_dir else root / "downloads" / "manual"
     recipe = RECIPES.get(name.split(":")[0])
     instructions = " ".join((builder and builder.MANUAL_DOWNLOAD_INSTRUCTIONS or "").split())

@@ -16,6 +16,7 @@ import numpy as np
 
 from fsq_repro.data import cache
 from fsq_repro.data.held_out import SEED, SHARE, held_out
+from fsq_repro.data.image_reader import on_white
 
 
 class TfdsSource:
@@ -111,9 +112,11 @@ def _check_split(name: str, info: Any, tfds_split: str) -> None:
 
 
 def rgb(image: np.ndarray) -> np.ndarray:
-    """Returns the image with three channels: grey is repeated, transparency left out."""
+    """Returns the image with three channels: grey is repeated, transparency laid on white."""
     image = np.asarray(image)
-    return (image.repeat(3, axis=-1) if image.shape[-1] == 1 else image)[..., :3]
+    if image.shape[-1] == 1:
+        return image.repeat(3, axis=-1)
+    return on_white(image) if image.shape[-1] == 4 else image
 
 
 def load_builder(name: str):

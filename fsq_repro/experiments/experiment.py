@@ -12,7 +12,7 @@ from fsq_repro.data.pipeline import Batch
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.experiments.registry import kind_of
-from fsq_repro.factories import common, scorers, stage1_link
+from fsq_repro.factories import common, scorers, split_sizes, stage1_link
 from fsq_repro.runtime.run_dir import RunDir, open_run
 from fsq_repro.trainers.loop import LoopConfig, Trainer
 
@@ -50,6 +50,7 @@ def build_experiment(config: ConfigDict, run: str | pathlib.Path | RunDir) -> Ex
     trainer = kind.build_trainer(config, stage1)
     task = kind.build_task(config)
     sources = [kind.build_source(config, split) for split in ("train", "validation")]
+    split_sizes.check_split_sizes(config, sources[0])
     train, validation = (kind.build_items(config, stage1, source) for source in sources)
     checked = _some_items(validation, config.eval.batches * config.eval.batch_size)
     iterator = kind.train_iterator(config, task, train)

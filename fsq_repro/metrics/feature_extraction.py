@@ -88,7 +88,7 @@ def measure(
     """
     if images.converted:
         kinds = ", ".join(f"{count} {kind}" for kind, count in images.converted.items())
-        log.warning("%s: images that are not RGB are made so, transparency is dropped: %s", images.name, kinds)
+        log.warning("%s: images that are not RGB are made so, transparency is laid on white: %s", images.name, kinds)
     statistics, digest = FeatureStatistics(keep_features=keep_features), hashlib.sha256()
     batches = images.batches(extractor.batch_size)
     for batch in track(batches, f"features of {images.name}", -(-len(images) // extractor.batch_size)):

@@ -1,13 +1,14 @@
 """Anybody's images for evaluation, as streams of bytes: folders, the ADM suite's .npz files, and our data sources.
 
 Every set is checked when it is opened, before a feature is computed: at least two images, all of one size. Nothing is
-resized here but for data sources. Other kinds of pixels become RGB as the published suites (pytorch-fid, clean-fid)
-have it, Pillow's `convert("RGB")`: grey is repeated, transparency is dropped, orientation tags are ignored.
+resized here but for data sources. Other kinds of pixels become RGB as everywhere, see `data.image_reader`: transparency
+is laid on white and the EXIF orientation applied, where the published suites (pytorch-fid, clean-fid) drop both.
 """
 
 import abc
 import concurrent.futures
 import contextlib
+import math
 import os
 import pathlib
 import zipfile
@@ -17,25 +18,25 @@ from collections.abc import Iterator
 from typing import IO
 
 import numpy as np
-from PIL import Image
 
-from fsq_repro.data.folder import EXTENSIONS
+from fsq_repro.data.image_folder import check_images, image_names
+from fsq_repro.data.image_reader import MAX_PIXELS, on_white, read_image
 from fsq_repro.data.images import to_uint8
 from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.sources import Source
-
-IMAGE_EXTENSIONS = (*EXTENSIONS, ".pgm", ".ppm")  # the last two as pytorch-fid
-MODES = {"1": "grey", "L": "grey", "LA": "grey", "P": "palette", "RGBA": "RGBA", "CMYK": "CMYK"}  # converted to RGB
+from fsq_repro.files import printable
 
 
 class ImageSet(abc.ABC):
     """Images of one `size` (height, width in pixels) in an order that never changes; `name` is as the user gave it.
 
-    `converted` counts the images that are no RGB, by kind.
+    `converted` counts the images that are no RGB, by kind; `unreadable` the files that are left out.
     """
 
-    def __init__(self, name: str, count: int, size: tuple[int, int], converted: dict[str, int]) -> None:
-        self.name, self.size, self.converted = name, size, converted
+    def __init__(
+        self, name: str, count: int, size: tuple[int, int], converted: dict[str, int], unreadable: int = 0
+    ) -> None:
+        self.name, self.size, self.converted, self.unreadable = name, size, converted, unreadable
         self._count = count
 
     def __len__(self) -> int:
@@ -47,35 +48,31 @@ class ImageSet(abc.ABC):
 
 
 class FolderImages(ImageSet):
-    """The images anywhere below a folder, in the order of their names."""
+    """The readable images anywhere below a folder, in the order of their names."""
 
     def __init__(self, path: str | os.PathLike) -> None:
-        """Reads the header of every image; ValueError for fewer than two, mixed sizes, or pixels of another kind."""
-        root = pathlib.Path(path)
-        found = (p for p in root.rglob("*") if p.suffix.lower() in IMAGE_EXTENSIONS and p.is_file())
-        self._files = sorted(found, key=pathlib.Path.as_posix)
-        _check_count(f"the folder {path}", len(self._files))
-        with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            headers = list(pool.map(_read_header, self._files))
-        first_size = headers[0][0]
-        for file, (size, mode) in zip(self._files, headers, strict=True):
-            if mode not in ("RGB", *MODES):
-                allowed = ", ".join(["RGB", *MODES])
-                raise ValueError(f"{file} has pixels of Pillow's mode {mode}, but must be one of {allowed}.")
+        """Checks every image, see `data.image_folder`; ValueError for fewer than two readable ones, or mixed sizes."""
+        root, name = pathlib.Path(path), printable(path)
+        checked = check_images(root, image_names(root))
+        good = {name: verdict for name, verdict in checked.items() if verdict.unreadable is None}
+        _check_count(f"the folder {name}", len(good))
+        self._files = [root / file for file in good]
+        (first, first_size), *others = ((file, verdict.size or (0, 0)) for file, verdict in good.items())
+        for file, size in others:
             if size != first_size:
                 raise ValueError(
-                    f"the folder {path} must hold images of one size, {self._files[0]} has {first_size[0]} x "
-                    f"{first_size[1]} pixels and {file} {size[0]} x {size[1]}."
+                    f"the folder {name} must hold images of one size, {printable(root / first)} has {first_size[0]} x "
+                    f"{first_size[1]} pixels and {printable(root / file)} {size[0]} x {size[1]}."
                 )
-        converted = dict(Counter(MODES[mode] for _, mode in headers if mode != "RGB"))
-        super().__init__(str(path), len(self._files), first_size, converted)
+        kinds = Counter(kind for verdict in good.values() if (kind := verdict.kind or "RGB") != "RGB")
+        super().__init__(name, len(good), first_size, dict(kinds), len(checked) - len(good))
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         """As `ImageSet.batches`; the next batch is decoded by threads while the last one is in use."""
         with concurrent.futures.ThreadPoolExecutor(os.cpu_count()) as pool:
-            coming = pool.map(_read_image, self._files[:batch_size])
+            coming = pool.map(read_image, self._files[:batch_size])
             for start in range(batch_size, len(self._files) + batch_size, batch_size):
-                ready, coming = coming, pool.map(_read_image, self._files[start : start + batch_size])
+                ready, coming = coming, pool.map(read_image, self._files[start : start + batch_size])
                 images = list(ready)
                 if any(image.shape != (*self.size, 3) for image in images):
                     raise ValueError(f"the folder {self.name} changed while it was read.")
@@ -94,21 +91,25 @@ class NpzImages(ImageSet):
                     f"arr_0 of {path} must be uint8 (N, H, W, C) in C order with 1, 3 or 4 channels, got "
                     f"{dtype} {shape}{order}."
                 )
-        _check_count(path, shape[0])
-        self._shape = shape
+        _check_count(printable(path), shape[0])
+        if math.prod(shape[1:3]) > MAX_PIXELS:
+            raise ValueError(
+                f"images in {printable(path)} must have at most {MAX_PIXELS:,} pixels, they have {shape[1:3]}."
+            )
+        self._path, self._shape = path, shape
         converted = {} if shape[-1] == 3 else {"grey" if shape[-1] == 1 else "RGBA": shape[0]}
-        super().__init__(str(path), shape[0], shape[1:3], converted)
+        super().__init__(printable(path), shape[0], shape[1:3], converted)
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
         count, height, width, channels = self._shape
-        with _images_array(self.name) as (*_, stream):
+        with _images_array(self._path) as (*_, stream):
             for start in range(0, count, batch_size):
                 shape = (min(batch_size, count - start), height, width, channels)
-                content = stream.read(int(np.prod(shape)))
-                if len(content) != np.prod(shape):
+                content = stream.read(math.prod(shape))
+                if len(content) != math.prod(shape):
                     raise ValueError(f"{self.name} cannot be read as an .npz file: arr_0 ends before its last image.")
                 images = np.frombuffer(content, np.uint8).reshape(shape)
-                yield images.repeat(3, axis=-1) if channels == 1 else images[..., :3]
+                yield images.repeat(3, axis=-1) if channels == 1 else on_white(images) if channels == 4 else images
 
 
 class SourceImages(ImageSet):
@@ -116,8 +117,9 @@ class SourceImages(ImageSet):
 
     def __init__(self, source: Source, resolution: int) -> None:
         """Raises ValueError for fewer than two images."""
-        _check_count(f"the data source {source.name}", len(source))
-        super().__init__(source.name, len(source), (resolution, resolution), {})
+        _check_count(f"the data source {printable(source.name)}", len(source))
+        unreadable = getattr(source, "num_unreadable", 0)  # of all splits of a folder
+        super().__init__(printable(source.name), len(source), (resolution, resolution), {}, unreadable)
         self._source = source
 
     def batches(self, batch_size: int) -> Iterator[np.ndarray]:
@@ -132,9 +134,9 @@ def open_npz(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
         with zipfile.ZipFile(path) as archive:
             yield archive
     except (FileNotFoundError, IsADirectoryError) as e:
-        raise ValueError(f"there is no file {path}.") from e
+        raise ValueError(f"there is no file {printable(path)}.") from e
     except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
-        raise ValueError(f"{path} cannot be read as an .npz file: {e}.") from e
+        raise ValueError(f"{printable(path)} cannot be read as an .npz file: {e}.") from e
 
 
 def npz_names(archive: zipfile.ZipFile) -> list[str]:
@@ -149,33 +151,16 @@ def _images_array(path: str | os.PathLike) -> Iterator[tuple[tuple[int, ...], bo
         names = npz_names(archive)
         if "arr_0" not in names:
             found = ", ".join(names) or "no array"
-            raise ValueError(f"{path} must hold images (arr_0) or statistics (mu and sigma), it holds {found}.")
+            raise ValueError(
+                f"{printable(path)} must hold images (arr_0) or statistics (mu and sigma), it holds {found}."
+            )
         with archive.open("arr_0.npy") as stream:
             try:
                 major, minor = np.lib.format.read_magic(stream)
                 header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")(stream)
             except (ValueError, AttributeError) as e:
-                raise ValueError(f"{path} has no readable array arr_0: {e}.") from e
+                raise ValueError(f"{printable(path)} has no readable array arr_0: {e}.") from e
             yield *header, stream
-
-
-def _read_header(file: pathlib.Path) -> tuple[tuple[int, int], str]:
-    with _opened(file) as image:
-        return (image.height, image.width), image.mode
-
-
-def _read_image(file: pathlib.Path) -> np.ndarray:
-    with _opened(file) as image:
-        return np.asarray(image.convert("RGB"))
-
-
-@contextlib.contextmanager
-def _opened(file: pathlib.Path) -> Iterator[Image.Image]:
-    try:
-        with Image.open(file) as image:
-            yield image
-    except (OSError, SyntaxError, ValueError, Image.DecompressionBombError) as e:
-        raise ValueError(f"{file} cannot be read as an image: {e}.") from e
 
 
 def _check_count(name: str | os.PathLike, count: int) -> None:

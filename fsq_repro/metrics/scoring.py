@@ -2,6 +2,11 @@
 
 import hashlib
 import logging
+import pathlib
+import zipfile
+import zlib
+from collections.abc import Callable
+from typing import TypeVar
 
 import numpy as np
 
@@ -17,6 +22,8 @@ from fsq_repro.metrics.image_sets import NpzImages, SourceImages
 from fsq_repro.metrics.reference_statistics import ReferenceStatistics, read_reference
 
 log = logging.getLogger(__name__)
+
+T = TypeVar("T")
 
 
 class Scorer:
@@ -48,11 +55,12 @@ class Scorer:
         """Moments of all images of a split."""
         folder, key = cache_dir() / "reference_moments", self._key(source)
         files = {POOL: folder / f"{key}.npz", SPATIAL: folder / f"{key}-spatial.npz"}
-        if not files[kind].exists():
-            statistics = self._measure(source)
-            if statistics.spatial is not None:
-                statistics.spatial.save(files[SPATIAL])
-            statistics.pool.save(files[POOL])
+        if (kept := _kept(files[kind], Moments.load)) is not None:
+            return kept
+        statistics = self._measure(source)
+        if statistics.spatial is not None:
+            statistics.spatial.save(files[SPATIAL])
+        statistics.pool.save(files[POOL])
         return Moments.load(files[kind])
 
     def reference_file(self, path: str) -> ReferenceStatistics | None:
@@ -73,20 +81,23 @@ class Scorer:
         """Features float32 (count, D) of some images of a split (all of them, if it has fewer), see `some_items`."""
         chosen = some_items(source, count)
         file = cache_dir() / "reference_features" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npy"
-        if not file.exists():
-            statistics = self._measure(chosen, keep_features=True)
-            with atomic_path(file) as temporary, open(temporary, "wb") as f:
-                np.save(f, statistics.features_NxD)
-        return np.load(file)
+        if (kept := _kept(file, np.load)) is not None:
+            return kept
+        features = self._measure(chosen, keep_features=True).features_NxD
+        with atomic_path(file) as temporary, open(temporary, "wb") as f:
+            np.save(f, features)
+        return features
 
     def class_probe(self, source: Source, count: int) -> ClassProbe:
         """A classifier on the features of `count` images of a split (all, if it has fewer) and their labels."""
         chosen = some_items(source, count)
         file = cache_dir() / "class_probes" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npz"
-        if not file.exists():
-            labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
-            ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N).save(file)
-        return ClassProbe.load(file)
+        if (kept := _kept(file, ClassProbe.load)) is not None:
+            return kept
+        labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
+        probe = ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N)
+        probe.save(file)
+        return probe
 
     def image_features(self, path: str) -> np.ndarray:
         """Features float32 (N, D) of the images in an .npz file, `arr_0`."""
@@ -99,3 +110,14 @@ class Scorer:
     def _key(self, source: Source) -> str:
         network = hashlib.sha256(repr(sorted(self.protocol.items())).encode()).hexdigest()[:12]
         return f"{self.name}-{network}-{source.fingerprint}-{source.split}-{self._resolution}"
+
+
+def _kept(file: pathlib.Path, load: Callable[[pathlib.Path], T]) -> T | None:
+    """What a file of the cache holds; None where there is no file, or a damaged one, which is to be made again."""
+    try:
+        return load(file)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    except (OSError, ValueError, EOFError, LookupError, SyntaxError, zipfile.BadZipFile, zlib.error):
+        log.warning("%s is damaged and made again", file)
+        return None

@@ -41,8 +41,8 @@ def compare(
       figures: {name: value} of it and, of Inception, of sFID where both sides have spatial features and of the
         samples' Inception score; precision and recall.
       reference, samples: what each set is: `path`, `count` behind the distance (None where a file does not say); of
-        images that were looked at `images` (their number), `size` in pixels, `converted` and `pixels_sha256`; of a
-        reference file `file_sha256` and its own `protocol`.
+        images that were looked at `images` (their number), `size` in pixels, `converted`, `unreadable` (files that
+        were left out) and `pixels_sha256`; of a reference file `file_sha256` and its own `protocol`.
       protocol: feature network, its file's hash and the resize, as far as they are known.
 
     Raises ValueError for images without an extractor, a reference file of another network, precision and recall without
@@ -82,7 +82,8 @@ def compare(
             described[role] = dict(path=side.name, count=len(side))
         if role in images:
             x, (_, sha256) = images[role], measured[role]
-            described[role] |= dict(images=len(x), size=list(x.size), converted=x.converted, pixels_sha256=sha256)
+            described[role] |= dict(images=len(x), size=list(x.size), converted=x.converted, unreadable=x.unreadable)
+            described[role] |= dict(pixels_sha256=sha256)
     return {"name": name, "value": value, "figures": figures, **described, "protocol": protocol}
 
 

@@ -4,13 +4,17 @@ import json
 import os
 import pathlib
 
+from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
 
 
 def read(file: str | os.PathLike) -> dict[str, dict]:
-    """RUN/LAYOUT -> what `scripts/dry_run.py --json` wrote; empty where there is no file."""
+    """RUN/LAYOUT -> what `scripts/dry_run.py --json` wrote; {} where there is no file, UserError for a damaged one."""
     path = pathlib.Path(file)
-    return json.loads(path.read_text()) if path.exists() else {}
+    try:
+        return json.loads(path.read_text()) if path.exists() else {}
+    except ValueError as e:
+        raise UserError(f"{path} is no valid JSON ({e}); delete it, or bring it back from git") from None
 
 
 def add(file: str | os.PathLike, found: dict[str, dict]) -> None:

@@ -2,6 +2,7 @@
 
 import hashlib
 import pathlib
+import shutil
 from collections.abc import Callable
 from typing import Any
 
@@ -11,6 +12,7 @@ import numpy as np
 import orbax.checkpoint as ocp
 
 from fsq_repro.errors import UserError
+from fsq_repro.files import check_room
 from fsq_repro.runtime import sharding
 
 
@@ -26,6 +28,9 @@ class Checkpoints:
         self._directory = pathlib.Path(directory).resolve()
         if not create and not self._directory.is_dir():
             raise UserError(f"there is no checkpoint in {self._directory}; train the run first")
+        if create and jax.process_index() == 0:
+            for unfinished in self._directory.glob("*.orbax-checkpoint-tmp"):  # of saves that were killed
+                shutil.rmtree(unfinished, ignore_errors=True)
         handlers = {"state": ocp.StandardCheckpointHandler(), "data": grain.checkpoint.CheckpointHandler()}
         self._manager = ocp.CheckpointManager(self._directory, options=options, item_handlers=handlers)
 
@@ -40,9 +45,16 @@ class Checkpoints:
         """Saves the state and where the data iterator stands (call it before the next batch is drawn)."""
         if step in self._manager.all_steps():
             return
+        self.check_room(state)
         items = {"state": ocp.args.StandardSave(state), "data": grain.checkpoint.CheckpointSave(data_iterator)}
         # Not forced, orbax asks the preemption service itself, with other numbers than `StopSignal`.
         self._manager.save(step, args=ocp.args.Composite(**items), force=True)
+
+    def check_room(self, state: Any) -> None:
+        """OSError (ENOSPC) where the disk is too full for a checkpoint: orbax would leave a part of it behind."""
+        size = sum(x.size * x.dtype.itemsize for x in jax.tree.leaves(state))
+        # Arrays are written twice, by process and merged; a mebibyte is for the rest of the run directory.
+        check_room(self._directory, 2 * size + 2**20)
 
     def restore(self, abstract_state: Any, *, data_iterator: Any = None, step: int | None = None) -> Any:
         """Returns the state of `step` (default: the last); moves `data_iterator`, if given, to its place.

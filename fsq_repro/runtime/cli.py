@@ -1,5 +1,6 @@
 """How the scripts start: what a user can mend is printed as one sentence, with exit code 2 and no traceback."""
 
+import errno
 import pathlib
 import re
 import sys
@@ -8,6 +9,7 @@ from collections.abc import Callable
 from absl import app, flags
 
 from fsq_repro.errors import UserError
+from fsq_repro.files import printable
 
 
 def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
@@ -17,6 +19,7 @@ def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
     The script lies in a folder of the checkout, whose root is put on `sys.path` before a config file is read: configs
     import each other as `configs.x`, and are not installed.
     """
+    sys.stdout.reconfigure(errors="backslashreplace")  # names of files can be anything; stderr does it by itself
     sys.path.insert(0, str(pathlib.Path(sys.argv[0]).resolve().parents[1]))
 
     def parse(argv: list[str]) -> list[str]:
@@ -33,6 +36,11 @@ def run(main: Callable[..., int | None], *, arguments: bool = False) -> None:
             return main(rest[1:]) if arguments else main()
         except UserError as e:
             return _exit(str(e))
+        except OSError as e:
+            if e.errno not in (errno.ENOSPC, errno.EDQUOT):
+                raise
+            where = f" ({printable(e.filename)})" if e.filename else ""
+            return _exit(f"{e.strerror}{where}; make room and start the same command again")
 
     app.run(guarded, flags_parser=parse)
 

@@ -110,6 +110,7 @@ def train(
     if step >= config.steps and not unchecked:
         log.info("step %d of %d: the run is finished", step, config.steps)
         return state
+    checkpoints.check_room(state)
     frozen = jax.device_put(trainer.load_frozen(), sharding.replicated(mesh))
 
     # ---- Compile

@@ -42,13 +42,13 @@ def _montage(tiles_NxHxWx3: np.ndarray) -> np.ndarray:
 def class_grid(names: Sequence[str], groups: Mapping[str, np.ndarray]) -> np.ndarray:
     """One row per class: its name, then groups of images side by side, each under its title.
 
-    Groups are title -> uint8 (C, N, H, W, 3) for C names, where N may differ -> uint8 (height, width, 3).
+    Groups are title -> uint8 (N, H, W, 3) for each of the names, where N may differ -> uint8 (height, width, 3).
     """
     tiles = {title: [enlarged(images) for images in group] for title, group in groups.items()}
     height, width = next(iter(tiles.values()))[0].shape[1:3]
     font = ImageFont.load_default(size=18)
     name_px, title_px, between_px = 16 + max(int(font.getlength(name)) for name in names), 32, 6 * GAP_PX
-    widths = [len(rows[0]) * (width + GAP_PX) + between_px for rows in tiles.values()]
+    widths = [max(map(len, rows)) * (width + GAP_PX) + between_px for rows in tiles.values()]
     picture = Image.new("RGB", (name_px + sum(widths), title_px + len(names) * (height + GAP_PX)), "white")
     draw = ImageDraw.Draw(picture)
     left = name_px

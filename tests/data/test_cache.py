@@ -1,4 +1,5 @@
 import multiprocessing
+import os
 import pathlib
 import time
 
@@ -73,3 +74,55 @@ def test_cache_dir(monkeypatch):
     monkeypatch.delenv("FSQ_REPRO_CACHE")
     monkeypatch.setenv("HOME", "/home/me")
     assert cache.cache_dir() == pathlib.Path("/home/me/.cache/fsq_repro")
+
+
+def damage(file, how):
+    content = file.read_bytes()
+    file.write_bytes({"empty": b"", "cut": content[:-1], "header": content[:20], "foreign": b"\0" * len(content)}[how])
+
+
+@pytest.mark.parametrize("how", ["empty", "cut", "header", "foreign", "missing", "of another shape"])
+def test_damaged_files_are_made_again(directory, how, caplog):
+    cache.cached_arrays("set", {"v": 1}, SPECS, fill)
+    (file,) = directory.rglob("y.npy")
+    if how == "missing":
+        file.unlink()
+    elif how == "of another shape":
+        np.save(file, np.zeros(3, np.float32))
+    else:
+        damage(file, how)
+    arrays = cache.cached_arrays("set", {"v": 1}, SPECS, fill)
+    np.testing.assert_array_equal(arrays["y"], np.full(4, 0.5, np.float32))
+    np.testing.assert_array_equal(arrays["x"], np.arange(12).reshape(4, 3))
+    assert f"{file.parent} is damaged and made again" in caplog.text and len(list(directory.iterdir())) == 1
+
+
+def test_what_killed_processes_left_is_deleted_and_living_ones_keep_theirs(directory, monkeypatch):
+    final = directory / f"set-{cache.fingerprint({'v': 1}, SPECS)}"
+    abandoned, fresh, living = (directory / f".{final.name}.{name}" for name in ("abandoned", "fresh", "living"))
+    other = directory / ".set-of-another-key.x"
+    for folder in (abandoned, fresh, living, other):
+        folder.mkdir()
+        (folder / "x.npy").write_bytes(b"half")
+        os.utime(folder, (0, time.time() - (0 if folder == fresh else 2 * cache.ABANDONED_AFTER_S)))
+    with cache._locked(living):
+        cache.cached_arrays("set", {"v": 1}, SPECS, fill)
+    assert {p.name for p in directory.iterdir()} == {final.name, fresh.name, living.name, other.name}
+
+
+def test_a_cache_in_a_place_that_cannot_be_written(directory, monkeypatch):
+    (directory / "file").write_text("")
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(directory / "file" / "cache"))
+    with pytest.raises(
+        ValueError, match=r"file/cache cannot take 0.0 MB of set \(Not a directory\): make room there, or"
+    ):
+        cache.cached_arrays("set", {"v": 1}, SPECS, fill)
+
+
+def test_an_error_of_what_fills_the_arrays_is_its_own(directory):
+    def fail(arrays):
+        raise OSError(5, "Input/output error")
+
+    with pytest.raises(OSError, match="Input/output error"):
+        cache.cached_arrays("set", {"v": 1}, SPECS, fail)
+    assert not list(directory.iterdir())

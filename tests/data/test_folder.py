@@ -1,12 +1,17 @@
 import logging
+import os
+import pathlib
 
 import numpy as np
 import pytest
 from PIL import Image
 
-from fsq_repro.data import folder
-from fsq_repro.data.folder import Folder, load_image
+from fsq_repro.data import folder, image_folder
+from fsq_repro.data.folder import Folder
+from fsq_repro.data.image_folder import check_images, image_names, warn_once
+from fsq_repro.data.image_reader import UnreadableImage, read_image
 from fsq_repro.data.sources import SPLITS
+from tests.data.image_files import drawn, write_png
 
 
 @pytest.fixture(autouse=True)
@@ -78,17 +83,20 @@ def write_splits(root, *names, count=20):
         (("Train", "TEST"), (18, 2, 20)),
         (("train", "val"), (18, 2, 20)),
         (("train", "validation"), (18, 2, 20)),
+        (("train", "valid"), (18, 2, 20)),
+        (("train", "VALID", "test"), (20, 20, 20)),
         (("train", "validation", "test"), (20, 20, 20)),
         (("TRAIN", "Val", "Test"), (20, 20, 20)),
         (("train",), (17, 2, 1)),
     ],
 )
-def test_split_folders(root, names, sizes):
-    """They are never classes, and what lies beside the training folder is left out."""
+def test_split_folders(root, names, sizes, caplog):
+    """They are never classes, and what lies beside the training folder is left out, not silently."""
     write_splits(root, *names)
     save(root / "other" / "c" / "1.png", 200)
     save(root / "1.png", 201)
     sources = splits_of(root)
+    assert caplog.text.count(f"2 images of {root} that lie beside its folder for training are left out") == 1
     assert tuple(map(len, sources)) == sizes
     assert all(source.class_names == ("a", "b") for source in sources)
     assert values_of_all(root) == sorted(50 * k + i for k in range(len(names)) for i in range(20))
@@ -121,6 +129,9 @@ def test_links_are_followed_and_hidden_names_left_out(root, tmp_path):
     (root / "train" / "a").symlink_to(tmp_path / "elsewhere")
     (root / "train" / "round").symlink_to(root)
     (root / "train" / "nowhere").symlink_to(tmp_path / "gone")
+    (root / "train" / "itself").symlink_to(root / "train" / "itself")
+    (root / "train" / "itself.png").symlink_to("itself.png")
+    (root / "train" / "folder.png").mkdir()
     save(root / "train" / ".trash" / "1.png", 100)
     save(root / ".cache" / "test" / "2.png", 101)
     assert values_of_all(root) == list(range(20))
@@ -133,10 +144,10 @@ def test_images_of_one_size_are_decoded_once(root, monkeypatch):
     for _ in range(2):
         for i in range(6):
             Image.fromarray(rng.integers(0, 256, (10, 20, 3), np.uint8)).save(root / f"{i}.png")
-        expected = {load_image(root / f"{i}.png").tobytes() for i in range(6)}
+        expected = {read_image(root / f"{i}.png").tobytes() for i in range(6)}
         splits_of(root)
         with monkeypatch.context() as patch:
-            patch.setattr(folder, "load_image", None)
+            patch.setattr(folder, "read_image", None)
             assert {source[i]["image"].tobytes() for source in splits_of(root) for i in range(len(source))} == expected
 
 
@@ -160,13 +171,17 @@ def test_unreadable_files_are_named_once_counted_and_left_out(root, caplog):
     (root / "whole.jpg").unlink()
     (root / "cut.jpg").write_bytes(cut[: len(cut) // 2])
     (root / "notes.txt").write_text("not an image, and not called one")
-    with caplog.at_level(logging.WARNING, logger="absl"):
+    with caplog.at_level(logging.WARNING, logger="fsq_repro"):
         train, validation, test = splits_of(root)
     assert train.num_unreadable == validation.num_unreadable == test.num_unreadable == 2
     assert values_of_all(root) == list(range(10))
     for name in ("text.png", "cut.jpg"):
         assert caplog.text.count(f"left out: {root / name}") == 1
-    assert "2 of 12 images" in caplog.text and "notes.txt" not in caplog.text
+    assert caplog.text.count("2 of 12 images") == 1 and "notes.txt" not in caplog.text
+    warn_once.cache_clear()  # as in another process, which finds the verdicts in the cache
+    with caplog.at_level(logging.WARNING, logger="fsq_repro"):
+        splits_of(root)
+    assert caplog.text.count(f"left out: {root / 'cut.jpg'} (") == 2
 
 
 def test_a_mended_file_comes_back(root):
@@ -178,6 +193,19 @@ def test_a_mended_file_comes_back(root):
     train = Folder(root, "train")
     assert train.num_unreadable == 0
     assert values_of_all(root) == list(range(6))
+
+
+def test_pictures_of_other_formats_are_counted(root, caplog):
+    for i in range(5):
+        save(root / f"{i}.png", i)
+        (root / "a").mkdir(exist_ok=True)
+        (root / "a" / f"{i}.HEIC").write_text("a picture of a phone")
+    (root / "x.gif").write_text("an animation")
+    (root / "labels.csv").write_text("no picture")
+    assert values_of_all(root) == list(range(5))
+    assert [r.getMessage() for r in caplog.records] == [
+        f"pictures of other formats below {root} are left out: 1 .gif, 5 .heic"
+    ]
 
 
 def test_folders_without_images(root, tmp_path):
@@ -195,20 +223,115 @@ def test_folders_without_images(root, tmp_path):
         Folder(tmp_path / "nowhere", "train")
 
 
-def test_all_kinds_of_images_become_rgb(root):
-    save(root / "grey.png", 90, mode="L")
-    save(root / "deep.png", 90 * 256 + 7, mode="I;16")
-    save(root / "webp.webp", 90, lossless=True)
-    Image.new("RGBA", (20, 10), (10, 20, 30, 0)).save(root / "glass.png")
-    Image.new("RGBA", (20, 10), (90, 20, 30, 255)).save(root / "solid.png")
-    Image.new("P", (20, 10), 0).save(root / "palette.png")
-    exif = Image.Exif()
-    exif[0x0112] = 6  # turned by 90 degrees
-    save(root / "turned.jpg", 90, exif=exif)
-    for name in ("grey", "deep"):
-        np.testing.assert_array_equal(load_image(root / f"{name}.png"), np.full((10, 20, 3), 90))
-    assert (load_image(root / "webp.webp")[..., 0] == 90).all()
-    assert (load_image(root / "glass.png") == 255).all()
-    np.testing.assert_array_equal(load_image(root / "solid.png")[0, 0], [90, 20, 30])
-    assert load_image(root / "palette.png").shape == (10, 20, 3)
-    assert load_image(root / "turned.jpg").shape == (20, 10, 3)
+def test_a_healthy_folder_stays_as_it_was_bit_by_bit(root, monkeypatch):
+    """Pixels, order, splits, labels and fingerprints: recorded metrics and caches hang on them."""
+    monkeypatch.chdir(root.parent)
+    pixels = {}
+    for i, name in enumerate(
+        f"{split}/{label}/{n}.png" for split in ("Train", "test") for label in "ba" for n in range(9)
+    ):
+        path, pixels[name] = root / name, drawn(i, 5, 4)
+        path.parent.mkdir(parents=True, exist_ok=True)
+        write_png(path, pixels[name])
+        os.utime(path, ns=(0, 10**18 + i))
+    validation = ["Train/a/0.png", "Train/b/0.png"]
+    expected = {
+        "train": ("5f244a7aa186", sorted(n for n in pixels if n.startswith("Train") and n not in validation)),
+        "validation": ("530a8434c410", validation),
+        "test": ("ee9dac2445ae", sorted(n for n in pixels if n.startswith("test"))),
+    }
+    for split, (fingerprint, names) in expected.items():
+        source = Folder("pictures", split)
+        assert (source.fingerprint, source.class_names, len(source)) == (fingerprint, ("a", "b"), len(names))
+        for i, name in enumerate(names):
+            np.testing.assert_array_equal(source[i]["image"], pixels[name])
+            assert source[i]["label"] == int("/b/" in name)
+    assert source.class_counts == {"train": {0: 8, 1: 8}, "validation": {0: 1, 1: 1}, "test": {0: 9, 1: 9}}
+
+
+NOT_UTF_8 = os.fsdecode(b"caf\xe9")
+
+
+def test_names_that_are_no_utf_8(root, caplog, tmp_path):
+    for i in range(20):
+        save(root / NOT_UTF_8 / f"{NOT_UTF_8}{i}.png", i)
+    (root / NOT_UTF_8 / f"{NOT_UTF_8}.jpg").write_text("no image")
+    train, validation, test = splits_of(root)
+    assert values_of_all(root) == list(range(20)) and train.class_names == ("caf\\xe9",)
+    warning = next(r.getMessage() for r in caplog.records if "left out: " in r.getMessage())
+    assert r"caf\xe9/caf\xe9.jpg" in warning and warning.isascii()
+    assert Folder(root, "train").fingerprint == train.fingerprint
+    with pytest.raises(FileNotFoundError) as e:
+        Folder(tmp_path / f"no {NOT_UTF_8}", "train")
+    assert str(e.value).isascii() and str(e.value).count(r"no caf\xe9") == 2
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "[]", "null", '{"0.png": 3}', '{"0.png": [1, 2, null, null, null]}', "\0"]
+)
+def test_a_damaged_file_of_verdicts_is_made_again(root, content):
+    for i in range(5):
+        save(root / f"{i}.png", i)
+    names = image_names(root)
+    verdicts = check_images(root, names)
+    (file,) = (root.parent / "cache").glob("images-*.json")
+    whole = file.read_text()
+    file.write_text(content)
+    assert check_images(root, names) == verdicts and list(verdicts) == names and file.read_text() == whole
+    cut = whole[: len(whole) // 2]
+    file.write_text(cut)
+    assert check_images(root, names) == verdicts and file.read_text() == whole
+
+
+def test_verdicts_of_other_names_stay(root, monkeypatch):
+    """A folder is checked as a whole by one tool and in parts by another."""
+    for i in range(4):
+        save(root / f"{i}.png", i)
+    check_images(root, ["0.png", "1.png"])
+    check_images(root, ["2.png", "3.png"])
+    monkeypatch.setattr(image_folder, "read_image_and_kind", None)
+    assert [v.size for v in check_images(root, image_names(root)).values()] == [(10, 20)] * 4
+
+
+def test_what_the_disk_refused_is_tried_again(root, monkeypatch):
+    for i in range(3):
+        save(root / f"{i}.png", i)
+    read = image_folder.read_image_and_kind
+
+    def refuse(path):
+        if path.name == "1.png":
+            raise UnreadableImage(path, "Input/output error", lasting=False)
+        return read(path)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(image_folder, "read_image_and_kind", refuse)
+        assert [v.unreadable for v in check_images(root, image_names(root)).values()] == [
+            None,
+            "Input/output error",
+            None,
+        ]
+    assert [v.unreadable for v in check_images(root, image_names(root)).values()] == [None, None, None]
+
+
+def test_a_cache_that_cannot_be_written_costs_time_alone(root, monkeypatch, caplog):
+    save(root / "0.png")
+    blocked = root.parent / "file"
+    blocked.write_text("")
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(blocked / "cache"))
+    assert check_images(root, image_names(root))["0.png"].unreadable is None
+    assert "cannot be written (Not a directory): the images will be checked again" in caplog.text
+    assert "damaged" not in caplog.text
+
+
+def test_a_folder_that_cannot_be_listed_is_named(root, monkeypatch):
+    save(root / "a" / "0.png")
+    scandir = os.scandir
+
+    def refuse(path):
+        if pathlib.Path(path).name == "a":
+            raise PermissionError(13, "Permission denied")
+        return scandir(path)
+
+    monkeypatch.setattr(image_folder.os, "scandir", refuse)
+    with pytest.raises(ValueError, match=f"the folder {root}/a cannot be listed: Permission denied"):
+        Folder(root, "train")

@@ -161,6 +161,9 @@ def test_refused_before_anything_is_written(root, imagenet, tmp_path, monkeypatc
         patch.setitem(prepare.RECIPES, "imagenet2012", huge)
         refused(r"takes about 1,000,000,000 GB in .*, where only [\d,]+ GB are free", manual_dir=manual)
     assert not imagenet.calls and not root.exists()
+    root.write_text("a file in the way")
+    refused(f"--data_dir={root} cannot take the TFDS set 'imagenet2012': it must be a folder or a name that is free")
+    root.unlink()
     (root / "imagenet2012" / "5.1.0").mkdir(parents=True)
     refused("5.1.0 is no complete TFDS set: delete it", manual_dir=manual)
     assert not imagenet.calls

@@ -4,8 +4,11 @@ import sys
 import numpy as np
 import pytest
 
+from fsq_repro.data.image_reader import read_image
 from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.sources import make_source
+from fsq_repro.data.tfds_source import rgb
+from tests.data.image_files import drawn, save
 
 
 @pytest.fixture
@@ -29,6 +32,12 @@ def test_grey_tfds_images_become_rgb(mocked_tfds):
     image = make_source("mnist", "train", 32)[0]["image"]
     assert image.shape == (28, 28, 3) and image.dtype == np.uint8
     np.testing.assert_array_equal(image[..., 0], image[..., 2])
+
+
+def test_transparency_of_tfds_images_is_laid_on_white_as_in_folders(tmp_path):
+    pixels = drawn(0, channels=4)
+    save(tmp_path / "x.png", pixels)
+    np.testing.assert_array_equal(rgb(pixels), read_image(tmp_path / "x.png"))
 
 
 @pytest.mark.parametrize(

@@ -6,9 +6,18 @@ import numpy as np
 import pytest
 from PIL import Image
 
+from fsq_repro.data.folder import Folder
+from fsq_repro.data.image_reader import on_white, read_image
+from fsq_repro.metrics import image_sets
 from fsq_repro.metrics.image_sets import NpzImages, SourceImages
 from fsq_repro.metrics.set_comparison import open_side
+from tests.data.image_files import save
 from tests.tiny import NoiseSource
+
+
+@pytest.fixture(autouse=True)
+def cache(tmp_path_factory, monkeypatch):
+    monkeypatch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
 
 
 def drawn(n=5, height=6, width=9, channels=3, seed=0):
@@ -52,19 +61,19 @@ def test_sub_folders_are_searched_and_other_files_left_alone(tmp_path):
     np.testing.assert_array_equal(read(open_side(root)), x)
 
 
-def test_other_pixels_become_rgb_as_in_the_published_suites(tmp_path):
+def test_other_pixels_become_rgb(tmp_path):
+    """In a folder and in an .npz alike."""
     x, grey, rgba = drawn(1), drawn(2, channels=1), drawn(1, channels=4)
     root = write_folder(tmp_path / "mixed", [x[0], *grey, rgba[0]])
     images = open_side(root)
     assert images.converted == {"grey": 2, "RGBA": 1}
-    expected = np.concatenate([x, grey.repeat(3, axis=-1), rgba[..., :3]])
-    np.testing.assert_array_equal(read(images), expected)
+    np.testing.assert_array_equal(read(images), np.concatenate([x, grey.repeat(3, axis=-1), on_white(rgba)]))
 
     for name, array, kind in [("grey", grey, "grey"), ("rgba", drawn(2, channels=4), "RGBA")]:
         np.savez(tmp_path / f"{name}.npz", array)
         npz = NpzImages(tmp_path / f"{name}.npz")
         assert npz.converted == {kind: 2}
-        np.testing.assert_array_equal(read(npz), array[..., :3] if kind == "RGBA" else array.repeat(3, axis=-1))
+        np.testing.assert_array_equal(read(npz), read(open_side(write_folder(tmp_path / name, array))))
 
     palette = Image.fromarray(x[0]).quantize(8)
     palette.save(tmp_path / "mixed" / "palette.png")
@@ -89,23 +98,56 @@ def test_refused_folders(tmp_path):
         open_side(write_folder(tmp_path / "lonely", x[:1]))
     with pytest.raises(ValueError, match="empty must hold at least two images, it holds none"):
         open_side(write_folder(tmp_path / "empty", []))
-    deep = write_folder(tmp_path / "deep", x[:1])
-    Image.fromarray(np.zeros((6, 9), np.uint16)).save(deep / "deep.png")
-    with pytest.raises(ValueError, match="deep.png has pixels of Pillow's mode I;16, but must be one of RGB, 1, L"):
-        open_side(deep)
-    foreign = write_folder(tmp_path / "foreign", x)
-    (foreign / "x.png").write_text("no image")
-    with pytest.raises(ValueError, match="x.png cannot be read as an image"):
-        open_side(foreign)
-    truncated = write_folder(tmp_path / "truncated", drawn(3, 40, 40))
-    content = (truncated / "001.png").read_bytes()
-    (truncated / "001.png").write_bytes(content[: len(content) // 2])
-    images = open_side(truncated)  # its header is whole
-    with pytest.raises(ValueError, match="001.png cannot be read as an image"):
-        read(images)
 
 
-def test_refused_npz_files(tmp_path):
+def test_a_folder_is_the_same_set_for_every_tool(tmp_path):
+    """Links, hidden names, unreadable and odd images: a data source and a set have the same bytes in the same order."""
+    root = tmp_path / "pictures" / "test"
+    kinds = {"a/rgb": drawn(1)[0], "a/grey": drawn(1, channels=1)[0], "b/alpha": drawn(1, channels=4)[0]}
+    kinds |= {"b/deep": np.arange(54, dtype=np.uint16).reshape(6, 9) * 999, "c": drawn(1, seed=1)[0]}
+    for name, pixels in kinds.items():
+        save(root / f"{name}.png", pixels)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    save(root / "turned.jpg", drawn(1, 9, 6)[0], exif=exif)
+    save(tmp_path / "elsewhere" / "d.png", drawn(1, seed=2)[0])
+    (root / "linked").symlink_to(tmp_path / "elsewhere")
+    (root / "round").symlink_to(root)
+    save(root / ".trash" / "1.png", drawn(1)[0])
+    save(root / ".hidden.png", drawn(1)[0])
+    Image.new("F", (9, 6)).save(root / "float.tif")
+    (root / "text.png").write_text("no image")
+    save(tmp_path / "pictures" / "train" / "a" / "1.png", drawn(1)[0])
+
+    images, source = open_side(root), Folder(tmp_path / "pictures", "test")
+    assert (len(images), images.size, images.unreadable) == (7, (6, 9), 2)
+    assert images.converted == {"grey": 1, "RGBA": 1, "16-bit": 1}
+    of_source = SourceImages(source, 6)
+    assert (len(of_source), of_source.unreadable) == (7, 2)
+    np.testing.assert_array_equal(read(images), np.stack([source[i]["image"] for i in range(7)]))
+    assert read(images)[3].tolist() == source[3]["image"].tolist() == read_image(root / "b" / "deep.png").tolist()
+
+
+def test_unreadable_files_are_named_counted_and_left_out(tmp_path, caplog):
+    root = write_folder(tmp_path / "pictures", drawn(4, 40, 40))
+    content = (root / "001.png").read_bytes()
+    (root / "001.png").write_bytes(content[: len(content) // 2])
+    (root / "002.png").write_text("no image")
+    images = open_side(root)
+    assert len(images) == 2 and images.unreadable == 2
+    np.testing.assert_array_equal(read(images), drawn(4, 40, 40)[[0, 3]])
+    told = [r.getMessage() for r in caplog.records]
+    assert [name for name in ("001.png", "002.png") if any(f"left out: {root / name} (" in t for t in told)] == [
+        "001.png",
+        "002.png",
+    ]
+    assert told[-1] == f"2 of 4 images below {root} cannot be read and are left out"
+    (root / "000.png").write_text("nor this")
+    with pytest.raises(ValueError, match="pictures must hold at least two images, it holds 1"):
+        open_side(root)
+
+
+def test_refused_npz_files(tmp_path, monkeypatch):
     def saved(array, name="arr_0"):
         np.savez(tmp_path / "x.npz", **{name: array})
         return tmp_path / "x.npz"
@@ -126,6 +168,9 @@ def test_refused_npz_files(tmp_path):
         open_side(saved(drawn(1)))
     with pytest.raises(ValueError, match=r"got object \(1,\)"):
         open_side(saved(np.array([{}], dtype=object)))
+    monkeypatch.setattr(image_sets, "MAX_PIXELS", 53)
+    with pytest.raises(ValueError, match=r"images in \S+x.npz must have at most 53 pixels, they have \(6, 9\)"):
+        open_side(saved(drawn()))
 
 
 @pytest.mark.parametrize("save", [np.savez, np.savez_compressed])

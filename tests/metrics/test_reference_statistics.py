@@ -1,10 +1,13 @@
 """Reference files: those of the published suites are read as they are, ours are read by them, damaged ones refused."""
 
+import io
 import json
+import zipfile
 
 import numpy as np
 import pytest
 
+from fsq_repro.metrics import reference_statistics
 from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.image_sets import NpzImages
 from fsq_repro.metrics.reference_statistics import holds_statistics, read_reference, write_reference
@@ -142,6 +145,22 @@ def test_refused_files(tmp_path, changes, message):
     assert holds_statistics(path)
     with pytest.raises(ValueError, match=message):
         read_reference(path)
+
+
+def test_arrays_that_claim_too_much_are_refused_before_they_are_read(tmp_path, monkeypatch):
+    path = adm_file(tmp_path / "x.npz")
+    with zipfile.ZipFile(path) as archive:
+        members = {name: archive.read(name) for name in archive.namelist()}
+    header = io.BytesIO()
+    np.lib.format.write_array_header_1_0(header, {"descr": "<f8", "fortran_order": False, "shape": (10**15,)})
+    with zipfile.ZipFile(path, "w") as archive:
+        for name, content in (members | {"mu.npy": header.getvalue()}).items():
+            archive.writestr(name, content)
+    with pytest.raises(ValueError, match="x.npz has no readable array mu: it ends before its last value"):
+        read_reference(path)
+    monkeypatch.setattr(reference_statistics, "MAX_BYTES", 400)
+    with pytest.raises(ValueError, match=r"the array sigma of .*x.npz must have at most 400 bytes, it has \d+"):
+        read_reference(adm_file(path))
 
 
 def test_truncated_damaged_and_foreign_files(tmp_path):

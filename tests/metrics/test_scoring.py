@@ -97,3 +97,26 @@ def test_inceptions_weights_are_asked_for(caplog, tmp_path):
     config.eval.inception = str(tmp_path / "x.pth")
     with pytest.raises(ValueError, match=r"eval.inception = '\S+x.pth' is no file"):
         scorers.check_inception(config)
+
+
+@pytest.mark.parametrize(
+    "damage", [lambda _: b"", lambda c: c[: len(c) // 2], lambda c: b"\0" * len(c), lambda c: c[:-1]]
+)
+def test_damaged_files_of_the_cache_are_made_again(scorer, damage, caplog):
+    source = NoiseSource(21, fingerprint="a")
+
+    def everything():
+        moments = [scorer.reference_moments(source, kind) for kind in (POOL, SPATIAL)]
+        probe = scorer.class_probe(source, 21)
+        return [*(m.mean for m in moments), scorer.reference_features(source, 7), probe.weights_DxC]
+
+    expected = everything()
+    files = [f for f in cache_dir().rglob("*.np*")]
+    assert len(files) == 4
+    for file in files:
+        file.write_bytes(damage(file.read_bytes()))
+    for found, wanted in zip(everything(), expected, strict=True):
+        np.testing.assert_array_equal(found, wanted)
+    assert all(
+        f"{file} is damaged and made again" in caplog.text for file in files if file.parent.name != "reference_moments"
+    )

@@ -36,6 +36,13 @@ class ToyExtractor:
         }
 
 
+@pytest.fixture(scope="module", autouse=True)
+def cache(tmp_path_factory):
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("FSQ_REPRO_CACHE", str(tmp_path_factory.mktemp("cache")))
+        yield
+
+
 @pytest.fixture(scope="module")
 def sets(tmp_path_factory):
     """Two sets as arrays, and as paths: folders, image files, and reference files with and without images."""
@@ -155,6 +162,6 @@ def test_conversions_are_told_once_a_set(tmp_path, caplog):
     with caplog.at_level(logging.WARNING):
         result = compare(open_side(tmp_path), open_side(tmp_path), ToyExtractor())
     assert [r.getMessage().split(": ", 1)[1] for r in caplog.records] == [
-        "images that are not RGB are made so, transparency is dropped: 2 grey, 1 RGBA"
+        "images that are not RGB are made so, transparency is laid on white: 2 grey, 1 RGBA"
     ] * 2  # of two sets
     assert result["samples"]["converted"] == {"grey": 2, "RGBA": 1}

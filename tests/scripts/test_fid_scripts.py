@@ -15,6 +15,7 @@ from fsq_repro.metrics.frechet import Moments, frechet_distance
 from fsq_repro.metrics.precision_recall import precision_recall
 from fsq_repro.models.feature_networks import load_feature_network
 from fsq_repro.models.inception import expected_shapes
+from tests.data.image_files import save
 from tests.golden import make_inception
 from tests.models.test_torch_files import write_legacy
 from tests.scripts.processes import command, environment, finish, run_all, start
@@ -83,7 +84,7 @@ def test_sets_and_reference_files(root, tmp_path, monkeypatch):
     printed = re.search(r"^FD-alexnet-30 +(\S+)$", text, re.MULTILINE)[1]
     assert float(printed) == pytest.approx(result["value"], rel=1e-4)  # of the folder as of the .npz
     assert "40 images of 16 x 16 pixels" in text and "30 images of 20 x 20 pixels" in text
-    assert text.count("images that are not RGB are made so, transparency is dropped: 2 grey") == 1
+    assert text.count("images that are not RGB are made so, transparency is laid on white: 2 grey") == 1
     assert result["samples"]["pixels_sha256"] in text and "feature_network      alexnet" in text and "jax 0." in text
     assert "FID" not in text
 
@@ -110,6 +111,38 @@ def test_sets_and_reference_files(root, tmp_path, monkeypatch):
     result = results["two files"]
     assert result["name"] == f"FD-alexnet-{len(train)}"
     assert abs(result["value"]) < 1e-5 * np.trace(moments["train"].covariance)
+
+
+def test_the_same_files_are_at_a_distance_of_0(tmp_path):
+    """As a split of a data source and as a folder, whatever their kind; unreadable ones are named by both tools."""
+    root, rng = tmp_path / "pictures", np.random.default_rng(0)
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    for i in range(12):
+        x = rng.integers(0, 256, (16, 16, 4), dtype=np.uint8)
+        image, options = ((Image.fromarray(x), {}), (Image.fromarray(x[..., :3]), {"exif": exif}))[i % 2]
+        save(root / "test" / "ab"[i % 3 > 0] / f"{i}.png", np.asarray(image), **options)
+        save(root / "train" / f"{i}.png", x[..., :3])
+    save(root / "test" / "deep.png", rng.integers(0, 2**16, (16, 16), dtype=np.uint16))
+    (root / "test" / "text.png").write_text("no image")
+    ref, network = tmp_path / "ref.npz", "--features=alexnet"
+    data = [f"--data=folder:{root}", "--split=test", "--resolution=16", f"--out={ref}", "--images=0"]
+    told = rf"left out: {root}/test/text.png (its format is unknown, or its header is damaged)"
+    for argv, counted in (
+        (
+            ["scripts/reference_stats.py", *data, network],
+            "13 images, 256 features, 0 images kept, 1 unreadable files left",
+        ),
+        (
+            ["scripts/fid.py", str(ref), str(root / "test"), network],
+            "13 images of 16 x 16 pixels, 1 unreadable files left",
+        ),
+    ):
+        code, output = run_all({"run": argv}, tmp_path)["run"]
+        assert code == 0 and output.count(told) == 1 and counted in output, output
+    assert abs(float(re.search(r"^FD-alexnet-13 +(\S+)$", output, re.MULTILINE)[1])) < 1e-3
+    assert json.loads(str(np.load(ref)["protocol"]))["unreadable"] == 1
+    assert json.loads(str(np.load(ref)["protocol"]))["pixels_sha256"] in output
 
 
 @pytest.mark.slow
@@ -158,7 +191,9 @@ def test_bad_input_ends_in_one_sentence_and_nothing_else(root, tmp_path):
         "stats without weights": (stats(folder, "--features=inception"), "inception needs its weight file"),
         "no data": (stats("--data=folder:/no/where", network), "there is no folder /no/where"),
         "one image": (stats(folder, network, "--images=1"), "must be 0 or at least 2"),
-        "other file": (stats(folder, network, "--out=ref.npy"), "--out=ref.npy must end in .npz"),
+        "other file": (stats(folder, network, "--out=ref.npy"), "flag --out=ref.npy: the name must end in .npz"),
+        "out is a folder": (stats(folder, network, f"--out={root}/"), "must end in .npz"),
+        "out in /proc": (stats(folder, network, "--out=/proc/x.npz"), "no file can be written in /proc"),
     }
     outputs = run_all({name: argv for name, (argv, _) in cases.items()}, tmp_path)
     for name, (_, message) in cases.items():

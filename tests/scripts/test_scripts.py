@@ -46,6 +46,7 @@ def pictures(tmp_path_factory) -> pathlib.Path:
     for i in range(40):
         coarse = Image.fromarray(rng.integers(0, 256, (5, 5, 3), dtype=np.uint8))
         coarse.resize((24, 20), Image.Resampling.BICUBIC).save(folder / f"{i}.png")
+    (folder / "broken.png").write_text("no image")
     return folder
 
 
@@ -88,7 +89,8 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     assert killed.wait() == -signal.SIGKILL
     until_killed = recorded()
     assert Checkpoints(tmp_path / "killed" / "checkpoints", create=False).latest_step() < 40
-    assert "resumed from step" in run_script(resumed, tmp_path)
+    output = run_script(resumed, tmp_path)
+    assert "resumed from step" in output and output.count(f"left out: {pictures}/broken.png (its format is") == 1
     assert recorded() > until_killed > 0  # the time of both parts
     record = (run.path / "record.json").read_bytes()
     run_script(resumed, tmp_path)  # finds it finished
@@ -114,7 +116,8 @@ def test_sigkill_and_resume_equals_an_unbroken_run_bitwise(tmp_path, pictures):
     raw = load_tokenizer(tmp_path / "whole", weights="raw", step=30)
     assert raw.step == 30
 
-    run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
+    output = run_script(command("evaluate", f"--workdir={tmp_path / 'whole'}"), tmp_path)
+    assert output.count(f"left out: {pictures}/broken.png (") == output.count("1 of 41 images below") == 1
     record = json.loads((tmp_path / "whole" / "record.json").read_text())
     measured = read_metrics(record)
     distances = {MetricKey("reconstruction_fd", "alexnet", name) for name in ("train", "test")}
@@ -236,6 +239,7 @@ def test_stage2_trains_evaluates_and_samples_and_bad_input_changes_nothing(tmp_p
         "other codebook": (stage2_command(fresh, stage1, pictures, quantizer__levels="(8,6,5)"), "codebook size 64"),
         "other resolution": (stage2_command(fresh, stage1, pictures, data__resolution="32"), "data.resolution 16"),
         "other autoencoder": (stage2_command(run, other, pictures), "holds other weights"),
+        "no label": (command(*sample, "--labels=", f"--out={nothing}"), "--labels= must be whole numbers"),
         "label out of range": (command(*sample, "--labels=0,1", f"--out={nothing}"), "label 1 is out of range"),
     }
     before = {p: p.read_bytes() for d in (run, stage1, empty) for p in d.rglob("*") if p.is_file()}

@@ -75,8 +75,8 @@ def test_bad_input_ends_with_one_sentence_and_changes_nothing(tmp_path, runs):
     few = {"task.num_classes": 4, "task.num_instances": 2}
     cases = {
         "no picture": (predict, "no picture is given; name one or more"),
-        "unreadable": ([*predict, good, str(text)], f"{text} cannot be read as a picture"),
-        "no such file": ([*predict, str(tmp_path / "z.png")], "z.png cannot be read as a picture"),
+        "unreadable": ([*predict, good, str(text)], f"{text} cannot be read as an image"),
+        "no such file": ([*predict, str(tmp_path / "z.png")], "z.png cannot be read as an image"),
         "smaller than a patch": ([*predict, small], "has 3 x 9 pixels, but must have at least 4 x 4"),
         "one name": ([*predict, good, small], "two pictures have the name x"),
         "stage 1": ([*predict, f"--workdir={stage1}", good], "predictions need one of 'uvim_stage2'"),
