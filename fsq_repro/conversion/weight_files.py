@@ -17,6 +17,8 @@ import numpy as np
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
+from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_npz, read_array
+
 ZIP_START = b"PK\x03\x04"
 NUMBERED = re.compile(r"(.*)_(\d+)", re.DOTALL)
 IN_LOWER_CASE = {"Encoder": "encoder", "Decoder": "decoder"}
@@ -38,8 +40,8 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
         is_zip = f.read(len(ZIP_START)) == ZIP_START
     try:
         if is_zip:
-            with np.load(path) as f:
-                tree = dict(f)
+            with open_npz(path) as archive:
+                tree = {name: read_array(archive, path, name) for name in npz_names(archive)}
         else:
             tree = msgpack_restore(path.read_bytes())
         if not isinstance(tree, dict):
@@ -47,7 +49,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
         flat = flatten_dict(tree, sep="/")
     except Exception as e:  # damaged files raise nearly anything
         known = "a truncated or damaged .npz file" if is_zip else "no .npz file and no whole msgpack of flax either"
-        raise ValueError(f"the weight file {path} is {known} ({' '.join(f'{type(e).__name__}: {e}'.split())})") from e
+        raise ValueError(f"the weight file {path} is {known} ({type(e).__name__}: {in_one_line(e)})") from e
     return {name: x if isinstance(x, np.ndarray) else np.array(None) for name, x in flat.items()}, sha256
 
 

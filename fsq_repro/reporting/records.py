@@ -9,12 +9,15 @@ import json
 import math
 import os
 import pathlib
+import sys
 import warnings
 from typing import Any, NamedTuple
 
 from fsq_repro.metrics.table import MetricKey
 
 RECORD_NAME = "record.json"
+MAX_REASON = 400  # characters
+MAX_FLOAT = sys.float_info.max  # JSON has NaN, Infinity, and integers of any size
 GENERATORS = ("masked", "autoregressive")
 TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
 WORD = {str: "a string", list: "a list", dict: "an object", bool: "true or false", int: "an integer", float: "a number"}
@@ -134,8 +137,8 @@ def load_records(directory: str | os.PathLike) -> list[RunRecord]:
     for path in sorted(directory.rglob(RECORD_NAME)):
         try:
             records.append(parse_record(json.loads(path.read_text()), path))
-        except (ValueError, OSError) as error:  # json's and unicode's errors are ValueErrors
-            warnings.warn(f"left out {path}: {error}", stacklevel=2)
+        except (ValueError, OSError, RecursionError) as error:  # json's and unicode's errors are ValueErrors
+            warnings.warn(f"left out {path}: {' '.join(str(error).split())[:MAX_REASON]}", stacklevel=2)
     return records
 
 
@@ -154,7 +157,7 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         raise ValueError(f"field levels must be integers above 1, got {levels}.")
     if levels is not None and math.prod(levels) != size:
         raise ValueError(f"levels {levels} give {math.prod(levels)} codes, codebook_size is {size}.")
-    if histograms is not None and [len(h) for h in histograms] != levels:
+    if histograms is not None and [len(h) if _is_counts(h) else h for h in histograms] != levels:
         raise ValueError(f"field level_histograms must hold one count per level of {levels}, got {histograms}.")
     if fields["target_bits"] is None:
         fields["target_bits"] = round(math.log2(size))
@@ -171,6 +174,10 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         generator, facts = _one_of(raw, "generator", GENERATORS), _field(raw, "stage1", dict)
         stage1 = Stage1(**{f.name: _field(facts, f.name, f.type) for f in dataclasses.fields(Stage1)})
     return RunRecord(path=path, metrics=_metrics(raw), generator=generator, stage1=stage1, **fields)
+
+
+def _is_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(x, int) and 0 <= x <= MAX_FLOAT for x in values)
 
 
 def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:
@@ -198,7 +205,7 @@ def _metrics(raw: dict) -> dict[MetricKey, Measured]:
         if not isinstance(entry, dict):
             raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
         key, value, protocol = MetricKey.from_json(entry), entry.get("value"), entry.get("protocol")
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_FLOAT:
             raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
         if protocol is not None and not isinstance(protocol, dict):
             raise ValueError(f"the protocol of metric {key} must be an object, got {protocol!r}.")

@@ -15,7 +15,7 @@ from collections.abc import Callable
 import numpy as np
 
 from fsq_repro.conversion.weight_files import locate, read_arrays
-from fsq_repro.data.folder import load_image
+from fsq_repro.data.image_reader import read_image
 from fsq_repro.metrics.image_sets import NpzImages
 from fsq_repro.metrics.lossless_coder import LosslessCoder
 from fsq_repro.metrics.reference_statistics import holds_statistics, read_reference
@@ -109,7 +109,7 @@ def _npy(content: bytes) -> None:
 def _image(content: bytes) -> None:
     """An image of any kind."""
     FILE.write_bytes(content)
-    image = load_image(FILE)
+    image = read_image(FILE)
     assert image.dtype == np.uint8 and image.ndim == 3 and image.shape[2] == 3
 
 
