@@ -157,7 +157,7 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         raise ValueError(f"field levels must be integers above 1, got {levels}.")
     if levels is not None and math.prod(levels) != size:
         raise ValueError(f"levels {levels} give {math.prod(levels)} codes, codebook_size is {size}.")
-    if histograms is not None and [len(h) if _is_counts(h) else h for h in histograms] != levels:
+    if histograms is not None and (not all(map(_is_counts, histograms)) or [len(h) for h in histograms] != levels):
         raise ValueError(f"field level_histograms must hold one count per level of {levels}, got {histograms}.")
     if fields["target_bits"] is None:
         fields["target_bits"] = round(math.log2(size))
@@ -194,7 +194,8 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
     if name not in raw:
         raise ValueError(f"field {name} is missing.")
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):  # a bool is an int too
+    wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)  # a bool is an int too
+    if wrong or (kind is float and not abs(value) <= MAX_FLOAT):
         raise ValueError(f"field {name} must be {WORD[kind]}, got {value!r}.")
     return value
 
