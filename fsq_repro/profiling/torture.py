@@ -18,6 +18,7 @@ import signal
 import subprocess
 import sys
 import time
+import warnings
 from typing import Any
 
 import jax
@@ -145,26 +146,24 @@ def phase(output: str, run: pathlib.Path) -> str:
 
 
 def final_state(run: pathlib.Path) -> dict[str, Any]:
-    """All that must be the same at the end of a run, by names that a reader can look up."""
+    """{what it is, in words: value} of all that must be the same at the end of a run."""
     checkpoint = max((p for p in (run / "checkpoints").iterdir() if p.name.isdecimal()), key=lambda p: int(p.name))
-    tree = ocp.PyTreeCheckpointer().restore(checkpoint / "state")
     found: dict[str, Any] = {"last checkpoint": checkpoint.name}
+    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    steps = [f"{line['step']} checked" if _is_check(line) else str(line["step"]) for line in lines]
+    found["steps of metrics.jsonl"] = steps
+    for step, line in zip(steps, lines, strict=True):
+        found[f"line of step {step} in metrics.jsonl"] = {k: v for k, v in line.items() if k not in TIMES}
+    with warnings.catch_warnings(action="ignore"):  # of orbax: that it was not told where to put the arrays
+        tree = ocp.PyTreeCheckpointer().restore(checkpoint / "state")
     for path, x in jax.tree_util.tree_leaves_with_path(tree):
-        x = jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x
-        found[f"array {jax.tree_util.keystr(path)}"] = (x.shape, x.dtype.name, np.asarray(x).tobytes())
+        x = np.asarray(jax.random.key_data(x) if jax.dtypes.issubdtype(x.dtype, jax.dtypes.prng_key) else x)
+        found[f"array {jax.tree_util.keystr(path)}"] = (x.shape, x.dtype.name, x.tobytes())
     for file in (checkpoint / "data").glob("*.json"):
         found[f"data position {file.name}"] = file.read_text()
-    lines = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    found["steps of metrics.jsonl"] = [("validation" if _is_check(line) else "step", line["step"]) for line in lines]
-    found |= {
-        f"metrics.jsonl, {'validation of ' * _is_check(line)}step {line['step']}": {
-            name: value for name, value in line.items() if name not in TIMES
-        }
-        for line in lines
-    }
     found |= {f"picture {file.name}": file.read_bytes() for file in (run / "samples").glob("*.png")}
     record = json.loads((run / "record.json").read_text())
-    return found | {f"record.json, {name}": record.get(name) for name in ("status", "steps", "validation")}
+    return found | {f"{name} in record.json": record.get(name) for name in ("status", "steps", "validation")}
 
 
 def _is_check(line: dict[str, float]) -> bool:
@@ -174,8 +173,10 @@ def _is_check(line: dict[str, float]) -> bool:
 def difference(wanted: dict[str, Any], found: dict[str, Any]) -> str:
     """The first thing in which two final states differ, "" if there is none."""
     for name in [*wanted, *found]:
-        if name not in found or name not in wanted:
-            return f"{'no ' * (name not in found)}{name}{' too many' * (name not in wanted)}"
+        if name not in found:
+            return f"no {name}"
+        if name not in wanted:
+            return f"a surplus {name}"
         if wanted[name] != found[name]:
             shown = "" if name.startswith(("array", "picture")) else f": {found[name]}, unbroken {wanted[name]}"
             return f"another {name}{shown}"

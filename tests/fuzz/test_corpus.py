@@ -1,4 +1,4 @@
-"""Every file that fuzzing starts from is read; every one that was a finding is refused, at once and in little memory."""
+"""Every file that fuzzing starts from is read; every finding is refused, at once and in little memory."""
 
 import pathlib
 import time
