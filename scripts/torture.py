@@ -19,7 +19,7 @@ from fsq_repro.errors import UserError
 from fsq_repro.files import atomic_path
 from fsq_repro.profiling import full_disk
 from fsq_repro.profiling.torture import KINDS, PHASES, Row, Torture
-from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime import cli, output_flags, startup
 
 flags.DEFINE_integer("kills", 100, "SIGKILLs in total.", lower_bound=0)
 flags.DEFINE_integer("terms", 20, "SIGTERMs in total.", lower_bound=0)
@@ -27,7 +27,7 @@ flags.DEFINE_integer("full_disks", 5, "Disks to fill.", lower_bound=0)
 flags.DEFINE_multi_enum("kinds", list(KINDS), list(KINDS), "What to train; all by default.")
 flags.DEFINE_integer("seed", 0, "Of the moments.")
 flags.DEFINE_string("workdir", None, "Keeps runs, output and compilation cache there; it must be new or empty.")
-flags.DEFINE_string("out", None, "Markdown file for the table.")
+output_flags.define_output_file("out", "Markdown file for the table.")
 FLAGS = flags.FLAGS
 
 HEADER = ("training", "interrupted by", "times", *(f"during {phase}" for phase in PHASES), "runs", "resumes", "result")

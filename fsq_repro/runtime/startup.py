@@ -31,6 +31,8 @@ def start(batch_sizes: Iterable[int] = ()) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    # An error of a thread of orbax, such as a full disk, is logged with its traceback and then raised where we wait.
+    logging.getLogger("absl").addFilter(lambda record: "_SignalingThread" not in record.getMessage())
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
