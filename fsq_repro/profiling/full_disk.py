@@ -38,7 +38,7 @@ def small_disk(folder: pathlib.Path) -> Iterator[str]:
 
 def fill_disks(torture: Torture, kind: str, folder: pathlib.Path, count: int, seed: int) -> Row:
     """Fills the disk of `count` runs at random moments after their first checkpoint."""
-    wanted, _, train_s = torture.unbroken(kind)
+    wanted, (*_, train_s) = torture.unbroken(kind)
     row, moments = Row(kind, "full disk"), random.Random(seed)
     with small_disk(folder / "small_disk") as reason:
         row.note = reason

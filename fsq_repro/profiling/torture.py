@@ -8,6 +8,7 @@ by bit. Only times may differ.
 
 import collections
 import dataclasses
+import itertools
 import json
 import logging
 import os
@@ -28,6 +29,7 @@ import orbax.checkpoint as ocp
 log = logging.getLogger(__name__)
 
 ROOT = pathlib.Path(__file__).resolve().parents[2]
+MILESTONES = (("parameters:", "resumed from step"), ("compiled the step",))  # where compiling begins and ends
 PHASES = ("start", "compilation", "step", "save", "evaluation")
 TIMES = ("images_per_second", "data_wait")  # of a line of metrics.jsonl
 CHECKPOINT_EVERY, EVAL_EVERY, STEPS = 5, 10, 40
@@ -88,7 +90,7 @@ class Training:
     """A command that trains in a process of its own; its output is appended to a file beside the run directory."""
 
     def __init__(self, kind: str, folder: pathlib.Path, run: pathlib.Path):
-        self.run, self._log, self._seen = run, folder / f"{kind}.{run.name}.log", 0
+        self.run, self._log = run, folder / f"{kind}.{run.name}.log"
         stage1 = {"stage1": unbroken_run(KINDS[kind].stage1, folder)} if KINDS[kind].stage1 else {}
         fields = SCHEDULE | KINDS[kind].fields | stage1
         command = [sys.executable, "scripts/train.py", f"--config=configs/{KINDS[kind].config}", f"--workdir={run}"]
@@ -97,23 +99,20 @@ class Training:
         self._seen = self._log.stat().st_size if self._log.exists() else 0
         with open(self._log, "ab") as output:
             self.process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=output, stderr=output)
-        self.started = time.monotonic()
+        self._started = time.monotonic()
 
     @property
     def output(self) -> str:
         """Of this process alone."""
         return self._log.read_bytes()[self._seen :].decode(errors="replace")
 
-    def wait_for(self, text: str) -> bool:
-        """Whether the text was printed, as soon as it is or the process ends."""
-        while self.process.poll() is None:
-            if text in self.output:
-                return True
-            if time.monotonic() - self.started > STUCK_S:
+    def wait_for(self, *texts: str) -> None:
+        """Until one of the texts is printed, or the process has ended."""
+        while self.process.poll() is None and not any(text in self.output for text in texts):
+            if time.monotonic() - self._started > STUCK_S:
                 self.process.kill()
-                raise TimeoutError(f"{self._log} has no {text!r} after {STUCK_S} s")
-            time.sleep(0.02)
-        return text in self.output
+                raise TimeoutError(f"{self._log} has none of {texts} after {STUCK_S} s")
+            time.sleep(0.01)
 
     def end(self) -> int:
         """Waits for the process; its exit code, negative for a signal."""
@@ -133,8 +132,9 @@ def unbroken_run(kind: str, folder: pathlib.Path) -> pathlib.Path:
 
 def phase(output: str, run: pathlib.Path) -> str:
     """What a training was doing when it was killed, by its output and the files that it left."""
-    if "compiled the step" not in output:
-        return "compilation" if "resumed from step" in output or "parameters:" in output else "start"
+    for texts, before in zip(MILESTONES, PHASES, strict=False):
+        if not any(text in output for text in texts):
+            return before
     if list((run / "checkpoints").glob("*.orbax-checkpoint-tmp")):
         return "save"
     steps = [int(step) for step in re.findall(r"step (\d+)/", output)]
@@ -189,29 +189,32 @@ class Torture:
     def __init__(self, folder: pathlib.Path, seed: int):
         folder.mkdir(parents=True, exist_ok=True)
         self._folder, self._random = folder, random.Random(seed)
-        self._unbroken: dict[str, tuple[dict[str, Any], float, float]] = {}
+        self._unbroken: dict[str, tuple[dict[str, Any], list[float]]] = {}
         self._runs = 0
 
-    def unbroken(self, kind: str) -> tuple[dict[str, Any], float, float]:
-        """Final state of the unbroken run, and the seconds that it took until it was compiled and from then on."""
+    def unbroken(self, kind: str) -> tuple[dict[str, Any], list[float]]:
+        """Final state of the unbroken run, and the seconds that it took to start, to compile, and from then on."""
         if kind in self._unbroken:
             return self._unbroken[kind]
         if KINDS[kind].stage1:
             self.unbroken(KINDS[kind].stage1)
         for name in ("cold", "unbroken"):  # the first one compiles, and makes the data
             training = Training(kind, self._folder, self._folder / kind / name)
-            training.wait_for("compiled the step")
-            compiled = time.monotonic()
+            times = [time.monotonic()]
+            for texts in MILESTONES:
+                training.wait_for(*texts)
+                times.append(time.monotonic())
             if training.end():
                 raise RuntimeError(f"{kind} could not be trained: {training.last_line()}")
-        seconds = compiled - training.started, time.monotonic() - compiled
-        log.info("%s: %.1f s to start, %.1f s to train", kind, *seconds)
-        self._unbroken[kind] = final_state(training.run), *seconds
+            times.append(time.monotonic())
+        seconds = [after - before for before, after in itertools.pairwise(times)]
+        log.info("%s: %.1f s to start, %.1f s to compile, %.1f s to train", kind, *seconds)
+        self._unbroken[kind] = final_state(training.run), seconds
         return self._unbroken[kind]
 
     def interrupt(self, kind: str, number: signal.Signals, count: int) -> Row:
         """Interrupts runs of a kind so often with a signal."""
-        wanted, start_s, train_s = self.unbroken(kind)
+        wanted, seconds = self.unbroken(kind)
         row = Row(kind, number.name)
         while row.during.total() < count and not row.problem:
             self._runs += 1
@@ -219,7 +222,7 @@ class Torture:
             row.runs += 1
             while row.during.total() < count:
                 training = Training(kind, self._folder, run)
-                self._wait(training, start_s, train_s)
+                self._wait(training, *seconds)
                 training.process.send_signal(number)
                 code = training.end()
                 row.resumes += "resumed from step" in training.output
@@ -240,12 +243,12 @@ class Torture:
             log.info("%s, %s: %s %s", run, number.name, dict(row.during), row.problem or "equal")
         return row
 
-    def _wait(self, training: Training, start_s: float, train_s: float) -> None:
-        """Until a random moment: of starting and compiling once in four, else of the next half of training."""
-        if self._random.random() < 0.25:
-            time.sleep(self._random.uniform(0, start_s))
-        else:
-            training.wait_for("compiled the step")
-            until = time.monotonic() + self._random.uniform(0, train_s / 2)
-            while training.process.poll() is None and time.monotonic() < until:
-                time.sleep(0.005)
+    def _wait(self, training: Training, start_s: float, compile_s: float, train_s: float) -> None:
+        """Until a random moment: of starting or compiling once in eight each, else of the next half of training."""
+        moments = (((), start_s), (MILESTONES[:1], compile_s), (MILESTONES[1:], train_s / 2))
+        ((passed, longest),) = self._random.choices(moments, weights=(1, 1, 6))
+        for texts in passed:
+            training.wait_for(*texts)
+        until = time.monotonic() + self._random.uniform(0, longest)
+        while training.process.poll() is None and time.monotonic() < until:
+            time.sleep(0.005)
