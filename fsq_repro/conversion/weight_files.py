@@ -83,7 +83,9 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
         fitting = [place for place in places if place.fits]
         if len(fitting) > 1:
             prefixes = ", ".join(repr(place.prefix) for place in fitting)
-            raise ValueError(f"the model's arrays are there more than once, behind {prefixes}; keep one of them")
+            raise ValueError(
+                f"the model's arrays are there more than once, behind {in_one_line(prefixes)}; keep one of them"
+            )
         if fitting:
             return fitting[0]
         near += places
@@ -97,7 +99,7 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
         ("of another shape or type", place.unlike),
     )
     found = "; ".join(f"{len(items)} {words} ({_first(items)})" for words, items in problems if items)
-    raise ValueError(f"behind the prefix {place.prefix!r}, {found}")
+    raise ValueError(f"behind the prefix {in_one_line(repr(place.prefix))}, {found}")
 
 
 def linen_names(names: Collection[str]) -> dict[str, str]:
@@ -146,4 +148,4 @@ def _place(prefix: str, names: Mapping[str, str], arrays: Mapping[str, Any], wan
 
 def _first(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(in_one_line(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -23,7 +23,7 @@ from fsq_repro.data.images import to_uint8
 from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.sources import Source
 from fsq_repro.files import printable
-from fsq_repro.metrics.npz_files import npz_names, open_array, open_npz
+from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_array, open_npz
 
 
 class ImageSet(abc.ABC):
@@ -132,7 +132,7 @@ def _images_array(path: str | os.PathLike) -> Iterator[tuple[tuple[int, ...], bo
     with open_npz(path) as archive:
         names = npz_names(archive)
         if "arr_0" not in names:
-            found = ", ".join(names) or "no array"
+            found = in_one_line(", ".join(names) or "no array")
             raise ValueError(
                 f"{printable(path)} must hold images (arr_0) or statistics (mu and sigma), it holds {found}."
             )

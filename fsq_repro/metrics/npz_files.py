@@ -77,6 +77,7 @@ def read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> 
         )
 
 
-def in_one_line(error: Exception) -> str:
-    """What an error says, as a part of a sentence."""
-    return " ".join(str(error).split())[:MAX_DETAIL].rstrip(".") or type(error).__name__
+def in_one_line(text: object) -> str:
+    """What a file or an error says, as a part of a sentence: in one line, printable, and short."""
+    plain = "".join(c if c.isprintable() else " " for c in str(text))
+    return " ".join(plain.split())[:MAX_DETAIL].rstrip(".") or type(text).__name__

@@ -20,7 +20,7 @@ import numpy as np
 from fsq_repro.files import atomic_path
 from fsq_repro.metrics.frechet import Moments, Statistics
 from fsq_repro.metrics.image_sets import ImageSet
-from fsq_repro.metrics.npz_files import npz_names, open_npz, read_array
+from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_npz, read_array
 
 MAX_BYTES = 2**30  # of an array; Inception's covariance has 2**25
 
@@ -54,7 +54,7 @@ def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
         if "count" in names:
             number = _read_array(archive, path, "count")
             if number.shape != () or number.dtype.kind not in "iu" or number < 2:
-                raise ValueError(f"count of {path} must be a whole number of at least 2, got {number}.")
+                raise ValueError(f"count of {path} must be a whole number of at least 2, got {in_one_line(number)}.")
             count = int(number)
         pool = _read_statistics(archive, path, "mu", "sigma", count)
         # The ADM suite reads both or fails; one without the other is a damaged file.
@@ -106,7 +106,7 @@ def write_reference(
 
 def _read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> np.ndarray:
     if name not in npz_names(archive):
-        raise ValueError(f"{path} lacks the array {name}; it holds {', '.join(npz_names(archive))}.")
+        raise ValueError(f"{path} lacks the array {name}; it holds {in_one_line(', '.join(npz_names(archive)))}.")
     if (size := archive.getinfo(f"{name}.npy").file_size) > MAX_BYTES:
         raise ValueError(f"the array {name} of {path} must have at most {MAX_BYTES:,} bytes, it has {size:,}.")
     return read_array(archive, path, name)

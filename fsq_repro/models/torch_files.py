@@ -63,7 +63,8 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str
 
 
 def _in_one_line(error: Exception) -> str:
-    return " ".join(str(error).split())[:MAX_DETAIL]
+    plain = "".join(c if c.isprintable() else " " for c in str(error))
+    return " ".join(plain.split())[:MAX_DETAIL]
 
 
 class _Storage(NamedTuple):
