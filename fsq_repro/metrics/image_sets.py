@@ -136,8 +136,8 @@ def _images_array(path: str | os.PathLike) -> Iterator[tuple[tuple[int, ...], bo
             raise ValueError(
                 f"{printable(path)} must hold images (arr_0) or statistics (mu and sigma), it holds {found}."
             )
-        with open_array(archive, path, "arr_0") as found:
-            yield found
+        with open_array(archive, path, "arr_0") as array:
+            yield array
 
 
 def _check_count(name: str | os.PathLike, count: int) -> None:
