@@ -138,7 +138,8 @@ def load_records(directory: str | os.PathLike) -> list[RunRecord]:
         try:
             records.append(parse_record(json.loads(path.read_text()), path))
         except (ValueError, OSError, RecursionError) as error:  # json's and unicode's errors are ValueErrors
-            warnings.warn(f"left out {path}: {' '.join(str(error).split())[:MAX_REASON]}", stacklevel=2)
+            reason = "".join(c if c.isprintable() else " " for c in str(error))[:MAX_REASON]
+            warnings.warn(f"left out {path}: {reason}", stacklevel=2)
     return records
 
 

@@ -53,7 +53,7 @@ def run(name: str, content: bytes) -> str | None:
         TARGETS[name](content)
     except ValueError as e:
         sentence = str(e).replace(str(FILE), "x")
-        if "\n" in sentence or len(sentence) > LONGEST or len(sentence) < 10:
+        if not sentence.isprintable() or not 10 <= len(sentence) <= LONGEST:
             raise Finding(f"{len(sentence)} characters, one sentence was wanted: {sentence[:2000]!r}") from e
         return sentence
     finally:
