@@ -17,7 +17,8 @@ import numpy as np
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
-from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_npz, read_array
+from fsq_repro.files import in_one_line
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
 
 ZIP_START = b"PK\x03\x04"
 NUMBERED = re.compile(r"(.*)_(\d+)", re.DOTALL)

@@ -22,8 +22,8 @@ from fsq_repro.data.image_reader import MAX_PIXELS, on_white, read_image
 from fsq_repro.data.images import to_uint8
 from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.sources import Source
-from fsq_repro.files import printable
-from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_array, open_npz
+from fsq_repro.files import in_one_line, printable
+from fsq_repro.models.npz_files import npz_names, open_array, open_npz
 
 
 class ImageSet(abc.ABC):

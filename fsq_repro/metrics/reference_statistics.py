@@ -17,10 +17,10 @@ from typing import Any
 
 import numpy as np
 
-from fsq_repro.files import atomic_path
+from fsq_repro.files import atomic_path, in_one_line
 from fsq_repro.metrics.frechet import Moments, Statistics
 from fsq_repro.metrics.image_sets import ImageSet
-from fsq_repro.metrics.npz_files import in_one_line, npz_names, open_npz, read_array
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
 
 MAX_BYTES = 2**30  # of an array; Inception's covariance has 2**25
 

@@ -18,13 +18,13 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from fsq_repro.files import in_one_line
 from fsq_repro.models import tensor_pickle
 from fsq_repro.models.tensor_pickle import Refused, checked_pairs
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch's magic number, the first of five pickles
 LEGACY_PROTOCOL = 1001
-MAX_DETAIL = 400  # characters of what a damaged file makes us say
 # torch's storage classes -> NumPy's names of their numbers.
 STORAGE_DTYPES = {
     "DoubleStorage": "float64",
@@ -55,16 +55,11 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str
     try:
         arrays = _read(content)
     except Refused as e:
-        raise ValueError(f"The weight file {path} {_in_one_line(e)}.") from None
+        raise ValueError(f"The weight file {path} {in_one_line(e)}.") from None
     except Exception as e:  # a damaged pickle or archive can raise nearly anything
-        detail = f"{type(e).__name__}: {_in_one_line(e)}"
+        detail = f"{type(e).__name__}: {in_one_line(e)}"
         raise ValueError(f"The weight file {path} is truncated or damaged ({detail}).") from e
     return arrays, hashlib.sha256(content).hexdigest()
-
-
-def _in_one_line(error: Exception) -> str:
-    plain = "".join(c if c.isprintable() else " " for c in str(error))
-    return " ".join(plain.split())[:MAX_DETAIL]
 
 
 class _Storage(NamedTuple):

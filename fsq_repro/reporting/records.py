@@ -13,10 +13,10 @@ import sys
 import warnings
 from typing import Any, NamedTuple
 
+from fsq_repro.files import in_one_line
 from fsq_repro.metrics.table import MetricKey
 
 RECORD_NAME = "record.json"
-MAX_REASON = 400  # characters
 MAX_FLOAT = sys.float_info.max  # JSON has NaN, Infinity, and integers of any size
 GENERATORS = ("masked", "autoregressive")
 TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
@@ -138,8 +138,7 @@ def load_records(directory: str | os.PathLike) -> list[RunRecord]:
         try:
             records.append(parse_record(json.loads(path.read_text()), path))
         except (ValueError, OSError, RecursionError) as error:  # json's and unicode's errors are ValueErrors
-            reason = "".join(c if c.isprintable() else " " for c in str(error))[:MAX_REASON]
-            warnings.warn(f"left out {path}: {reason}", stacklevel=2)
+            warnings.warn(f"left out {path}: {in_one_line(error)}", stacklevel=2)
     return records
 
 

@@ -13,11 +13,10 @@ from typing import IO
 
 import numpy as np
 
-from fsq_repro.files import printable
+from fsq_repro.files import in_one_line, printable
 
 MAX_GROWTH = 20  # a file may decompress to so many times its size,
 MAX_SMALL = 2**30  # or to so many bytes
-MAX_DETAIL = 400  # characters of what a damaged file makes us say
 
 
 @contextlib.contextmanager
@@ -75,9 +74,3 @@ def read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> 
         return np.ndarray(
             shape, dtype, stream.read(math.prod(shape) * dtype.itemsize), order="F" if fortran_order else "C"
         )
-
-
-def in_one_line(text: object) -> str:
-    """What a file or an error says, as a part of a sentence: in one line, printable, and short."""
-    plain = "".join(c if c.isprintable() else " " for c in str(text))
-    return " ".join(plain.split())[:MAX_DETAIL].rstrip(".") or type(text).__name__
