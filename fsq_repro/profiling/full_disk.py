@@ -44,15 +44,15 @@ def fill_disks(torture: Torture, kind: str, folder: pathlib.Path, count: int, se
         row.note = reason
         while not (row.note or row.problem) and row.during.total() < count:
             row.runs += 1
-            row.problem = _fill_one(row, kind, folder, moments.uniform(0, train_s / 2))
-            if not row.problem:
-                row.problem = difference(wanted, final_state(folder / "small_disk" / f"run{row.runs}"))
+            run = folder / "small_disk" / f"disk{row.runs}"
+            row.problem = _fill_one(row, kind, folder, run, moments.uniform(0, train_s / 2))
+            row.problem = row.problem or difference(wanted, final_state(run))
     return row
 
 
-def _fill_one(row: Row, kind: str, folder: pathlib.Path, delay: float) -> str:
+def _fill_one(row: Row, kind: str, folder: pathlib.Path, run: pathlib.Path, delay: float) -> str:
     """What went wrong, "" if nothing did."""
-    run, ballast = folder / "small_disk" / f"run{row.runs}", folder / "small_disk" / "ballast"
+    ballast = run.parent / "ballast"
     training = Training(kind, folder, run)
     while training.process.poll() is None and not _checkpoints(run):
         time.sleep(0.01)
