@@ -161,7 +161,7 @@ def final_state(run: pathlib.Path) -> dict[str, Any]:
         found[f"array {jax.tree_util.keystr(path)}"] = (x.shape, x.dtype.name, x.tobytes())
     for file in (checkpoint / "data").glob("*.json"):
         found[f"data position {file.name}"] = file.read_text()
-    found |= {f"picture {file.name}": file.read_bytes() for file in (run / "samples").glob("*.png")}
+    found |= {f"picture {file.name}": file.read_bytes() for file in (run / "samples").glob("[!.]*.png")}
     record = json.loads((run / "record.json").read_text())
     return found | {f"{name} in record.json": record.get(name) for name in ("status", "steps", "validation")}
 

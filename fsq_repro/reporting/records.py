@@ -206,6 +206,10 @@ def _metrics(raw: dict) -> dict[MetricKey, Measured]:
         if not isinstance(entry, dict):
             raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
         key, value, protocol = MetricKey.from_json(entry), entry.get("value"), entry.get("protocol")
+        try:
+            hash(key), str(key)
+        except TypeError:
+            raise ValueError(f"the fields of a metric must be words, got {entry!r}.") from None
         if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_FLOAT:
             raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
         if protocol is not None and not isinstance(protocol, dict):

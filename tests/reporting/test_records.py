@@ -46,6 +46,8 @@ def test_a_value_without_protocol_is_not_measured(tmp_path):
         ({"metrics": [{"metric": "psnr", "value": float("nan")}]}, "value of metric psnr must be a finite number"),
         ({"metrics": [{"metric": "psnr", "value": True}]}, "value of metric psnr must be a finite number"),
         ({"metrics": [{"metric": "psnr", "value": 3.0, "protocol": "x"}]}, "protocol of metric psnr must be an object"),
+        ({"metrics": [{"metric": "psnr", "value": 3.0, "network": {}}]}, "fields of a metric must be words"),
+        ({"metrics": [{"metric": "psnr", "value": 3.0, "network": 3}]}, "fields of a metric must be words"),
         ({"metrics": 2 * [{"metric": "psnr", "value": 3.0}]}, "metric psnr stands twice"),
         ({"level_histograms": [[1, 2]]}, "level_histograms must hold"),
         ({"level_histograms": [8, 5, 5, 5]}, "level_histograms must hold"),
