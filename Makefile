@@ -14,7 +14,7 @@ SEEDS ?= 1
 DATA ?= cifar10
 
 .PHONY: setup reproduce reproduce-maskgit reproduce-cifar10 reproduce-search reproduce-levels reproduce-guidance reproduce-uvim test test-fast test-slow smoke lint \
-	benchmark benchmark-maskgit benchmark-uvim gpu-check tfds clean
+	benchmark benchmark-maskgit benchmark-uvim gpu-check torture tfds clean
 
 setup: $(VENV)/ready
 
@@ -76,6 +76,10 @@ benchmark-maskgit: $(VENV)/ready
 benchmark-uvim: $(VENV)/ready
 	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=1,scale=cpu
 	$(BIN)/python scripts/benchmark.py --config=configs/uvim_depth.py:stage=2,scale=cpu --config.stage1=$(RUNS)/uvim/depth_fsq_stage1/seed0
+
+# Hours: kills trainings at random moments, fills their disk, and compares with unbroken ones.
+torture: $(VENV)/ready
+	$(BIN)/python scripts/torture.py --out=$(RESULTS)/torture.md
 
 gpu-check:
 	PYTHONPATH=. $(PYTHON) scripts/gpu_check.py --out=$(RESULTS)/gpu_check.md

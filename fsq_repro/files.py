@@ -8,10 +8,18 @@ import shutil
 import tempfile
 from collections.abc import Iterator
 
+MAX_QUOTED = 400  # characters
+
 
 def printable(path: str | os.PathLike) -> str:
     r"""A path as text that any terminal and file takes: bytes of a name that are no UTF-8 are shown as \xNN."""
     return os.fspath(path).encode(errors="surrogateescape").decode(errors="backslashreplace")
+
+
+def in_one_line(text: object) -> str:
+    """What a file or an error says, as a part of a sentence: in one line, printable, and short."""
+    plain = "".join(c if c.isprintable() else " " for c in str(text))
+    return " ".join(plain.split())[:MAX_QUOTED].rstrip(".") or type(text).__name__
 
 
 @contextlib.contextmanager

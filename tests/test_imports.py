@@ -15,7 +15,7 @@ ALLOWED = {
     "progress": set(),
     "quantizers": set(),
     "sampling": set(),
-    "models": {"quantizers"},
+    "models": {"files", "quantizers"},
     "losses": {"models"},
     "data": {"files", "progress"},
     "metrics": {"files", "errors", "progress", "data", "models"},

@@ -17,6 +17,9 @@ import numpy as np
 from flax.serialization import msgpack_restore
 from flax.traverse_util import flatten_dict
 
+from fsq_repro.files import in_one_line
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
+
 ZIP_START = b"PK\x03\x04"
 NUMBERED = re.compile(r"(.*)_(\d+)", re.DOTALL)
 IN_LOWER_CASE = {"Encoder": "encoder", "Decoder": "decoder"}
@@ -38,8 +41,8 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
         is_zip = f.read(len(ZIP_START)) == ZIP_START
     try:
         if is_zip:
-            with np.load(path) as f:
-                tree = dict(f)
+            with open_npz(path) as archive:
+                tree = {name: read_array(archive, path, name) for name in npz_names(archive)}
         else:
             tree = msgpack_restore(path.read_bytes())
         if not isinstance(tree, dict):
@@ -47,7 +50,7 @@ def read_arrays(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str]:
         flat = flatten_dict(tree, sep="/")
     except Exception as e:  # damaged files raise nearly anything
         known = "a truncated or damaged .npz file" if is_zip else "no .npz file and no whole msgpack of flax either"
-        raise ValueError(f"the weight file {path} is {known} ({' '.join(f'{type(e).__name__}: {e}'.split())})") from e
+        raise ValueError(f"the weight file {path} is {known} ({type(e).__name__}: {in_one_line(e)})") from e
     return {name: x if isinstance(x, np.ndarray) else np.array(None) for name, x in flat.items()}, sha256
 
 
@@ -81,7 +84,9 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
         fitting = [place for place in places if place.fits]
         if len(fitting) > 1:
             prefixes = ", ".join(repr(place.prefix) for place in fitting)
-            raise ValueError(f"the model's arrays are there more than once, behind {prefixes}; keep one of them")
+            raise ValueError(
+                f"the model's arrays are there more than once, behind {in_one_line(prefixes)}; keep one of them"
+            )
         if fitting:
             return fitting[0]
         near += places
@@ -95,7 +100,7 @@ def locate(arrays: Mapping[str, Any], wanted: Mapping[str, Any]) -> Place:
         ("of another shape or type", place.unlike),
     )
     found = "; ".join(f"{len(items)} {words} ({_first(items)})" for words, items in problems if items)
-    raise ValueError(f"behind the prefix {place.prefix!r}, {found}")
+    raise ValueError(f"behind the prefix {in_one_line(repr(place.prefix))}, {found}")
 
 
 def linen_names(names: Collection[str]) -> dict[str, str]:
@@ -144,4 +149,4 @@ def _place(prefix: str, names: Mapping[str, str], arrays: Mapping[str, Any], wan
 
 def _first(names: Iterable[str]) -> str:
     names = list(names)
-    return ", ".join(names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")
+    return ", ".join(in_one_line(name) for name in names[:SHOWN]) + (", ..." if len(names) > SHOWN else "")

@@ -11,8 +11,6 @@ import contextlib
 import math
 import os
 import pathlib
-import zipfile
-import zlib
 from collections import Counter
 from collections.abc import Iterator
 from typing import IO
@@ -24,7 +22,8 @@ from fsq_repro.data.image_reader import MAX_PIXELS, on_white, read_image
 from fsq_repro.data.images import to_uint8
 from fsq_repro.data.pipeline import eval_batches
 from fsq_repro.data.sources import Source
-from fsq_repro.files import printable
+from fsq_repro.files import in_one_line, printable
+from fsq_repro.models.npz_files import npz_names, open_array, open_npz
 
 
 class ImageSet(abc.ABC):
@@ -128,39 +127,17 @@ class SourceImages(ImageSet):
 
 
 @contextlib.contextmanager
-def open_npz(path: str | os.PathLike) -> Iterator[zipfile.ZipFile]:
-    """The archive that an .npz file is; what is wrong with the file, now or while it is read, becomes ValueError."""
-    try:
-        with zipfile.ZipFile(path) as archive:
-            yield archive
-    except (FileNotFoundError, IsADirectoryError) as e:
-        raise ValueError(f"there is no file {printable(path)}.") from e
-    except (zipfile.BadZipFile, zlib.error, EOFError, OSError) as e:
-        raise ValueError(f"{printable(path)} cannot be read as an .npz file: {e}.") from e
-
-
-def npz_names(archive: zipfile.ZipFile) -> list[str]:
-    """Names of the arrays in an .npz file."""
-    return [name.removesuffix(".npy") for name in archive.namelist() if name.endswith(".npy")]
-
-
-@contextlib.contextmanager
 def _images_array(path: str | os.PathLike) -> Iterator[tuple[tuple[int, ...], bool, np.dtype, IO[bytes]]]:
     """Shape, whether in Fortran order, dtype, and the stream of the values of `arr_0`."""
     with open_npz(path) as archive:
         names = npz_names(archive)
         if "arr_0" not in names:
-            found = ", ".join(names) or "no array"
+            found = in_one_line(", ".join(names) or "no array")
             raise ValueError(
                 f"{printable(path)} must hold images (arr_0) or statistics (mu and sigma), it holds {found}."
             )
-        with archive.open("arr_0.npy") as stream:
-            try:
-                major, minor = np.lib.format.read_magic(stream)
-                header = getattr(np.lib.format, f"read_array_header_{major}_{minor}")(stream)
-            except (ValueError, AttributeError) as e:
-                raise ValueError(f"{printable(path)} has no readable array arr_0: {e}.") from e
-            yield *header, stream
+        with open_array(archive, path, "arr_0") as array:
+            yield array
 
 
 def _check_count(name: str | os.PathLike, count: int) -> None:

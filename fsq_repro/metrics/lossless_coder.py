@@ -55,6 +55,9 @@ class LosslessCoder:
 
         Raises ValueError where the tokens fail the stream's checksum (damaged stream, other labels, another model).
         """
+        words = np.asarray(words)
+        if words.ndim != 1 or words.size == 0 or words.dtype != np.uint32:
+            raise ValueError(f"a stream must be uint32 words, at least one, got {words.dtype} {words.shape}.")
         decoder = constriction.stream.queue.RangeDecoder(words[:-1])
 
         def decode_symbols(rows: slice, positions: np.ndarray, probabilities_TxK: np.ndarray) -> np.ndarray:

@@ -11,16 +11,16 @@ Published files are taken as they are. They do not say of how many images they a
 import dataclasses
 import hashlib
 import json
-import math
 import os
 import zipfile
 from typing import Any
 
 import numpy as np
 
-from fsq_repro.files import atomic_path
+from fsq_repro.files import atomic_path, in_one_line
 from fsq_repro.metrics.frechet import Moments, Statistics
-from fsq_repro.metrics.image_sets import ImageSet, npz_names, open_npz
+from fsq_repro.metrics.image_sets import ImageSet
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
 
 MAX_BYTES = 2**30  # of an array; Inception's covariance has 2**25
 
@@ -54,7 +54,7 @@ def read_reference(path: str | os.PathLike) -> ReferenceStatistics:
         if "count" in names:
             number = _read_array(archive, path, "count")
             if number.shape != () or number.dtype.kind not in "iu" or number < 2:
-                raise ValueError(f"count of {path} must be a whole number of at least 2, got {number}.")
+                raise ValueError(f"count of {path} must be a whole number of at least 2, got {in_one_line(number)}.")
             count = int(number)
         pool = _read_statistics(archive, path, "mu", "sigma", count)
         # The ADM suite reads both or fails; one without the other is a damaged file.
@@ -106,20 +106,10 @@ def write_reference(
 
 def _read_array(archive: zipfile.ZipFile, path: str | os.PathLike, name: str) -> np.ndarray:
     if name not in npz_names(archive):
-        raise ValueError(f"{path} lacks the array {name}; it holds {', '.join(npz_names(archive))}.")
+        raise ValueError(f"{path} lacks the array {name}; it holds {in_one_line(', '.join(npz_names(archive)))}.")
     if (size := archive.getinfo(f"{name}.npy").file_size) > MAX_BYTES:
         raise ValueError(f"the array {name} of {path} must have at most {MAX_BYTES:,} bytes, it has {size:,}.")
-    try:
-        with archive.open(f"{name}.npy") as stream:
-            version = np.lib.format.read_magic(stream)
-            header = getattr(np.lib.format, f"read_array_header_{version[0]}_{version[1]}")
-            shape, _, dtype = header(stream)
-            if math.prod(shape) * dtype.itemsize > size:
-                raise ValueError("it ends before its last value")
-            stream.seek(0)
-            return np.lib.format.read_array(stream, allow_pickle=False)
-    except (ValueError, AttributeError) as e:
-        raise ValueError(f"{path} has no readable array {name}: {e}.") from e
+    return read_array(archive, path, name)
 
 
 def _read_statistics(

@@ -16,6 +16,8 @@ import numpy as np
 import scipy.ndimage
 from flax.traverse_util import flatten_dict, unflatten_dict
 
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
+
 POSITIONS = "Transformer/posembed_input/pos_embedding"
 # The files number a block's modules in one sequence, Linen numbers each kind on its own.
 FILE_MODULES = {
@@ -72,26 +74,27 @@ def load_augreg_vit(path: str | os.PathLike, params: Any) -> dict[str, Any]:
     path = pathlib.Path(path)
     if not path.is_file():
         raise ValueError(f"There is no AugReg file {path}; it must be the path of a ViT's .npz.")
-    if not zipfile.is_zipfile(path):
-        raise ValueError(f"{path} is not an .npz file, but must be an AugReg ViT's.")
     encoder = {name: params[name] for name in ("EmbedPatches", "encoder", "pos_embedding_encoder")}
-    with np.load(path) as arrays:
-        found = {match[1] for name in arrays.files if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))}
+    with open_npz(path) as archive:
+        names = npz_names(archive)
+        found = {match[1] for name in names if (match := re.match(r"Transformer/encoderblock_(\d+)/", name))}
         depth = sum(name.startswith("encoderblock_") for name in params["encoder"])
         if len(found) != depth:
             raise ValueError(
                 f"{path} holds a ViT of {len(found)} encoder blocks, but the model's num_layers is {depth}."
             )
         wanted = flatten_dict(encoder, sep="/").items()
-        return unflatten_dict({name: _read(path, arrays, file_name(name), x.shape) for name, x in wanted}, sep="/")
+        return unflatten_dict({name: _read(path, archive, file_name(name), x.shape) for name, x in wanted}, sep="/")
 
 
-def _read(path: pathlib.Path, arrays: Any, name: str, shape: tuple[int, ...]) -> np.ndarray:
+def _read(path: pathlib.Path, archive: zipfile.ZipFile, name: str, shape: tuple[int, ...]) -> np.ndarray:
     """The array as float32 of this shape, to which position embeddings are resampled."""
-    if name not in arrays:
+    if name not in npz_names(archive):
         raise ValueError(f"{path} has no array {name}, which must be there for the model's {shape}.")
-    x, positions = arrays[name], name == POSITIONS
+    x, positions = read_array(archive, path, name), name == POSITIONS
     if x.ndim != len(shape) or (x.shape[-1] != shape[-1] if positions else x.shape != shape):
         wanted = f"(1, positions, {shape[-1]})" if positions else shape
         raise ValueError(f"{path} has {name} of the shape {x.shape}, but the model needs {wanted}.")
+    if x.dtype.kind != "f":
+        raise ValueError(f"{path} has {name} as {x.dtype}, but the model needs floats.")
     return resample_positions(x, shape[1]) if positions else x.astype(np.float32)

@@ -10,7 +10,6 @@ statistics and is folded into the convolutions. One line makes the weight file, 
 
 import hashlib
 import pathlib
-import zipfile
 from typing import Any
 
 import jax
@@ -21,6 +20,7 @@ from jax import Array
 
 from fsq_repro.models.conv_stacks import convolve
 from fsq_repro.models.feature_networks import normalize_imagenet, resize_antialiased
+from fsq_repro.models.npz_files import npz_names, open_npz, read_array
 
 BLOCKS = (3, 4, 6, 3)  # bottlenecks in each of the four stages
 IMAGE_SIDE = 224
@@ -76,19 +76,19 @@ def load_resnet50(path: str) -> tuple[dict[str, dict[str, Array]], str]:
     file = pathlib.Path(path)
     if not file.is_file():
         raise FileNotFoundError(f"There is no ResNet-50 weight file at {path!r}; see fsq_repro/models/resnet50.py.")
-    if not zipfile.is_zipfile(file):
-        raise ValueError(f"The ResNet-50 weight file {path!r} is not an .npz file.")
     shapes = expected_shapes()
-    with np.load(file, allow_pickle=False) as arrays:
-        if missing := sorted(shapes.keys() - set(arrays.files)):
+    with open_npz(file) as archive:
+        if missing := sorted(shapes.keys() - set(npz_names(archive))):
             raise ValueError(
                 f"The ResNet-50 weight file {path!r} lacks {len(missing)} of {len(shapes)} arrays: "
                 f"{', '.join(missing[:4])}{' ...' if len(missing) > 4 else ''}."
             )
-        state = {name: arrays[name] for name in shapes}
+        state = {name: read_array(archive, file, name) for name in shapes}
     for name, shape in shapes.items():
         if state[name].shape != shape:
             raise ValueError(f"{name} in {path!r} has shape {state[name].shape}, but ResNet-50 needs {shape}.")
+        if state[name].dtype.kind != "f":
+            raise ValueError(f"{name} in {path!r} is {state[name].dtype}, but ResNet-50 needs floats.")
     return fold_batch_norm(state), hashlib.sha256(file.read_bytes()).hexdigest()
 
 

@@ -2,20 +2,25 @@
 
 Both of torch's formats are read (`torch/serialization.py`): the zip archive (since 1.6) and the older sequence of
 pickles with the numbers behind them, in which pytorch-fid's Inception weights are published. A pickle can run any code,
-so the reader knows a handful of names, all of them harmless, and refuses every other one.
+so `tensor_pickle` reads it, with a handful of names that are all harmless. Nothing becomes larger than the file: there
+is no compression in it, and no tensor has more elements than the file has bytes.
 """
 
 import hashlib
 import io
+import math
 import os
 import pathlib
 import pickle
 import struct
 import zipfile
-from collections import OrderedDict
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from fsq_repro.files import in_one_line
+from fsq_repro.models import tensor_pickle
+from fsq_repro.models.tensor_pickle import Refused, checked_pairs
 
 ZIP_START = b"PK\x03\x04"
 LEGACY_START = pickle.dumps(0x1950A86A20F9469CFC6C, protocol=2)  # torch's magic number, the first of five pickles
@@ -49,15 +54,12 @@ def read_state_dict(path: str | os.PathLike) -> tuple[dict[str, np.ndarray], str
     content = pathlib.Path(path).read_bytes()
     try:
         arrays = _read(content)
-    except _Refused as e:
-        raise ValueError(f"The weight file {path} {e}.") from None
+    except Refused as e:
+        raise ValueError(f"The weight file {path} {in_one_line(e)}.") from None
     except Exception as e:  # a damaged pickle or archive can raise nearly anything
-        raise ValueError(f"The weight file {path} is truncated or damaged ({type(e).__name__}: {e}).") from e
+        detail = f"{type(e).__name__}: {in_one_line(e)}"
+        raise ValueError(f"The weight file {path} is truncated or damaged ({detail}).") from e
     return arrays, hashlib.sha256(content).hexdigest()
-
-
-class _Refused(Exception):
-    """What is wrong with the file, as the end of a sentence that begins with its name."""
 
 
 class _Storage(NamedTuple):
@@ -77,37 +79,29 @@ class _Tensor(NamedTuple):
     strides: Any
 
 
-class _StateUnpickler(pickle.Unpickler):
-    """Builds dicts of `_Tensor`s; anything else that a pickle may name is refused. Keeps the storages by their keys."""
+FUNCTIONS = {
+    ("collections", "OrderedDict"): lambda pairs=(): dict(checked_pairs(pairs)),  # Python 2 gives it pairs
+    # What follows the data: requires_grad, backward_hooks and, since torch 2.1, metadata.
+    ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: _Tensor(
+        storage, offset, size, stride
+    ),
+    ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
+    **{("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()},
+}
 
-    allowed = {
-        ("collections", "OrderedDict"): OrderedDict,
-        # What follows the data: requires_grad, backward_hooks and, since torch 2.1, metadata.
-        ("torch._utils", "_rebuild_tensor_v2"): lambda storage, offset, size, stride, *_: _Tensor(
-            storage, offset, size, stride
-        ),
-        ("torch._utils", "_rebuild_parameter"): lambda data, *_: data,
-        **{("torch", name): dtype for name, dtype in STORAGE_DTYPES.items()},
-    }
 
-    def __init__(self, file: io.BytesIO):
-        super().__init__(file, encoding="utf-8")  # as torch: files written by Python 2 hold byte strings
-        self.storages: dict[str, _Storage] = {}
+class _Storages(dict[str, _Storage]):
+    """Those that a pickle names, by their keys."""
 
-    def find_class(self, module: str, name: str) -> Any:
-        if (module, name) not in self.allowed:
-            raise _Refused(f"asks for {module}.{name}, but only tensors in a dict may be in it")
-        return self.allowed[module, name]
-
-    def persistent_load(self, pid: Any) -> _Storage:
+    def add(self, pid: Any) -> _Storage:
         match pid:
             # The archive's five fields, or the older format's six, whose last once told views of storages.
             case ("storage", str(dtype), str(key), _, int(count), *rest) if rest in ([], [None]):
                 storage = _Storage(dtype, key, count)
             case _:
-                raise _Refused("names a storage in a way that torch.save does not")
-        if dtype not in STORAGE_DTYPES.values() or count < 0 or self.storages.setdefault(key, storage) != storage:
-            raise _Refused(f"names storage {key} as {count} numbers of type {dtype}, which it cannot be")
+                raise Refused("names a storage in a way that torch.save does not")
+        if dtype not in STORAGE_DTYPES.values() or count < 0 or self.setdefault(key, storage) != storage:
+            raise Refused(f"names storage {key} as {count} numbers of type {dtype}, which it cannot be")
         return storage
 
 
@@ -117,13 +111,14 @@ def _read(content: bytes) -> dict[str, np.ndarray]:
     elif content.startswith(LEGACY_START):
         state, numbers = _read_legacy(content)
     else:
-        raise _Refused("is not a PyTorch file: it begins as neither of the two formats of torch.save")
+        raise Refused("is not a PyTorch file: it begins as neither of the two formats of torch.save")
     if not isinstance(state, dict):
-        raise _Refused(f"holds a {type(state).__name__}, but must hold a dict of tensors")
+        raise Refused(f"holds a {type(state).__name__}, but must hold a dict of tensors")
     for name, tensor in state.items():
         if not (isinstance(name, str) and isinstance(tensor, _Tensor) and isinstance(tensor.storage, _Storage)):
-            raise _Refused(f"holds {name!r}, which is no tensor, but must hold a dict of tensors")
-    return {name: _view(name, tensor, numbers[tensor.storage.key]) for name, tensor in state.items()}
+            raise Refused(f"holds {str(name)!r}, which is no tensor, but must hold a dict of tensors")
+    most = len(content)
+    return {name: _view(name, tensor, numbers[tensor.storage.key], most) for name, tensor in state.items()}
 
 
 def _read_zip(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
@@ -133,18 +128,22 @@ def _read_zip(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     """
     with zipfile.ZipFile(io.BytesIO(content)) as archive:
         names = archive.namelist()
+        if any(info.compress_type != zipfile.ZIP_STORED for info in archive.infolist()):
+            raise Refused("is a compressed zip archive, but torch.save does not compress")
         pickles = [name for name in names if name.endswith("/data.pkl")]
         if len(pickles) != 1:
-            raise _Refused(f"is a zip archive with {len(pickles)} files data.pkl, but torch.save writes one")
+            raise Refused(f"is a zip archive with {len(pickles)} files data.pkl, but torch.save writes one")
         folder = pickles[0].removesuffix("data.pkl")
-        unpickler = _StateUnpickler(io.BytesIO(archive.read(pickles[0])))
-        state = unpickler.load()
+        storages = _Storages()
+        state = tensor_pickle.load(io.BytesIO(archive.read(pickles[0])), FUNCTIONS, storages.add)
+        if sum(s.count * np.dtype(s.dtype).itemsize for s in storages.values()) > len(content):
+            raise Refused("names storages that are larger than the whole file")
         order = archive.read(f"{folder}byteorder") if f"{folder}byteorder" in names else b"little"
         numbers = {}
-        for key, storage in unpickler.storages.items():
+        for key, storage in storages.items():
             file, dtype = f"{folder}data/{key}", np.dtype(storage.dtype)
             if archive.getinfo(file).file_size != storage.count * dtype.itemsize:
-                raise _Refused(f"should have {storage.count} numbers of type {dtype} in {file}, but has not")
+                raise Refused(f"should have {storage.count} numbers of type {dtype} in {file}, but has not")
             stored = np.frombuffer(archive.read(file), dtype.newbyteorder({b"little": "<", b"big": ">"}[order]))
             numbers[key] = stored.astype(dtype, copy=False)  # to this machine's byte order
     return state, numbers
@@ -157,17 +156,18 @@ def _read_legacy(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     numbers, little-endian on every machine.
     """
     file = io.BytesIO(content)
-    _magic, protocol, _system = (_StateUnpickler(file).load() for _ in range(3))
-    if protocol != LEGACY_PROTOCOL:
-        raise _Refused(f"has the format's protocol {protocol!r}, but must have {LEGACY_PROTOCOL}")
-    unpickler = _StateUnpickler(file)
-    state = unpickler.load()
+    storages = _Storages()
+    _magic, protocol, _system, state, keys = (tensor_pickle.load(file, FUNCTIONS, storages.add) for _ in range(5))
+    if not isinstance(protocol, int) or protocol != LEGACY_PROTOCOL:
+        raise Refused(f"has the format's protocol {protocol!r}, but must have {LEGACY_PROTOCOL}")
+    if not isinstance(keys, list) or not all(isinstance(key, str) for key in keys) or len(set(keys)) < len(keys):
+        raise Refused("has no list of its storages behind its tensors")
     numbers = {}
-    for key in _StateUnpickler(file).load():
-        storage = unpickler.storages[key]
+    for key in keys:
+        storage = storages[key]
         (count,) = struct.unpack("<q", file.read(8))
         if count != storage.count:
-            raise _Refused(f"should have {storage.count} numbers in storage {key}, but has {count}")
+            raise Refused(f"should have {storage.count} numbers in storage {key}, but has {count}")
         dtype = np.dtype(storage.dtype).newbyteorder("<")
         stored = np.frombuffer(content, dtype, count, offset=file.tell())
         numbers[key] = stored.astype(storage.dtype, copy=False)
@@ -175,12 +175,14 @@ def _read_legacy(content: bytes) -> tuple[Any, dict[str, np.ndarray]]:
     return state, numbers
 
 
-def _view(name: str, tensor: _Tensor, numbers: np.ndarray) -> np.ndarray:
-    """The tensor as a read-only view of its storage (count,)."""
+def _view(name: str, tensor: _Tensor, numbers: np.ndarray, most: int) -> np.ndarray:
+    """The tensor as a read-only view of its storage (count,); by strides of 0 it may have more elements, but `most`."""
     offset, shape, strides = tensor.offset, tuple(tensor.shape), tuple(tensor.strides)
+    if not all(isinstance(number, int) for number in (offset, *shape, *strides)):
+        raise Refused(f"has {name} with a shape, strides or an offset that are no whole numbers")
     last = offset + sum((n - 1) * stride for n, stride in zip(shape, strides, strict=True))
-    if min((offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)):
-        raise _Refused(
+    if min((offset, *shape, *strides)) < 0 or (0 not in shape and last >= len(numbers)) or math.prod(shape) > most:
+        raise Refused(
             f"has {name} of shape {shape}, strides {strides} and offset {offset}, which does not fit into a storage of "
             f"{len(numbers)} numbers"
         )

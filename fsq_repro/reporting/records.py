@@ -10,12 +10,15 @@ import json
 import math
 import os
 import pathlib
+import sys
 import warnings
 from typing import Any, NamedTuple
 
+from fsq_repro.files import in_one_line
 from fsq_repro.metrics.table import MetricKey
 
 RECORD_NAME = "record.json"
+MAX_FLOAT = sys.float_info.max  # JSON has NaN, Infinity, and integers of any size
 GENERATORS = ("masked", "autoregressive")
 TASKS = ("depth", "panoptic", "colorization")  # UViM's, in the order of Table 2
 WORD = {str: "a string", list: "a list", dict: "an object", bool: "true or false", int: "an integer", float: "a number"}
@@ -145,8 +148,8 @@ def load_records(directory: str | os.PathLike, copies: str | os.PathLike | None 
     for path in others or found:
         try:
             record = parse_record(json.loads(path.read_text()), path)
-        except (ValueError, OSError) as error:  # json's and unicode's errors are ValueErrors
-            warnings.warn(f"left out {path}: {error}", stacklevel=2)
+        except (ValueError, OSError, RecursionError) as error:  # json's and unicode's errors are ValueErrors
+            warnings.warn(f"left out {path}: {in_one_line(error)}", stacklevel=2)
             continue
         alike = records.setdefault((record.sweep, record.run, record.seed, record.generator, record.setting), [])
         if same := next((other for other in alike if is_same_run(record, other)), None):
@@ -180,7 +183,7 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
         raise ValueError(f"field levels must be integers above 1, got {levels}.")
     if levels is not None and math.prod(levels) != size:
         raise ValueError(f"levels {levels} give {math.prod(levels)} codes, codebook_size is {size}.")
-    if histograms is not None and [len(h) for h in histograms] != levels:
+    if histograms is not None and (not all(map(_is_counts, histograms)) or [len(h) for h in histograms] != levels):
         raise ValueError(f"field level_histograms must hold one count per level of {levels}, got {histograms}.")
     if fields["target_bits"] is None:
         fields["target_bits"] = round(math.log2(size))
@@ -212,6 +215,10 @@ def parse_record(raw: Any, path: pathlib.Path) -> RunRecord:
     return RunRecord(path=path, metrics=metrics, generator=generator, stage1=stage1, weights=weights, **fields)
 
 
+def _is_counts(values: Any) -> bool:
+    return isinstance(values, list) and all(isinstance(x, int) and 0 <= x <= MAX_FLOAT for x in values)
+
+
 def _one_of(raw: dict, name: str, allowed: tuple[str, ...]) -> str:
     value = _field(raw, name, str)
     if value not in allowed:
@@ -226,7 +233,8 @@ def _field(raw: dict, name: str, kind: type, optional: bool = False) -> Any:
     if name not in raw:
         raise ValueError(f"field {name} is missing.")
     accepted = (int, float) if kind is float else kind
-    if not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool):  # a bool is an int too
+    wrong = not isinstance(value, accepted) or (isinstance(value, bool) and kind is not bool)  # a bool is an int too
+    if wrong or (kind is float and not abs(value) <= MAX_FLOAT):
         raise ValueError(f"field {name} must be {WORD[kind]}, got {value!r}.")
     return value
 
@@ -238,7 +246,11 @@ def _metrics(raw: dict) -> tuple[dict[MetricKey, Measured], set[int]]:
         if not isinstance(entry, dict):
             raise ValueError(f"an entry of metrics must be an object, got {entry!r}.")
         key, value, protocol = MetricKey.from_json(entry), entry.get("value"), entry.get("protocol")
-        if not isinstance(value, int | float) or isinstance(value, bool) or not math.isfinite(value):
+        try:
+            hash(key), str(key)
+        except TypeError:
+            raise ValueError(f"the fields of a metric must be words, got {entry!r}.") from None
+        if not isinstance(value, int | float) or isinstance(value, bool) or not abs(value) <= MAX_FLOAT:
             raise ValueError(f"the value of metric {key} must be a finite number, got {value!r}.")
         if protocol is not None and not isinstance(protocol, dict):
             raise ValueError(f"the protocol of metric {key} must be an object, got {protocol!r}.")

@@ -31,6 +31,8 @@ def start(batch_sizes: Iterable[int] = ()) -> None:
     logging.basicConfig(level=logging.INFO, format="%(asctime)s %(message)s", datefmt="%H:%M:%S", force=True)
     for noisy in ("absl", "orbax", "jax", "grain"):
         logging.getLogger(noisy).setLevel(logging.ERROR)
+    for threaded in ("absl", "asyncio"):  # of orbax: errors of its threads, such as a full disk, are raised to us too
+        logging.getLogger(threaded).addFilter(_without_traceback)
     compiled = os.environ.get("JAX_COMPILATION_CACHE_DIR") or str(cache_dir() / "xla")
     jax.config.update("jax_compilation_cache_dir", compiled)
     jax.config.update("jax_persistent_cache_min_compile_time_secs", 0.5)
@@ -40,6 +42,11 @@ def start(batch_sizes: Iterable[int] = ()) -> None:
     chosen = jax.config.jax_num_cpu_devices > 0 or "host_platform_device_count" in os.environ.get("XLA_FLAGS", "")
     if not chosen and not jax.distributed.is_initialized():
         jax.config.update("jax_num_cpu_devices", _cpu_devices(tuple(batch_sizes)))
+
+
+def _without_traceback(record: logging.LogRecord) -> bool:
+    record.exc_info = None
+    return True
 
 
 def collect_rarely() -> None:

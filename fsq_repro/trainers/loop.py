@@ -20,7 +20,7 @@ from fsq_repro.errors import UserError, explained_items
 from fsq_repro.runtime import sharding
 from fsq_repro.runtime.checkpoints import Checkpoints
 from fsq_repro.runtime.processes import StopSignal
-from fsq_repro.runtime.writers import MetricWriter
+from fsq_repro.runtime.writers import MetricWriter, lacks_check
 from fsq_repro.trainers.compiled_step import init_state, lower_step, place_state
 from fsq_repro.visualization.grids import save_png
 
@@ -60,6 +60,9 @@ class LoopConfig:
     eval_every: int
     checkpoint_every: int
     fsdp: int = 1
+
+    def evaluates_at(self, step: int) -> bool:
+        return step % self.eval_every == 0 or step == self.steps
 
 
 class Interrupted(Exception):
@@ -106,7 +109,8 @@ def train(
         state = checkpoints.resume(abstract, data_iterator, checkpoint)
         log.info("resumed from step %d", int(state.step))
     step = first = int(state.step)
-    if step >= config.steps:
+    unchecked = config.evaluates_at(step) and lacks_check(run_path, step)  # ended between saving and evaluating
+    if step >= config.steps and not unchecked:
         log.info("step %d of %d: the run is finished", step, config.steps)
         return state
     checkpoints.check_room(state)
@@ -121,11 +125,26 @@ def train(
 
     # ---- Step, log, evaluate, save
     evaluate = trainer.make_evaluator(mesh)
-    writer = MetricWriter(run_path, is_main_process=is_main)
+    writer = MetricWriter(run_path, is_main_process=is_main, step=step)
     window = _Window(config.steps, config.batch_size, step)
     pending = None
+
+    def check() -> None:
+        whole = sharding.gathered(state, mesh, (*sharding.NETWORKS, "ema_params"))
+        scalars, pictures = evaluate(whole, explained_items(evaluation_batches()))
+        del whole
+        log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
+        writer.write_images(step, pictures)
+        if is_main:
+            for name, picture in pictures.items():
+                save_png(run_path / "samples" / f"{name}_{step:07d}.png", picture)
+        writer.write_scalars(step, scalars)  # last: by this line a resumed run knows that all is there
+        window.restart(step)
+
     with StopSignal() as stop:
         try:
+            if unchecked:
+                check()
             while step < config.steps:
                 if step > first:
                     with window.waiting():
@@ -139,7 +158,7 @@ def train(
 
                 stopping = stop.requested()
                 must_save = step % config.checkpoint_every == 0 or step == config.steps or stopping
-                must_evaluate = step % config.eval_every == 0 or step == config.steps
+                must_evaluate = config.evaluates_at(step)
                 if must_save or must_evaluate:
                     window.add(*_read(pending, checkpoints), writer, config.log_every)
                     pending = None
@@ -151,16 +170,7 @@ def train(
                         f"stopped by a signal after step {step}, which was saved; the same command resumes"
                     )
                 if must_evaluate:
-                    whole = sharding.gathered(state, mesh, (*sharding.NETWORKS, "ema_params"))
-                    scalars, pictures = evaluate(whole, explained_items(evaluation_batches()))
-                    del whole
-                    log.info("step %d  %s", step, "  ".join(f"{k} {v:.4g}" for k, v in scalars.items()))
-                    writer.write_scalars(step, scalars)
-                    writer.write_images(step, pictures)
-                    if is_main:
-                        for name, picture in pictures.items():
-                            save_png(run_path / "samples" / f"{name}_{step:07d}.png", picture)
-                    window.restart(step)
+                    check()
         finally:
             writer.close()
             checkpoints.close()

@@ -166,7 +166,7 @@ def test_refused_npz_files(tmp_path, monkeypatch):
         open_side(saved(drawn()[0]))
     with pytest.raises(ValueError, match="at least two images, it holds 1"):
         open_side(saved(drawn(1)))
-    with pytest.raises(ValueError, match=r"got object \(1,\)"):
+    with pytest.raises(ValueError, match="no readable array arr_0: it holds Python objects"):
         open_side(saved(np.array([{}], dtype=object)))
     monkeypatch.setattr(image_sets, "MAX_PIXELS", 53)
     with pytest.raises(ValueError, match=r"images in \S+x.npz must have at most 53 pixels, they have \(6, 9\)"):
@@ -193,5 +193,5 @@ def test_an_array_that_ends_early(tmp_path):
     np.savez(tmp_path / "whole.npz", drawn(20))
     with zipfile.ZipFile(tmp_path / "whole.npz") as whole, zipfile.ZipFile(tmp_path / "short.npz", "w") as short:
         short.writestr("arr_0.npy", whole.read("arr_0.npy")[:-100])
-    with pytest.raises(ValueError, match="arr_0 ends before its last image"):
+    with pytest.raises(ValueError, match="no readable array arr_0: it ends before its last value"):
         read(open_side(tmp_path / "short.npz"))

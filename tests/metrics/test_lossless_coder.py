@@ -95,6 +95,12 @@ def test_damage_never_passes_silently():
             LosslessCoder(logits_fn, M2T, MASK, B).decode(words, labels_N, S)
 
 
+@pytest.mark.parametrize("words", [np.zeros(0, np.uint32), np.zeros(3, np.int64), np.zeros((1, 3), np.uint32)])
+def test_what_is_no_stream_is_refused(words):
+    with pytest.raises(ValueError, match=r"a stream must be uint32 words, at least one, got u?int\d\d \("):
+        LosslessCoder(MASKED, M2T, MASK, B).decode(words, LABELS, S)
+
+
 def test_a_certain_model_costs_next_to_nothing_and_an_impossible_token_still_decodes():
     def certain(tokens, labels):
         return np.where(np.arange(K) == 7, np.float32(200), np.float32(0)) + np.zeros((*tokens.shape, 1), np.float32)

@@ -1,5 +1,7 @@
 """Reading AugReg ViTs: names, values, and position embeddings on another grid."""
 
+import pathlib
+
 import jax
 import jax.numpy as jnp
 import numpy as np
@@ -187,9 +189,26 @@ def test_files_that_are_no_augreg_vit_are_refused(augreg, tmp_path):
         load_augreg_vit(tmp_path / "missing.npz", params)
     text = tmp_path / "text.npz"
     text.write_text("not an archive")
-    with pytest.raises(ValueError, match="text.npz is not an .npz file"):
+    with pytest.raises(ValueError, match="text.npz cannot be read as an .npz file: File is not a zip file"):
         load_augreg_vit(text, params)
     name = "Transformer/encoderblock_1/LayerNorm_2/bias"
     holed = save(tmp_path / "holed.npz", {k: v for k, v in augreg[1].items() if k != name})
     with pytest.raises(ValueError, match=rf"holed.npz has no array {name}, which must be there for the model's \(8,\)"):
         load_augreg_vit(holed, params)
+    words = save(tmp_path / "words.npz", augreg[1] | {name: np.full(8, "many")})
+    with pytest.raises(ValueError, match=rf"words.npz has {name} as <U4, but the model needs floats"):
+        load_augreg_vit(words, params)
+
+
+def test_damaged_files_give_arrays_or_one_sentence(augreg, tmp_path):
+    _, params = model_params()
+    whole = pathlib.Path(augreg[0]).read_bytes()
+    refused = 0
+    for i in [*range(0, len(whole), len(whole) // 12), *range(len(whole) - 60, len(whole), 12)]:
+        (tmp_path / "bad.npz").write_bytes(whole[:i] + bytes([whole[i] ^ 0x55]) + whole[i + 1 :])
+        try:
+            load_augreg_vit(tmp_path / "bad.npz", params)
+        except ValueError as e:
+            assert "bad.npz" in str(e) and str(e).isprintable()
+            refused += 1
+    assert refused >= 4

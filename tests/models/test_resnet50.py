@@ -87,15 +87,23 @@ def test_a_missing_foreign_or_incomplete_file_ends_in_one_sentence(tmp_path):
     with pytest.raises(FileNotFoundError, match="There is no ResNet-50 weight file at ''"):
         resnet50.load_resnet50("")
     (tmp_path / "text.npz").write_text("no archive")
-    with pytest.raises(ValueError, match="is not an .npz file"):
+    with pytest.raises(ValueError, match="text.npz cannot be read as an .npz file: File is not a zip file"):
         resnet50.load_resnet50(str(tmp_path / "text.npz"))
     np.savez(tmp_path / "other.npz", **{"conv1.weight": np.zeros((64, 3, 7, 7))})
+    content = bytearray((tmp_path / "other.npz").read_bytes())
+    content[content.rindex(b"PK\x01\x02") + 6] = 99  # a later version of zip
+    (tmp_path / "late.npz").write_bytes(content)
+    with pytest.raises(ValueError, match="late.npz cannot be read as an .npz file: zip file version 9.9"):
+        resnet50.load_resnet50(str(tmp_path / "late.npz"))
     with pytest.raises(ValueError, match=r"lacks 264 of 265 arrays: bn1.bias, bn1.running_mean"):
         resnet50.load_resnet50(str(tmp_path / "other.npz"))
 
 
-def test_an_array_of_another_shape_is_named(tmp_path):
+def test_an_array_of_another_shape_or_type_is_named(tmp_path):
     arrays = {k: np.zeros(v, np.float16) for k, v in resnet50.expected_shapes().items()}
     np.savez_compressed(tmp_path / "wide.npz", **(arrays | {"bn1.bias": np.zeros(128)}))
     with pytest.raises(ValueError, match=r"bn1.bias in .* has shape \(128,\), but ResNet-50 needs \(64,\)"):
         resnet50.load_resnet50(str(tmp_path / "wide.npz"))
+    np.savez_compressed(tmp_path / "words.npz", **(arrays | {"bn1.bias": np.full(64, "many")}))
+    with pytest.raises(ValueError, match=r"bn1.bias in .* is <U4, but ResNet-50 needs floats"):
+        resnet50.load_resnet50(str(tmp_path / "words.npz"))

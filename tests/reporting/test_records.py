@@ -47,8 +47,14 @@ def test_a_value_without_protocol_is_not_measured(tmp_path):
         ({"metrics": [{"metric": "psnr", "value": float("nan")}]}, "value of metric psnr must be a finite number"),
         ({"metrics": [{"metric": "psnr", "value": True}]}, "value of metric psnr must be a finite number"),
         ({"metrics": [{"metric": "psnr", "value": 3.0, "protocol": "x"}]}, "protocol of metric psnr must be an object"),
+        ({"metrics": [{"metric": "psnr", "value": 3.0, "network": {}}]}, "fields of a metric must be words"),
+        ({"metrics": [{"metric": "psnr", "value": 3.0, "network": 3}]}, "fields of a metric must be words"),
         ({"metrics": 2 * [{"metric": "psnr", "value": 3.0}]}, "metric psnr stands twice"),
         ({"level_histograms": [[1, 2]]}, "level_histograms must hold"),
+        ({"level_histograms": [8, 5, 5, 5]}, "level_histograms must hold"),
+        ({"level_histograms": [["many"] * n for n in (8, 5, 5, 5)]}, "level_histograms must hold"),
+        ({"wall_time_s": float("inf")}, "field wall_time_s must be a number, got inf"),
+        ({"metrics": [{"metric": "psnr", "value": 10**400}]}, "value of metric psnr must be a finite number"),
     ],
 )
 def test_broken_records_are_named_and_left_out(tmp_path, change, message):

@@ -68,6 +68,28 @@ def test_interrupted_and_resumed_equals_uninterrupted_bitwise(tmp_path):
     # The same command once more has nothing to do.
     assert_same(parts, run(tmp_path / "parts", config, trainer))
 
+    # A run that ends between saving and evaluating is evaluated when it goes on, also after its last step.
+    for step in (4, 8):
+        path, calls = tmp_path / f"ended_at_{step}", []
+
+        def end(step=step, calls=calls):
+            calls.append(None)
+            if 2 * len(calls) == step:
+                raise KeyboardInterrupt
+            return eval_batches(NoiseSource(), batch_size=8, resolution=16)
+
+        with pytest.raises(KeyboardInterrupt):
+            run(path, config, trainer, evaluation_batches=end)
+        assert_same(whole, run(path, config, trainer))
+        assert _metrics(path) == _metrics(tmp_path / "whole")
+        pictures = [sorted(p.name for p in (x / "samples").iterdir()) for x in (path, tmp_path / "whole")]
+        assert pictures[0] == pictures[1]
+
+
+def _metrics(path: pathlib.Path) -> list[dict]:
+    lines = [json.loads(line) for line in (path / "metrics.jsonl").read_text().splitlines()]
+    return [{k: v for k, v in line.items() if k not in ("images_per_second", "data_wait")} for line in lines]
+
 
 @dataclasses.dataclass(frozen=True)
 class NanFromSixthStep(AutoencoderTrainer):
