@@ -13,10 +13,6 @@ from fsq_repro.reporting.verdicts import NOT_MEASURED, RULE
 MISSING = "–"
 NO_PROTOCOL = "–†"
 NO_PROTOCOL_NOTE = "† Left out: the run record gives this value without its protocol."
-CHOSEN_ON_NOTE = (
-    "Learning rates and numbers of steps of scale=cpu were chosen on the images that this table is computed on "
-    "(results/README.md), until a study replaces it whose choices were made on the validation split."
-)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -56,11 +52,6 @@ def metric_cell(g: Group | None, key: MetricKey) -> Cell:
     if statistic := g.statistic(key):
         return Cell(shown(key, statistic), g.protocol(key))
     return Cell(NO_PROTOCOL if any(key in r.metrics and not r.measured(key) for r in g.records) else MISSING)
-
-
-def chosen_on_notes(groups: Iterable[Group]) -> list[str]:
-    """What must be said of runs whose recipe was chosen on the split that they are measured on."""
-    return [CHOSEN_ON_NOTE] if any(r.scale == "cpu" for g in groups for r in g.records) else []
 
 
 def seeds_text(g: Group) -> str:

@@ -188,7 +188,7 @@ def autoencoder_table(groups: Sequence[Group], lead: Sequence[Column], metrics: 
     """All reconstruction distances, then these metrics; a row for each group, the paper's words last."""
     keys = [*keys_of((g.first for g in groups), "reconstruction_fd"), *map(MetricKey, metrics)]
     columns = [*lead, *map(metric_column, keys), markdown.RUNS, last]
-    return markdown.group_table(columns, groups, [*markdown.chosen_on_notes(groups), paper.PROTOCOL])
+    return markdown.group_table(columns, groups, [paper.PROTOCOL])
 
 
 def generator_tables(groups: Sequence[Group]) -> str:

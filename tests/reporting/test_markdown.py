@@ -53,9 +53,3 @@ def test_settings_have_their_own_sections(tmp_path):
     text = AUTOENCODERS.text(parsed(tmp_path, [record(), record("vq", steps=99)]))
     assert text.count("Setting: tradeoff_autoencoder, photos at 32 px") == 2
     assert "99 steps of batch 64" in text and "1,200 steps of batch 64" in text
-
-
-def test_recipes_chosen_on_the_split_that_is_reported_are_said_to_be_so(tmp_path):
-    note = "chosen on the images that this table is computed on"
-    assert note in AUTOENCODERS.text(parsed(tmp_path, [record(scale="cpu")]))
-    assert note not in AUTOENCODERS.text(parsed(tmp_path, [record(scale="paper"), record("vq")]))

@@ -376,3 +376,9 @@ def test_report_of_the_study_with_pictures(tmp_path):
     assert "![depth_fsq_seed0_evaluation](pictures/depth_fsq_seed0_evaluation.png)" in text
     write_report(tmp_path / "out" / "records", tmp_path / "out")
     assert (tmp_path / "out" / "uvim.md").read_text() == text
+
+
+def test_settings_chosen_on_the_split_that_is_reported_are_said_to_be_so(tmp_path):
+    note = "chosen on the images that this table is computed on"
+    assert note in uvim_table(parsed(tmp_path, [uvim(scale="cpu")]))
+    assert note not in uvim_table(parsed(tmp_path, [uvim(scale="paper")]))
