@@ -24,6 +24,7 @@ from fsq_repro.profiling import gpu_check
 from fsq_repro.profiling.check_parts import Row, emit, run_part, run_until_it_fits
 from fsq_repro.reporting.gpu_check import gpu_check_report
 from fsq_repro.runtime import cli, startup
+from fsq_repro.runtime.output_flags import define_output_file
 
 STAGE1, STAGE2 = "tradeoff_autoencoder:quantizer=fsq,bits=10", "tradeoff_maskgit:quantizer=fsq,bits=10"
 TRAINED = {  # row -> config
@@ -42,7 +43,7 @@ TIMED = {
 ROWS = {row: (spec, "") for row, spec in TRAINED.items()}  # row -> config and the dtype that it is timed in
 ROWS |= {f"{row}, {dtype}": (spec, dtype) for row, spec in TIMED.items() for dtype in ("float32", "bfloat16")}
 
-flags.DEFINE_string("out", None, "The Markdown file to write.", required=True)
+define_output_file("out", "Markdown file for the table, which is printed too.")
 flags.DEFINE_float("minutes", 10.0, "What is still running then is stopped.", lower_bound=0.0)
 flags.DEFINE_multi_enum("row", list(ROWS), list(ROWS), "Rows of the table to find, by default all.")
 flags.DEFINE_boolean("quick", False, "Everything in tiny sizes.")
@@ -67,8 +68,9 @@ def main() -> None:
 
     def add(row: str, found: Row) -> None:
         rows[row] = rows.get(row, {}) | found
-        with atomic_path(FLAGS.out) as temporary:
-            temporary.write_text(gpu_check_report(facts, rows))
+        if FLAGS.out:
+            with atomic_path(FLAGS.out) as temporary:
+                temporary.write_text(gpu_check_report(facts, rows))
 
     facts = run("device", "") | {"quick": FLAGS.quick}
     if facts.get("platform") == "cpu" and not FLAGS.quick:

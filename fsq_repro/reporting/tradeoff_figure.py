@@ -48,6 +48,7 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
     )
     panels = [(title, groups, key) for title, groups, key in panels if groups]
     labels = {USAGE: "codebook usage, %", COST: COST.declared.unit}  # shorter than the metric's title
+    sizes = [g.first.bits for g in drawn]
     look = drawing.styles(g.line for g in drawn)
     with matplotlib.rc_context(drawing.RC):
         rows = max(1, len(panels) // 2)
@@ -63,7 +64,7 @@ def tradeoff_figure(records: Iterable[RunRecord], path: drawing.PathLike) -> Non
             ax.set_title(title, loc="left", fontweight="bold")
             ax.xaxis.set_major_locator(MultipleLocator(2))
             ax.xaxis.set_major_formatter(FuncFormatter(lambda bits, _: f"$2^{{{bits:g}}}$"))
-            ax.margins(x=0.08)
+            ax.set_xlim(min(sizes) - 0.5, max(sizes) + 0.5)  # the same in all panels
         handles = {label: h for ax in axes for h, label in zip(*ax.get_legend_handles_labels(), strict=True)}
         figure.legend(handles.values(), handles, loc="upper center", ncols=min(4, len(handles)), fontsize=8)
         measured = [m for _, groups, key in panels if key != USAGE for m in drawing.measured_so(groups, key)]
