@@ -54,9 +54,8 @@ FLAGS = flags.FLAGS
 def main() -> None:
     if FLAGS.part:
         startup.start()
-        part, row, batch_size = FLAGS.part.split("/")
-        configs = configs_of(row) if row else ()
-        emit(gpu_check.find(part, *configs, batch_size=int(batch_size), quick=FLAGS.quick))
+        part, row, size = FLAGS.part.split("/")
+        emit(gpu_check.find(part, *(configs_of(row) if row else ()), batch_size=int(size), quick=FLAGS.quick))
         return
     deadline, rows, chosen = time.monotonic() + 60 * FLAGS.minutes, {}, [row for row in ROWS if row in FLAGS.row]
 
@@ -87,9 +86,8 @@ def configs_of(row: str) -> tuple[ConfigDict, ConfigDict | None]:
     spec, dtype = ROWS[row]
     if FLAGS.quick and dtype:
         spec = re.sub("(,scale=.*)?$", ",scale=smoke", spec, count=1)
-    stage1 = (
-        spec.replace("maskgit", "autoencoder").replace(",generator=autoregressive", "").replace("stage=2", "stage=1")
-    )
+    stage1 = spec.replace("maskgit", "autoencoder").replace("stage=2", "stage=1")
+    stage1 = stage1.replace(",generator=autoregressive", "")
     configs = []
     for file, _, arg in (s.partition(":") for s in (spec, stage1)):
         configs.append(importlib.import_module(f"configs.{file}").get_config(arg))
