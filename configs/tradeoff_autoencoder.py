@@ -28,7 +28,7 @@ VARIANTS = {
     "fsq_symmetric": ("fsq", {"bound": "symmetric"}),
     "fsq_noise": ("fsq", {"bound": "symmetric", "noise": True}),
 }
-QUANTIZERS = ("fsq", "vq", "ema_vq", *VARIANTS, *(kind for kind in KINDS if kind not in ("fsq", "vq", "ema_vq")))
+QUANTIZERS = (*KINDS, *VARIANTS)
 SCALES = ("paper", "cifar10", "cpu", "smoke")
 
 

@@ -33,7 +33,7 @@ flags.DEFINE_multi_integer(
 )
 flags.DEFINE_boolean("compile", True, "Compile the step; without it nothing is said of temporaries and collectives.")
 flags.DEFINE_float("utilisation", 0.3, "Assumed share of the accelerators' peak rate.")
-define_output_files("json", "Also writes all figures to this file.")
+define_output_files("json", "Also writes all numbers to this file.")
 flags.mark_flags_as_required(["config"])
 FLAGS = flags.FLAGS
 

@@ -3,8 +3,8 @@
     python scripts/torture.py [--kills=100] [--terms=20] [--full_disks=5] [--kinds=maskgit] [--out=torture.md]
 
 The kills (SIGKILL) and terms (SIGTERM) are shared by the kinds of training: stage I with GAN, EMA-VQ, stage II, both
-stages of UViM. After each one the same command goes on. See `fsq_repro/profiling/torture.py` for what is compared, and
-`full_disk.py` for the disks, which need root. It takes some 10 s per interruption on an idle core.
+stages of UViM. After each one the same command is started again. See `fsq_repro/profiling/torture.py` for what is
+compared, and `full_disk.py` for the disks, which need root. It takes some 10 s per interruption on an idle core.
 """
 
 import pathlib

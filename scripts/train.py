@@ -6,7 +6,7 @@
         --workdir=runs/fsq_10_maskgit --config.stage1=runs/fsq_10
 
 Tuples are written with or without brackets: --config.quantizer.levels=8,8,8 is the same. Where the last checkpoint is
-damaged, --checkpoint=STEP goes on from an earlier one.
+damaged, --checkpoint=STEP continues from an earlier one.
 """
 
 import contextlib
@@ -28,7 +28,7 @@ from fsq_repro.runtime.run_lock import run_lock
 
 config_flags.DEFINE_config_file("config", None, "FILE.py:ARG, see configs/.", lock_config=True)
 define_output_folder("workdir", None, "Run directory; the run resumes if it has a checkpoint.")
-flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint to go on from, where the last one is damaged.")
+flags.DEFINE_integer("checkpoint", None, "Step of the checkpoint to continue from, where the last one is damaged.")
 flags.DEFINE_boolean("evaluate", False, "Then do what scripts/evaluate.py does, without a second start.")
 flags.DEFINE_string("run", "", "Name of the run in tables (the sweep sets it).")
 flags.DEFINE_string("sweep", "", "Name of the sweep that the run belongs to (the sweep sets it).")

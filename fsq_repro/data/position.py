@@ -9,7 +9,7 @@ import grain
 class PlacedIterator(grain.DatasetIterator):
     """Batches from a position on, which is saved and restored as of any grain iterator.
 
-    grain's own iterators keep a position for each worker process, and cannot go on with another number of them.
+    grain's own iterators keep a position for each worker process, and cannot continue with another number of them.
     """
 
     def __init__(self, start_at: Callable[[int], grain.DatasetIterator]):

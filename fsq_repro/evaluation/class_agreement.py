@@ -5,6 +5,7 @@ import numpy as np
 from fsq_repro.data.sources import Source
 from fsq_repro.data.tokens import TokenSource
 from fsq_repro.inference.image_generator import ImageGenerator
+from fsq_repro.metrics.class_agreement import PENALTY
 from fsq_repro.metrics.feature_statistics import FeatureStatistics
 from fsq_repro.metrics.scoring import Scorer
 from fsq_repro.metrics.table import MetricKey
@@ -37,7 +38,8 @@ def agreement_metrics(
     grid = image_generator.generator.grid
     reconstructed = image_generator.decode(test_tokens.tokens_NxVxS[:, 0].reshape(-1, grid, grid))
     real = scorer.reference_features(test, len(test))
-    classifier = f"logistic regression on {min(len(train), TRAINING_IMAGES):,} images of {train.name}/train"
+    images = f"{min(len(train), TRAINING_IMAGES):,} images of {train.name}/train"
+    classifier = f"logistic regression on {images}, penalty {PENALTY:g}"
     protocol = scorer.protocol | {"classifier": classifier}
     of_images = of_images | protocol | {"images": len(test), "split": "test"}
     measured = {

@@ -31,7 +31,7 @@ def train_run(
       experiment: of `config`.
       name, sweep: of the run, in tables.
       config_file, command: where the config comes from, and the words of the command line.
-      checkpoint: step to go on from; the last by default.
+      checkpoint: step to continue from; the last by default.
     """
     is_main = jax.process_index() == 0
     if is_main:

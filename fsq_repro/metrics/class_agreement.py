@@ -14,7 +14,9 @@ import scipy.special
 
 from fsq_repro.files import atomic_path
 
-PENALTY = 1e-3  # of half the squared weights, of standardised features; on CIFAR-10's validation images the best of ...
+# Of half the squared weights, of standardised features. With EfficientNet's features of 45,000 images of CIFAR-10 (a
+# JPEG copy) 1e-4, 1e-3, 1e-2 and 1e-1 put 67.8, 68.8, 70.3 and 69.5% of the 5,000 validation images into their class.
+PENALTY = 1e-2
 ITERATIONS = 200
 
 

@@ -14,7 +14,7 @@ from fsq_repro.data.cache import cache_dir
 from fsq_repro.data.choice import SEED, some_items
 from fsq_repro.data.sources import Source
 from fsq_repro.files import atomic_path
-from fsq_repro.metrics.class_agreement import ClassProbe
+from fsq_repro.metrics.class_agreement import PENALTY, ClassProbe
 from fsq_repro.metrics.feature_extraction import load_extractor, measure
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL, FeatureStatistics
 from fsq_repro.metrics.frechet import Moments
@@ -91,11 +91,12 @@ class Scorer:
     def class_probe(self, source: Source, count: int) -> ClassProbe:
         """A classifier on the features of `count` images of a split (all, if it has fewer) and their labels."""
         chosen = some_items(source, count)
-        file = cache_dir() / "class_probes" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}.npz"
+        file = cache_dir() / "class_probes" / f"{self._key(source)}-{len(chosen)}-permuted{SEED}-penalty{PENALTY:g}.npz"
         if (kept := _kept(file, ClassProbe.load)) is not None:
             return kept
         labels_N = np.array([chosen[i]["label"] for i in range(len(chosen))], np.int64)
-        probe = ClassProbe.fit(self._measure(chosen, keep_features=True).features_NxD, labels_N)
+        features_NxD = self._measure(chosen, keep_features=True).features_NxD
+        probe = ClassProbe.fit(features_NxD, labels_N, penalty=PENALTY)
         probe.save(file)
         return probe
 

@@ -14,7 +14,7 @@ from fsq_repro.trainers.maskgit import MaskGITTrainer
 
 
 def matrix_rate(n: int = 2048, repeats: int = 8, dtype: str = "float32") -> float:
-    """Floating-point operations a second of an n x n matrix product."""
+    """Floating-point operations per second of an n x n matrix product."""
     x = jax.random.normal(jax.random.key(0), (n, n), dtype)
     product = jax.jit(lambda x: x @ x)
     product(x).block_until_ready()

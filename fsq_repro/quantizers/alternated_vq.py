@@ -11,7 +11,7 @@ import jax
 import jax.numpy as jnp
 from flax import linen as nn
 
-from fsq_repro.quantizers.base import Quantized, check_at_least_0, check_channels, joined, usage_metrics
+from fsq_repro.quantizers.base import Quantized, check_at_least_0, joined, usage_metrics
 from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes
 from fsq_repro.quantizers.running_codebook import Arrays, RunningCodebook, assignment_sums
@@ -37,8 +37,8 @@ class AlternatedVectorQuantizer(RunningCodebook):
     True
 
     Attributes:
-      codebook_lr: learning rate of the codebook, plain gradient descent; has no default, since with N tokens a batch
-        and K codes a code moves by about 2 codebook_lr / (K D) of the way to its tokens' mean.
+      codebook_lr: learning rate of the codebook, plain gradient descent; has no default, since with N tokens per
+        batch and K codes a code moves by about 2 codebook_lr / (K D) of the way to its tokens' mean.
       commitment_cost: weight of the encoder's term; vqtorch has 0 here (its beta must be 1).
       gradient: of the codes, "ste" or "rotation" (see `gradients`).
     """
@@ -69,8 +69,7 @@ class AlternatedVectorQuantizer(RunningCodebook):
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., embedding_dim) -> `Quantized`."""
-        check_channels("z", z, self.embedding_dim)
-        z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        z_NxD = self.as_rows(z)
         codebook_KxD = self.codewords()
         indices_N = nearest_codes(z_NxD, codebook_KxD)
         loss, metrics = jnp.zeros((), jnp.float32), usage_metrics(indices_N, self.codebook_size)

@@ -103,6 +103,11 @@ class LearnedCodebook(nn.Module):
             if not isinstance(value, int) or not 1 <= value < 2**31:
                 raise ValueError(f"{name} is {value!r}, but must be an integer in 1..2^31 - 1.")
 
+    def as_rows(self, z: jax.Array, name: str = "z") -> jax.Array:
+        """Float (..., D) -> float32 (N, D), a token per row; ValueError for other shapes or dtypes."""
+        check_channels(name, z, self.embedding_dim)
+        return z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+
     def codewords(self) -> jax.Array:
         """The codebook, float32 (K, D)."""
         raise NotImplementedError
@@ -114,9 +119,7 @@ class LearnedCodebook(nn.Module):
 
     def codes_to_indices(self, codes: jax.Array) -> jax.Array:
         """Codes float (..., D), or vectors near them -> int32 (...), the nearest codeword."""
-        check_channels("codes", codes, self.embedding_dim)
-        codes_NxD = codes.astype(jnp.float32).reshape(-1, self.embedding_dim)
-        return nearest_codes(codes_NxD, self.codewords()).reshape(codes.shape[:-1])
+        return nearest_codes(self.as_rows(codes, "codes"), self.codewords()).reshape(codes.shape[:-1])
 
 
 def check_channels(name: str, x: jax.Array, num_channels: int) -> None:

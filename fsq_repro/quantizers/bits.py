@@ -16,7 +16,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsq_repro.quantizers.base import check_channels, check_indices, straight_through
+from fsq_repro.quantizers.base import check_at_least_0, check_channels, check_indices, straight_through
 from fsq_repro.quantizers.digits import digits_to_indices, indices_to_digits
 from fsq_repro.quantizers.nearest import num_chunks, num_groups, split_tokens
 
@@ -131,9 +131,7 @@ class SignQuantizer(nn.Module):
         return {"num_bits": round(math.log2(codebook_size))}
 
     def setup(self) -> None:
-        for name in ("entropy_ratio", "diversity_weight", "commitment_cost"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be a finite number of at least 0.")
+        check_at_least_0(self, "entropy_ratio", "diversity_weight", "commitment_cost")
         joint = self.entropy_ratio and self.diversity_weight
         if self.group < 1 or self.num_channels % self.group or (joint and self.group > MAX_GROUP):
             raise ValueError(

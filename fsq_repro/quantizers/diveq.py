@@ -12,7 +12,6 @@ import jax.numpy as jnp
 from fsq_repro.quantizers.base import (
     Quantized,
     check_at_least_0,
-    check_channels,
     check_counts,
     joined,
     straight_through,
@@ -76,8 +75,7 @@ class DiVeQ(RunningCodebook):
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., embedding_dim) -> `Quantized`."""
-        check_channels("z", z, self.embedding_dim)
-        z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        z_NxD = self.as_rows(z)
         codebook_KxD = self.codewords()
         indices_N = nearest_codes(z_NxD, codebook_KxD)
         q_NxD = codebook_KxD[indices_N]

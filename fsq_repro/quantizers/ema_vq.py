@@ -14,7 +14,7 @@ import flax.linen as nn
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import Quantized, check_channels, joined, usage_metrics
+from fsq_repro.quantizers.base import Quantized, joined, usage_metrics
 from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes
 from fsq_repro.quantizers.running_codebook import Arrays, RunningCodebook, assignment_sums, floored_decay
@@ -30,17 +30,11 @@ class EmaVectorQuantizer(RunningCodebook):
     >>> import jax
     >>> from fsq_repro.quantizers import EmaVectorQuantizer
     >>> vq, z = EmaVectorQuantizer(codebook_size=16, embedding_dim=4), jax.random.normal(jax.random.key(0), (2, 5, 4))
-    >>> variables = vq.init({"params": jax.random.key(1), "quantizer": jax.random.key(2)}, z, train=False)
-    >>> vq.apply(variables, z, train=False).codes.shape
-    (2, 5, 4)
-
-    >>> import jax, jax.numpy as jnp
-    >>> module, z = EmaVectorQuantizer(codebook_size=64, embedding_dim=4), jnp.ones((2, 8, 8, 4))
-    >>> rngs = {"params": jax.random.key(0), "quantizer": jax.random.key(1)}
-    >>> variables = module.init(rngs, z, train=True)
-    >>> quantized, variables = module.apply(variables, z, train=True, mutable=["quantizer"], rngs=rngs)
-    >>> quantized.codes.shape, quantized.indices.shape, variables["quantizer"]["counts"].shape
-    ((2, 8, 8, 4), (2, 8, 8), (64,))
+    >>> keys = {"params": jax.random.key(1), "quantizer": jax.random.key(2)}
+    >>> variables = vq.init(keys, z, train=False)
+    >>> quantized, state = vq.apply(variables, z, train=True, mutable=["quantizer"], rngs=keys)
+    >>> quantized.codes.shape, quantized.indices.shape, state["quantizer"]["counts"].shape
+    ((2, 5, 4), (2, 5), (16,))
 
     Attributes:
       momentum: of counts and sums, in [0, 1). A code that goes unused falls from a count of 1 to `min_count` in
@@ -80,8 +74,7 @@ class EmaVectorQuantizer(RunningCodebook):
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., embedding_dim) -> `Quantized`."""
-        check_channels("z", z, self.embedding_dim)
-        z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        z_NxD = self.as_rows(z)
         if self.standardize:
             z_NxD = jax.nn.standardize(z_NxD, axis=-1)
         codebook_KxD = self.codewords()

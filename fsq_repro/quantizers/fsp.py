@@ -1,17 +1,22 @@
 """Finite scalar perturbation (Zhai et al., arXiv 2602.17133): bins of equal probability, noise instead of rounding."""
 
-import math
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsq_repro.quantizers.base import Quantized, check_channels, check_indices, straight_through, usage_metrics
+from fsq_repro.quantizers.base import (
+    Quantized,
+    check_at_least_0,
+    check_channels,
+    check_indices,
+    straight_through,
+    usage_metrics,
+)
 from fsq_repro.quantizers.digits import along_channels, check_levels, digits_to_indices, indices_to_digits, look_up
-from fsq_repro.quantizers.fsq import suggest_levels
+from fsq_repro.quantizers.scalar_levels import ScalarLevels
 
 UNIT_VARIANCE = 12**0.5  # times a value uniform over an interval of length 1
 EPS = float(np.finfo(np.float32).eps)  # keeps probabilities off 0 and 1, where the inverses are infinite
@@ -78,7 +83,7 @@ def moment_errors(z_NxD: jax.Array, variance_target: float) -> dict[str, jax.Arr
     return {name: jnp.mean(jnp.square(error)) for name, error in moments.items()}
 
 
-class FSP(nn.Module):
+class FSP(ScalarLevels):
     """Finite scalar perturbation (Zhai et al., arXiv 2602.17133): p = cdf(z) of each channel in L bins of equal width.
 
     Evaluation: code (middle of p's bin - 1/2) sqrt(12), of variance 1 where p is uniform, or cdf^-1(middle) with
@@ -110,7 +115,6 @@ class FSP(nn.Module):
       variance_target: None for that of the distribution.
     """
 
-    levels: tuple[int, ...]
     distribution: str = "tanh"
     inverse: bool = False
     quantize_rate: float = 0.0
@@ -119,21 +123,6 @@ class FSP(nn.Module):
     skewness_weight: float = 0.0
     kurtosis_weight: float = 0.0
     variance_target: float | None = None
-
-    ablation = ""
-
-    @property
-    def num_channels(self) -> int:
-        return len(check_levels(self.levels))
-
-    @property
-    def codebook_size(self) -> int:
-        return math.prod(check_levels(self.levels))
-
-    @classmethod
-    def suggest(cls, codebook_size: int) -> dict[str, Any]:
-        """FSQ's levels (see `suggest_levels`), for a comparison at the same grid."""
-        return {"levels": suggest_levels(codebook_size)}
 
     @property
     def weights(self) -> dict[str, float]:
@@ -144,9 +133,7 @@ class FSP(nn.Module):
             raise ValueError(f"distribution is {self.distribution!r}, but must be one of {', '.join(DISTRIBUTIONS)}.")
         if not 0 <= self.quantize_rate <= 1:
             raise ValueError(f"quantize_rate is {self.quantize_rate}, but must be in 0..1.")
-        for name, weight in self.weights.items():
-            if not 0 <= weight < float("inf"):
-                raise ValueError(f"{name}_weight is {weight}, but must be a finite number of at least 0.")
+        check_at_least_0(self, *(f"{name}_weight" for name in self.weights))
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., d) -> `Quantized`; loss where `train`."""

@@ -12,7 +12,6 @@ from fsq_repro.quantizers.base import (
     LearnedCodebook,
     Quantized,
     check_at_least_0,
-    check_channels,
     joined,
     usage_metrics,
 )
@@ -68,8 +67,7 @@ class IndexBackpropagationQuantizer(LearnedCodebook):
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z float (..., embedding_dim) -> `Quantized`."""
-        check_channels("z", z, self.embedding_dim)
-        z_NxD = z.astype(jnp.float32).reshape(-1, self.embedding_dim)
+        z_NxD = self.as_rows(z)
         if train and self.entropy_ratio:
             indices_N, entropy = nearest_codes_and_entropy(z_NxD, self.codebook, self.entropy_temperature, True)
         else:

@@ -8,9 +8,8 @@ import jax
 import jax.numpy as jnp
 
 from fsq_repro.quantizers.base import joined
+from fsq_repro.quantizers.normalization import unit_length
 from fsq_repro.quantizers.trained_codebook import TrainedCodebook
-
-MIN_NORM = 1e-6  # a shorter vector has no direction and stays as it is
 
 
 class L2VectorQuantizer(TrainedCodebook):
@@ -44,19 +43,12 @@ class L2VectorQuantizer(TrainedCodebook):
         self.codebook = self.param("codebook", _uniform_directions, (self.codebook_size, self.embedding_dim))
 
     def prepared(self, z_NxD: jax.Array) -> jax.Array:
-        return unit(z_NxD)
+        return unit_length(z_NxD)
 
     def codewords(self) -> jax.Array:
         """Float32 (K, D), of length 1; the gradient goes through the normalisation, so it is orthogonal to each e."""
-        return unit(self.codebook)
-
-
-def unit(x: jax.Array) -> jax.Array:
-    """x / |x| along the last axis, float32; x where it is shorter than MIN_NORM: gradients are finite."""
-    norm2 = jnp.sum(jnp.square(x), axis=-1, keepdims=True)
-    short = norm2 < MIN_NORM**2
-    return x / jnp.where(short, 1.0, jnp.sqrt(jnp.where(short, 1.0, norm2)))
+        return unit_length(self.codebook)
 
 
 def _uniform_directions(key: jax.Array, shape: tuple[int, ...]) -> jax.Array:
-    return unit(jax.random.uniform(key, shape, jnp.float32, -1, 1))
+    return unit_length(jax.random.uniform(key, shape, jnp.float32, -1, 1))

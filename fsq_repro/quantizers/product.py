@@ -40,6 +40,7 @@ class ProductQuantizer(nn.Module):
 
     @property
     def num_channels(self) -> int:
+        self._check_groups()
         return self.groups * self.quantizer.num_channels
 
     @property
@@ -61,8 +62,7 @@ class ProductQuantizer(nn.Module):
         return self.quantizer.ablation
 
     def setup(self) -> None:
-        if not isinstance(self.groups, int) or self.groups < 1:
-            raise ValueError(f"groups is {self.groups!r}, but must be an integer of at least 1.")
+        self._check_groups()
         if self.codebook_size >= 2**31:
             raise ValueError(
                 f"groups is {self.groups}, {self.quantizer.codebook_size}^{self.groups} codes, but int32 indices allow "
@@ -94,6 +94,10 @@ class ProductQuantizer(nn.Module):
         """Updates each quantizer's state with what its calls left, by its name; returns the means of their metrics."""
         metrics = [part.update(batch[str(part.name)]) for part in self.parts]
         return jax.tree.map(lambda *x: sum(x) / self.groups, *metrics)
+
+    def _check_groups(self) -> None:
+        if not isinstance(self.groups, int) or self.groups < 1:
+            raise ValueError(f"groups is {self.groups!r}, but must be an integer of at least 1.")
 
     def _split(self, x: jax.Array) -> list[jax.Array]:
         return jnp.split(x, self.groups, axis=-1)

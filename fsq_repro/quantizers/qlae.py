@@ -1,16 +1,19 @@
 """Latent quantization of QLAE (Hsu et al., arXiv 2305.18378): a few learned values for each channel."""
 
-import math
-from typing import Any
-
-import flax.linen as nn
 import jax
 import jax.numpy as jnp
 import numpy as np
 
-from fsq_repro.quantizers.base import Quantized, check_channels, check_indices, straight_through, usage_metrics
+from fsq_repro.quantizers.base import (
+    Quantized,
+    check_at_least_0,
+    check_channels,
+    check_indices,
+    straight_through,
+    usage_metrics,
+)
 from fsq_repro.quantizers.digits import check_levels, digits_to_indices, indices_to_digits, look_up
-from fsq_repro.quantizers.fsq import suggest_levels
+from fsq_repro.quantizers.scalar_levels import ScalarLevels
 
 
 def nearest_digits(z: jax.Array, values: jax.Array, levels: tuple[int, ...]) -> jax.Array:
@@ -24,7 +27,7 @@ def nearest_digits(z: jax.Array, values: jax.Array, levels: tuple[int, ...]) -> 
     return jnp.stack(digits, axis=1).astype(jnp.int32).reshape(z.shape)
 
 
-class QLAE(nn.Module):
+class QLAE(ScalarLevels):
     """Latent quantization (Hsu et al., arXiv 2305.18378): channel i becomes the nearest of levels[i] values.
 
       loss = codebook_cost mean((sg z - q)^2) + commitment_cost mean((z - sg q)^2)
@@ -45,33 +48,15 @@ class QLAE(nn.Module):
     ([0.0, -0.167], [7])
 
     Attributes:
-      levels: integers in 2..1000, the number of values of each channel.
+      levels: integers in 2..1000, the number of values of each channel; the paper has 10.
       codebook_cost, commitment_cost: weights of the loss terms; 0 switches a term off.
     """
 
-    levels: tuple[int, ...]
     codebook_cost: float = 0.01
     commitment_cost: float = 0.01
 
-    ablation = ""
-
-    @property
-    def num_channels(self) -> int:
-        return len(check_levels(self.levels))
-
-    @property
-    def codebook_size(self) -> int:
-        return math.prod(check_levels(self.levels))
-
-    @classmethod
-    def suggest(cls, codebook_size: int) -> dict[str, Any]:
-        """FSQ's levels (see `suggest_levels`), for a comparison at the same grid; 10 per channel are the paper's."""
-        return {"levels": suggest_levels(codebook_size)}
-
     def setup(self) -> None:
-        for name in ("codebook_cost", "commitment_cost"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"{name} is {getattr(self, name)}, but must be a finite number of at least 0.")
+        check_at_least_0(self, "codebook_cost", "commitment_cost")
         first = np.concatenate([np.linspace(-0.5, 0.5, l) for l in check_levels(self.levels)])
         self.values = self.param("values", lambda key: jnp.asarray(first, jnp.float32))
 

@@ -91,6 +91,11 @@ class ResidualFSQ(nn.Module):
     def suggest(cls, codebook_size: int) -> dict[str, Any]:
         """Two stages of the levels whose product is nearest to the root of the size, by ratio."""
         bits = math.log2(codebook_size) / 2
+        if bits < 4:
+            raise ValueError(
+                f"codebook_size is {codebook_size}, but residual_fsq has levels to suggest from 2^8 codes on; choose "
+                "stage_levels."
+            )
         levels = min(level_sets(bits), key=lambda levels: abs(math.log2(math.prod(levels)) - bits))
         return {"stage_levels": levels, "num_stages": 2}
 

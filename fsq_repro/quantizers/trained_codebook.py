@@ -8,7 +8,7 @@ entries.
 import jax
 import jax.numpy as jnp
 
-from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_at_least_0, check_channels, usage_metrics
+from fsq_repro.quantizers.base import LearnedCodebook, Quantized, check_at_least_0, usage_metrics
 from fsq_repro.quantizers.gradients import check_gradient, pass_gradient
 from fsq_repro.quantizers.nearest import nearest_codes, nearest_codes_and_entropy
 
@@ -45,8 +45,7 @@ class TrainedCodebook(LearnedCodebook):
 
     def __call__(self, z: jax.Array, *, train: bool) -> Quantized:
         """z (..., D) -> `Quantized`; losses where `train`."""
-        check_channels("z", z, self.embedding_dim)
-        x_NxD = self.prepared(z.astype(jnp.float32).reshape(-1, self.embedding_dim))
+        x_NxD = self.prepared(self.as_rows(z))
         codebook_KxD = self.codewords()
         if train and self.entropy_ratio:
             indices_N, entropy = nearest_codes_and_entropy(x_NxD, codebook_KxD, self.entropy_temperature)

@@ -1,8 +1,8 @@
 """Run records: the `record.json` of each run directory, the only thing that reports are made from.
 
 A measured value counts only together with its protocol (feature network, reference set, number of samples, ...), and
-as a run's own only if it is of the run's last checkpoint. Records that cannot be read, and copies of others, are named
-in a warning and left out; the others still make a report.
+as a run's own only where the run's last checkpoint was measured. Records that cannot be read, and copies of others, are
+named in a warning and left out; the others still make a report.
 """
 
 import dataclasses
@@ -160,7 +160,7 @@ def load_records(directory: str | os.PathLike, copies: str | os.PathLike | None 
 
 
 def is_same_run(a: RunRecord, b: RunRecord) -> bool:
-    """Whether two records of one name, seed and setting are of one run: copies, or of one config, data and stage I."""
+    """Whether two records of one name, seed and setting are one run: copies, or alike in config, data and stage I."""
     known = [(a.config_fingerprint, b.config_fingerprint), (a.data_hashes, b.data_hashes)]
     known += [(a.stage1.fingerprint, b.stage1.fingerprint)] if a.stage1 and b.stage1 else []
     differ = any(x is not None and y is not None and x != y for x, y in known)

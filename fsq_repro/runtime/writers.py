@@ -23,7 +23,7 @@ class MetricWriter:
     """
 
     def __init__(self, run_path: pathlib.Path, *, is_main_process: bool, step: int):
-        """Writes go on after a step; lines of later ones, which a killed run left and which come again, are dropped."""
+        """Continues after a step; lines of later ones, which a killed run left and which come again, are dropped."""
         self._lines = self._events = None
         if is_main_process:
             kept = "".join(_lines_until(run_path, step))

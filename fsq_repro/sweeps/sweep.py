@@ -239,16 +239,16 @@ def run_sweep(
                 finished[task.name] = pool.submit(work, i, task)
         failed = [name for name, future in finished.items() if not future.result()]
         if children.stopped:
-            raise Stopped(f"stopped by a signal; {len(failed)} runs are left, and the same command goes on with them")
+            raise Stopped(f"stopped by a signal; {len(failed)} runs are left, and the same command continues with them")
     return failed
 
 
 def take_over(tasks: list[Task], records: pathlib.Path, data_hashes: DataHashes = nothing_known) -> list[str]:
     """Takes runs that were finished elsewhere as finished: their records are put into the run directories.
 
-    `records` is laid out as a report's `records/`. A record is taken if it is of the same config and the same data, and
-    if no run that is still to be trained needs the run's checkpoints, which records do not have: that one is trained
-    again. Returns the names of those taken. UserError where `records` is no directory.
+    `records` is laid out as a report's `records/`. A record is taken if its config and its data are the same, and if no
+    run that is still to be trained needs the run's checkpoints, which records do not have: that one is trained again.
+    Returns the names of those taken. UserError where `records` is no directory.
     """
     if not records.is_dir():
         raise UserError(f"--records={records} is not a directory; name a report's records/")

@@ -68,7 +68,7 @@ def _differ(known: Mapping[str, str], now: Mapping[str, str]) -> bool:
 def _check_stage1(run: RunDir, record: dict, config: ConfigDict) -> None:
     """UserError where a run was trained on another stage I than the one that `config.stage1` holds now.
 
-    A record that was taken over, without a config beside it, is of the weights of another machine.
+    A record that was taken over, without a config beside it, comes from another machine, whose weights differ.
     """
     known = record.get("stage1")
     if not known or not config.get("stage1"):

@@ -86,7 +86,7 @@ def train(
       evaluation_batches: makes the iterable of validation batches for the check during training.
       start_from: what a new run's initial state goes through: published weights come in here.
       on_checkpoint: called when a checkpoint has been saved.
-      checkpoint: step of the checkpoint to go on from where later ones are damaged, see `Checkpoints.resume`.
+      checkpoint: step of the checkpoint to continue from where later ones are damaged, see `Checkpoints.resume`.
 
     Raises:
       UserError: a loss was not finite, a checkpoint does not fit the config or cannot be read, or a batch cannot be

@@ -219,7 +219,7 @@ def test_class_agreement_is_of_samples_test_images_and_their_reconstructions(eva
     ):
         m = measured[AGREEMENT[name]]
         assert m.value == probe.agreement(toy.features(pictures), wanted), name
-        assert m.protocol["classifier"] == "logistic regression on 32 images of noise/train"
+        assert m.protocol["classifier"] == "logistic regression on 32 images of noise/train, penalty 0.01"
 
 
 def test_samplers_are_scored_on_validation_images(evaluated):

@@ -11,7 +11,7 @@ from ml_collections import ConfigDict
 from fsq_repro.factories import autoencoder as autoencoder_factory
 from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
 from fsq_repro.quantizers import QUANTIZERS, make_quantizer
-from tests.quantizers.test_contract import QUANTIZERS as ROWS
+from tests.quantizers.rows import QUANTIZERS as ROWS
 from tests.tiny import tiny_config, tiny_uvim
 from tests.trainers.test_label_autoencoder import batch as dense_batch
 

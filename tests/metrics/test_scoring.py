@@ -9,6 +9,7 @@ from fsq_repro.data.choice import chosen_indices
 from fsq_repro.errors import UserError
 from fsq_repro.factories import scorers
 from fsq_repro.metrics import scoring
+from fsq_repro.metrics.class_agreement import ClassProbe
 from fsq_repro.metrics.feature_extraction import FeatureExtractor
 from fsq_repro.metrics.feature_statistics import POOL, SPATIAL
 from fsq_repro.metrics.frechet import Moments
@@ -120,3 +121,19 @@ def test_damaged_files_of_the_cache_are_made_again(scorer, damage, caplog):
     assert all(
         f"{file} is damaged and made again" in caplog.text for file in files if file.parent.name != "reference_moments"
     )
+
+
+def test_a_classifier_is_made_once_for_its_images_and_its_penalty(scorer, monkeypatch):
+    source = NoiseSource(21, fingerprint="a")
+    labels = np.array([source[i]["label"] for i in range(21)])
+    made = scorer.class_probe(source, 100)
+    expected = ClassProbe.fit(scorer.features(images_of(source)), labels)
+    np.testing.assert_allclose(made.weights_DxC, expected.weights_DxC, rtol=1e-6)
+    monkeypatch.setattr(scoring, "measure", None)  # from here on all must come from the cache
+    np.testing.assert_array_equal(scorer.class_probe(source, 100).weights_DxC, made.weights_DxC)
+    for change in ({"count": 7}, {"source": NoiseSource(21, fingerprint="b")}):
+        with pytest.raises(TypeError):
+            scorer.class_probe(**{"source": source, "count": 100} | change)
+    monkeypatch.setattr(scoring, "PENALTY", 0.5)
+    with pytest.raises(TypeError):
+        scorer.class_probe(source, 100)

@@ -99,3 +99,9 @@ def test_too_many_codes_for_one_index_are_refused():
     module = ProductQuantizer(VectorQuantizer(2**8, 4), groups=4)
     with pytest.raises(ValueError, match=r"groups is 4, 256\^4 codes, but int32 indices allow less than 2\^31"):
         module.init(jax.random.key(0), jnp.zeros((1, 16)), train=False)
+
+
+@pytest.mark.parametrize("groups", [0, 1.5])
+def test_impossible_groups_are_refused_before_anything_is_counted(groups):
+    with pytest.raises(ValueError, match=f"^groups is {groups}, but must be an integer of at least 1"):
+        _ = ProductQuantizer(VectorQuantizer(16, 3), groups=groups).num_channels

@@ -6,7 +6,7 @@ import numpy as np
 import optax
 import pytest
 
-from tests.quantizers.test_contract import QUANTIZERS, apply
+from tests.quantizers.rows import QUANTIZERS, apply
 
 CHANNELS, CLUSTERS, TOKENS, STEPS = 16, 64, 512, 300
 

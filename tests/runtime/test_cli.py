@@ -8,11 +8,11 @@ import sys
 
 import pytest
 
-from tests.scripts.processes import ROOT
+from tests.scripts.processes import ROOT, RUN
 
 # Calls the script of its arguments in a fork for each command line that it is told of, and prints [code, output] each.
-FORKS = """
-import json, os, runpy, sys
+FORKS = f"""{RUN}
+import json
 from absl import app
 from ml_collections import config_flags
 from fsq_repro.runtime import cli
@@ -21,16 +21,7 @@ for argv in json.loads(sys.argv[1]):
     read, write = os.pipe()
     if not (pid := os.fork()):
         os.dup2(write, 1), os.dup2(write, 2)
-        sys.argv, code = argv, 0
-        try:
-            runpy.run_path(argv[0], run_name="__main__")
-        except SystemExit as e:
-            code = e.code
-        except BaseException:
-            sys.excepthook(*sys.exc_info())
-            code = 1
-        sys.stdout.flush(), sys.stderr.flush()
-        os._exit(code or 0)
+        run(argv)
     os.close(write)
     output = os.fdopen(read, errors="replace").read()
     print(json.dumps([os.waitstatus_to_exitcode(os.waitpid(pid, 0)[1]), output]))

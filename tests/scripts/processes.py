@@ -18,23 +18,9 @@ JAX_ENVIRONMENT = {
     "JAX_DISABLE_MOST_OPTIMIZATIONS": "1",  # as conftest.py, whose XLA_FLAGS are inherited
 }
 
-# A process that has imported what takes seconds and lives as long as the tests. It runs each script that it is told of
-# in a fork of itself, with its output in a file, and answers with the fork's process id; a process id it answers with
-# the exit code or null. The source `scenes`, whose rooms take long to build, is `make_dense_noise`. A fork ends as a
-# process does, but leaves its memory to the kernel: Python would take a second to free what has been imported.
-FORK_SERVER = """
-import atexit, gc, json, os, runpy, signal, sys, threading
-import jax
-from fsq_repro.experiments import experiment
-from fsq_repro.inference import label_predictor
-from fsq_repro.evaluation import autoencoder, maskgit, uvim
-from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
-from tests.tiny import make_dense_noise
-
-jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it
-opened = label_autoencoder_factory.make_dense_source
-label_autoencoder_factory.make_dense_source = lambda labels, name, *a, **k: (
-    make_dense_noise if name == "scenes" else opened)(labels, name, *a, **k)
+# Source of a function that runs a script and ends this process as a script does.
+RUN = """
+import atexit, os, runpy, sys, threading
 
 def run(argv):
     sys.argv, code = argv, 0
@@ -49,7 +35,30 @@ def run(argv):
     atexit._run_exitfuncs()
     sys.stdout.flush(), sys.stderr.flush()
     os._exit(code or 0)
+"""
 
+# A process that has imported what takes seconds and lives as long as the tests. It runs each script that it is told of
+# in a fork of itself, with its output in a file, and answers with the fork's process id; a process id it answers with
+# the exit code or null. The source `scenes`, whose rooms take long to build, is `make_dense_noise`. A fork ends as a
+# process does, but leaves its memory to the kernel: Python would take a second to free what has been imported.
+FORK_SERVER = (
+    """
+import gc, json, signal
+import jax
+from fsq_repro.experiments import experiment
+from fsq_repro.inference import label_predictor
+from fsq_repro.evaluation import autoencoder, maskgit, uvim
+from fsq_repro.factories import label_autoencoder as label_autoencoder_factory
+from tests.tiny import make_dense_noise
+
+jax.config.update("jax_numpy_rank_promotion", "allow")  # as in a fresh process; the import of the tests has set it
+opened = label_autoencoder_factory.make_dense_source
+label_autoencoder_factory.make_dense_source = lambda labels, name, *a, **k: (
+    make_dense_noise if name == "scenes" else opened)(labels, name, *a, **k)
+
+"""
+    + RUN
+    + """
 gc.freeze()
 for line in sys.stdin:
     request = json.loads(line)
@@ -67,6 +76,7 @@ for line in sys.stdin:
         run(request["argv"])
     print(child, flush=True)
 """
+)
 
 
 def command(script: str, *flags: str) -> list[str]:

@@ -44,7 +44,8 @@ def test_children_end_with_the_sweep_and_resume_with_it(tmp_path, monkeypatch, c
 
     thread = threading.Thread(target=stop_when_two_run)
     thread.start()
-    with pytest.raises(sweep.Stopped, match="stopped by a signal; 3 runs are left, and the same command goes on"):
+    words = "stopped by a signal; 3 runs are left, and the same command continues with them"
+    with pytest.raises(sweep.Stopped, match=words):
         sweep.run_sweep(tasks, on_finished=lambda path: None, parallel=2)
     thread.join()
     # They had the time to save, the third never started, and nothing is said to have failed.
